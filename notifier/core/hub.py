@@ -1,0 +1,108 @@
+"""The hub: who is parked on which topics.
+
+Polls are grouped by their list of topics, so that a wake costs a look-up for each topic and each matching list, however
+many polls wait on other topics, and so that the polls of one list can share an answer.
+"""
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from notifier.core.topics import TopicList
+
+P = TypeVar("P")
+
+
+class Group(Generic[P]):
+    """The polls parked on one list of topics, oldest first."""
+
+    __slots__ = ("parked", "topics")
+
+    def __init__(self, topics: TopicList) -> None:
+        self.topics = topics
+        self.parked: dict[P, None] = {}
+
+
+class _Node(Generic[P]):
+    """One segment of the tree of patterns; `*` and `**` are segments like any other, for no topic has them."""
+
+    __slots__ = ("children", "groups")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[P]] = {}
+        self.groups: dict[Group[P], None] = {}  # whose pattern ends here
+
+
+class Hub(Generic[P]):
+    def __init__(self) -> None:
+        self._groups: dict[TopicList, Group[P]] = {}
+        self._exact: dict[str, dict[Group[P], None]] = {}
+        self._patterns: _Node[P] = _Node()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many polls are parked."""
+        return self._count
+
+    def park(self, topics: TopicList, poll: P) -> Group[P]:
+        """From here on `groups(topic)` yields the group of `poll` for each topic of `topics`."""
+        group = self._groups.get(topics)
+        if group is None:
+            group = self._groups[topics] = Group(topics)
+            for topic in topics.exact:
+                self._exact.setdefault(topic, {})[group] = None
+            for pattern in topics.patterns:
+                self._grow(pattern)[-1].groups[group] = None
+        group.parked[poll] = None
+        self._count += 1
+        return group
+
+    def forget(self, group: Group[P], poll: P) -> bool:
+        """Whether `poll` was parked in `group`; it no longer is. A group that becomes empty leaves nothing behind."""
+        if poll not in group.parked:
+            return False
+        del group.parked[poll]
+        self._count -= 1
+        if not group.parked:
+            del self._groups[group.topics]
+            for topic in group.topics.exact:
+                groups = self._exact[topic]
+                del groups[group]
+                if not groups:
+                    del self._exact[topic]
+            for pattern in group.topics.patterns:
+                self._prune(pattern, group)
+        return True
+
+    def groups(self, topic: str) -> Iterator[Group[P]]:
+        """The groups of all lists that match `topic`; one may come twice, through several of its patterns."""
+        yield from self._exact.get(topic, ())
+        if not self._patterns.children:
+            return
+        nodes = [self._patterns]
+        for segment in topic.split("/"):
+            following: list[_Node[P]] = []
+            for node in nodes:
+                if rest := node.children.get("**"):
+                    yield from rest.groups
+                following += (child for child in map(node.children.get, (segment, "*")) if child)
+            nodes = following
+        for node in nodes:
+            yield from node.groups
+
+    def all_groups(self) -> list[Group[P]]:
+        return list(self._groups.values())
+
+    def _grow(self, pattern: str) -> list[_Node[P]]:
+        """The nodes from the root to the end of `pattern`, made where they are missing."""
+        path = [self._patterns]
+        for segment in pattern.split("/"):
+            path.append(path[-1].children.setdefault(segment, _Node()))
+        return path
+
+    def _prune(self, pattern: str, group: Group[P]) -> None:
+        path = self._grow(pattern)
+        del path[-1].groups[group]
+        for parent, child, segment in zip(path[-2::-1], path[:0:-1], reversed(pattern.split("/")), strict=True):
+            if child.children or child.groups:
+                break
+            del parent.children[segment]

@@ -1,0 +1,123 @@
+"""Topics, patterns and lists of them: the grammar of `GET /v1/topics/{list}`."""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from urllib.parse import unquote_to_bytes
+
+from notifier.core.errors import InvalidTopic
+
+MAX_TOPIC = 255
+MAX_LIST = 100
+
+_SEGMENT = r"[A-Za-z0-9_.:@=+-]+"
+_TOPIC = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
+_ALLOWED = "letters, digits and _ . : @ = + - in segments separated by /"
+
+
+def check_topic(topic: str) -> str:
+    """`topic` itself if it is one, else InvalidTopic with a sentence that says what is wrong with it."""
+    if not topic:
+        raise InvalidTopic("A topic cannot be empty.")
+    if len(topic) > MAX_TOPIC:
+        raise InvalidTopic(f"A topic has at most {MAX_TOPIC} characters; this one has {len(topic)}.")
+    if not _TOPIC.fullmatch(topic):
+        raise InvalidTopic(f"{_shown(topic)} is not a topic: a topic consists of {_ALLOWED}.")
+    if any(segment in {".", ".."} for segment in topic.split("/")):
+        raise InvalidTopic(f"{_shown(topic)} is not a topic: no segment may be . or ..")
+    return topic
+
+
+def _check_pattern(pattern: str) -> str:
+    *head, last = pattern.split("/")
+    plain = [segment for segment in head if segment != "*"]
+    if last not in {"*", "**"}:
+        plain.append(last)
+    for segment in plain:
+        if "*" in segment:
+            raise InvalidTopic(
+                f"{_shown(pattern)} is not a pattern: * stands for one whole segment, ** at the end for one or more."
+            )
+        check_topic(segment)
+    if len(pattern) > MAX_TOPIC:
+        raise InvalidTopic(f"A pattern has at most {MAX_TOPIC} characters; this one has {len(pattern)}.")
+    return pattern
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+class TopicList:
+    """What one poll subscribes to: exact topics and patterns, each once and in a fixed order.
+
+    Equal lists are equal and hash alike whatever order they were written in, so polls can be grouped by them.
+    """
+
+    def __init__(self, items: Iterable[str]) -> None:
+        """InvalidTopic for an empty list, more than 100 items, or an item that is neither topic nor pattern."""
+        unique = sorted(set(items))
+        if not unique:
+            raise InvalidTopic("Name at least one topic.")
+        if len(unique) > MAX_LIST:
+            raise InvalidTopic(f"A list has at most {MAX_LIST} topics and patterns; this one has {len(unique)}.")
+        self.exact = tuple(check_topic(item) for item in unique if "*" not in item)
+        self.patterns = tuple(_check_pattern(item) for item in unique if "*" in item)
+
+    @classmethod
+    def parse(cls, path: str) -> "TopicList":
+        """A list as it stands in a URL's path: percent-decoded once, then split at commas."""
+        return cls(decode_path(path).split(","))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TopicList) and (self.exact, self.patterns) == (other.exact, other.patterns)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.exact, self.patterns))
+
+    def __repr__(self) -> str:
+        return f"TopicList({','.join(self.exact + self.patterns)!r})"
+
+    @cached_property
+    def regex(self) -> str:
+        """A regular expression, valid in Python and in Postgres, that matches exactly the topics of the patterns."""
+        return f"^(?:{'|'.join(map(_pattern_regex, self.patterns))})$"
+
+    @cached_property
+    def ranges(self) -> list[tuple[str, str]]:
+        """For each pattern the range `low <= topic < high` (by code point) in which all its topics lie."""
+        return [_pattern_range(pattern) for pattern in self.patterns]
+
+    def matches(self, topic: str) -> bool:
+        return topic in self._exact_set or (bool(self.patterns) and self._compiled.match(topic) is not None)
+
+    @cached_property
+    def _exact_set(self) -> frozenset[str]:
+        return frozenset(self.exact)
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self.regex)
+
+
+def _pattern_regex(pattern: str) -> str:
+    special = {"*": "[^/]+", "**": ".+"}
+    return "/".join(special.get(segment) or re.sub(r"([.+])", r"\\\1", segment) for segment in pattern.split("/"))
+
+
+def _pattern_range(pattern: str) -> tuple[str, str]:
+    prefix = pattern[: pattern.index("*")]
+    # The upper end is the prefix with its last character, always a slash, raised by one.
+    return (prefix, prefix[:-1] + "0") if prefix else ("", "\x7f")
+
+
+def decode_path(path: str) -> str:
+    """Percent-decode part of a raw request path once. InvalidTopic where the bytes are not ASCII."""
+    try:
+        return unquote_to_bytes(path).decode("ascii")
+    except UnicodeDecodeError:
+        raise InvalidTopic(f"A topic consists of {_ALLOWED}.") from None

@@ -1,0 +1,122 @@
+"""The window: the newest messages of the log, in memory, bounded by count and bytes."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from notifier.core.messages import Message
+from notifier.core.topics import TopicList
+
+# What a message costs beside its bytes: the tuple, its place in two queues, the topic's text.
+OVERHEAD = 400
+
+# The messages of a response, with what stands between them, so that it has at most 4 MiB in all.
+MAX_RESPONSE = 4 * 1024 * 1024 - 512
+
+# Most messages that one read with patterns looks at before it answers with what it has; a millisecond or two.
+MAX_SCAN = 4000
+
+
+class Slice(NamedTuple):
+    """Messages of a list of topics after some position, oldest first, and the position read to."""
+
+    messages: Sequence[Message]
+    cursor: int
+
+
+class Window:
+    """Holds every message with `start` < seq <= `head`, and none other.
+
+    `head` moves also when nothing was appended (holes in the sequence), and never back except by `reset`.
+    """
+
+    def __init__(self, max_count: int = 10_000, max_bytes: int = 32 * 1024 * 1024) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self.reset(0)
+
+    def reset(self, position: int) -> None:
+        """Forget everything and begin anew at `position`."""
+        self.start = self.head = position
+        self._messages: deque[Message] = deque()
+        self._by_topic: dict[str, deque[Message]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Append messages in seq order, all above `head`; drop the oldest that no longer fit."""
+        for message in messages:
+            assert message.seq > self.head
+            self.head = message.seq
+            self._messages.append(message)
+            self._by_topic.setdefault(message.topic, deque()).append(message)
+            self._bytes += len(message.wire) + OVERHEAD
+        while len(self._messages) > self._max_count or self._bytes > self._max_bytes:
+            oldest = self._messages.popleft()
+            self.start = oldest.seq
+            self._bytes -= len(oldest.wire) + OVERHEAD
+            of_topic = self._by_topic[oldest.topic]
+            of_topic.popleft()
+            if not of_topic:
+                del self._by_topic[oldest.topic]
+
+    def read(self, topics: TopicList, after: int, limit: int) -> Slice:
+        """The oldest messages of `topics` with seq > `after`, which must not be below `start`.
+
+        The cursor is the last message's id when `limit`, MAX_RESPONSE or MAX_SCAN cut the slice, else `head` (or
+        `after`, if that is ahead).
+        """
+        assert after >= self.start
+        if after >= self.head:
+            return Slice((), after)
+        candidates, scanned_to = self._scan(topics, after) if topics.patterns else self._pick(topics, after, limit)
+        fitting = fit(candidates, limit)
+        return Slice(fitting, fitting[-1].seq if len(fitting) < len(candidates) else scanned_to)
+
+    def newest(self, topics: TopicList, count: int) -> int | None:
+        """The position before the newest `count` messages of `topics`; None if the window has fewer."""
+        for message in reversed(self._messages):
+            if topics.matches(message.topic):
+                count -= 1
+                if count == 0:
+                    return message.seq - 1
+        return None
+
+    def _pick(self, topics: TopicList, after: int, limit: int) -> tuple[list[Message], int]:
+        picked: list[Message] = []
+        for topic in topics.exact:
+            of_topic = self._by_topic.get(topic)
+            if of_topic and of_topic[-1].seq > after:
+                picked += _newer(of_topic, after)
+        picked.sort()
+        return picked[: limit + 1], self.head
+
+    def _scan(self, topics: TopicList, after: int) -> tuple[list[Message], int]:
+        newer = _newer(self._messages, after)
+        cut = newer[:MAX_SCAN]
+        return [message for message in cut if topics.matches(message.topic)], (
+            self.head if len(cut) == len(newer) else cut[-1].seq
+        )
+
+
+def fit(messages: Sequence[Message], limit: int) -> Sequence[Message]:
+    """As many of `messages`, from the first, as a response takes: `limit`, and MAX_RESPONSE bytes but at least one."""
+    size = 0
+    for count, message in enumerate(messages):
+        size += len(message.wire) + 2
+        if count == limit or (size > MAX_RESPONSE and count):
+            return messages[:count]
+    return messages
+
+
+def _newer(messages: deque[Message], after: int) -> list[Message]:
+    """The messages above `after`, oldest first. From the right, where nearly all readers are."""
+    newest: list[Message] = []
+    for message in reversed(messages):
+        if message.seq <= after:
+            break
+        newest.append(message)
+    newest.reverse()
+    return newest

@@ -1,0 +1,174 @@
+"""The wire of a poll: what its request means, and the bytes of its answer."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl
+
+from notifier.core.cursors import parse_cursor
+from notifier.core.errors import BadRequest
+from notifier.core.messages import Message
+from notifier.core.topics import TopicList
+
+# PaaS routers give up when the first byte has not come after 30 s.
+MAX_WAIT_S = 28.0
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+_SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_CENTURY_S = 100 * 365 * 86400  # longer spans than this mean "everything"
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+_COUNT = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
+_WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.ASCII | re.IGNORECASE)
+
+
+class After(NamedTuple):
+    """Begin after this cursor; 0 is the earliest message retained."""
+
+    cursor: int
+
+
+class Since(NamedTuple):
+    """Begin with the first message at or after a time, or this long ago."""
+
+    time: datetime | timedelta
+
+
+class Last(NamedTuple):
+    """Begin with the newest `number` of messages."""
+
+    number: int
+
+
+class Latest(NamedTuple):
+    """Begin with what is published from now on."""
+
+
+Begin = After | Since | Last | Latest
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One request for messages. `wait_s` None: the server's default. `preferred`: wait came by `Prefer`."""
+
+    topics: TopicList
+    begin: Begin
+    wait_s: float | None = None
+    limit: int = DEFAULT_LIMIT
+    preferred: bool = False
+
+
+class Gap(NamedTuple):
+    """Messages that cannot be delivered any more; everything up to `after` is sure."""
+
+    reason: Literal["retention", "reset"]
+    after: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one poll gets: messages in order, the cursor to go on from, and perhaps a gap before them."""
+
+    messages: Sequence[Message]
+    cursor: int
+    gap: Gap | None = None
+    # Answered before its time because the server is full or draining: the client should come back a little later.
+    retry_after_s: int | None = None
+
+    @cached_property
+    def body(self) -> bytes:
+        """The JSON of the answer, made once however many polls share it."""
+        gap = b""
+        if self.gap:
+            gap = b', "gap": {"reason": "%b", "after": "%d"}' % (self.gap.reason.encode(), self.gap.after)
+        messages = b", ".join([message.wire for message in self.messages])
+        return b'{"messages": [%b], "cursor": "%d"%b}' % (messages, self.cursor, gap)
+
+
+def parse_query(query: str, names: Iterable[str]) -> dict[str, str]:
+    """The parameters `names` of a raw query string; others are ignored. BadRequest where one is given twice."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=100)
+    except (UnicodeDecodeError, ValueError):
+        raise BadRequest("The query is malformed: it must be percent-encoded UTF-8, at most 100 parameters.") from None
+    known = set(names)
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in known:
+            if name in found:
+                raise BadRequest(f"The parameter {name} is given twice.")
+            found[name] = value
+    return found
+
+
+def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], prefers: Sequence[str]) -> Poll:
+    """The poll that a raw query string and the values of its Last-Event-ID and Prefer headers ask for.
+
+    BadRequest names what is malformed. Of several beginnings the first counts, in the order of the README's table.
+    """
+    given = parse_query(query, ("after", "since", "last", "wait", "limit"))
+    if len(last_event_ids) > 1:
+        raise BadRequest("The header Last-Event-ID is given twice.")
+    begins: list[Begin] = [_after(value) for value in last_event_ids]
+    if "after" in given:
+        begins.append(_after(given["after"]))
+    if "since" in given:
+        begins.append(_since(given["since"]))
+    if "last" in given:
+        begins.append(Last(_count("last", given["last"])))
+    wait_s: float | None = None
+    preferred = False
+    if "wait" in given:
+        if not _DECIMAL.fullmatch(given["wait"]):
+            raise BadRequest("wait is a number of seconds, such as 20 or 0.5.")
+        wait_s = float(given["wait"])
+    elif (preference := _preferred_wait(prefers)) is not None:
+        wait_s = preference
+        preferred = True
+    return Poll(
+        topics=topics,
+        begin=begins[0] if begins else Latest(),
+        wait_s=None if wait_s is None else min(wait_s, MAX_WAIT_S),
+        limit=_count("limit", given["limit"]) if "limit" in given else DEFAULT_LIMIT,
+        preferred=preferred,
+    )
+
+
+def _after(text: str) -> Begin:
+    if text == "latest":
+        return Latest()
+    if text == "earliest":
+        return After(0)
+    return After(parse_cursor(text))
+
+
+def _since(text: str) -> Since:
+    if span := _SPAN.fullmatch(text):
+        return Since(timedelta(seconds=min(int(span[1]) * _UNITS_S[span[2]], _CENTURY_S)))
+    # An unescaped + of a time zone arrives as a space.
+    text = text.replace(" ", "+").upper()
+    if _RFC3339.fullmatch(text):
+        try:
+            return Since(datetime.fromisoformat(text).astimezone(UTC))
+        except (ValueError, OverflowError):
+            pass
+    raise BadRequest("since is a span such as 30s, 10m, 2h or 7d, or an RFC 3339 time such as 2026-11-20T17:00:00Z.")
+
+
+def _count(name: str, text: str) -> int:
+    if not _COUNT.fullmatch(text) or int(text) > MAX_LIMIT:
+        raise BadRequest(f"{name} is a number from 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+def _preferred_wait(prefers: Sequence[str]) -> float | None:
+    """`wait` of Prefer headers (RFC 7240): the first occurrence counts; what is malformed is ignored."""
+    for preference in ",".join(prefers).split(","):
+        if found := _WAIT.fullmatch(preference.partition(";")[0].strip()):
+            return float(found[1])
+    return None

@@ -1,0 +1,274 @@
+"""What tests stand on: a Postgres for the run, a database for each test, the service in and out of process.
+
+It is the one of the wheel; with TEST_POSTGRES=system, the one that the system has installed.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import hypothesis
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from notifier.postgres.embedded import binaries, embedded_postgres
+from notifier.postgres.migrations import migrate
+from notifier.service import Service, running
+from notifier.settings import Settings
+from notifier.web.app import create_app, create_runner
+
+# These machines are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("notifier", deadline=None)
+hypothesis.settings.load_profile("notifier")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Bounds a hang; nothing is measured with it.
+DEADLINE_S = 20.0
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres() -> AsyncIterator[str]:
+    """The URL of a server on which databases can be created."""
+    if os.environ.get("TEST_POSTGRES") == "system":
+        binaries._wheel = lambda: None
+    settings = {"fsync": "off", "max_connections": "200", "max_prepared_transactions": "5"}
+    # Not below pytest's folder: as root the server runs as another user, who may not enter that.
+    with tempfile.TemporaryDirectory(prefix="notifier-test-") as folder:
+        Path(folder).chmod(0o711)
+        async with embedded_postgres(Path(folder), settings=settings) as url:
+            yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template(postgres: str) -> AsyncIterator[str]:
+    """The name of a migrated database to clone."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    await admin(postgres, f"create database {name}")
+    await migrate(at(postgres, name))
+    yield name
+    await admin(postgres, f"drop database {name}")
+
+
+@pytest_asyncio.fixture
+async def empty_database(postgres: str) -> AsyncIterator[str]:
+    """The URL of a database without our schema."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    await admin(postgres, f"create database {name}")
+    yield at(postgres, name)
+    await admin(postgres, f"drop database {name} with (force)")
+
+
+@pytest_asyncio.fixture
+async def database(postgres: str, template: str) -> AsyncIterator[str]:
+    """The URL of a migrated database that nobody else uses."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    await admin(postgres, f"create database {name} template {template}")
+    yield at(postgres, name)
+    await admin(postgres, f"drop database {name} with (force)")
+
+
+@pytest_asyncio.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the test's database, as a publisher in SQL has one."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    connection.terminate()
+
+
+class Running:
+    """A service in this process, and a client of its HTTP face."""
+
+    def __init__(self, service: Service, client: TestClient) -> None:
+        self.service = service
+        self.client = client
+
+    async def publish(self, topic: str, data: str = "1", **kwargs: object) -> str:
+        """Publish JSON text; the id."""
+        async with self.client.post(
+            f"/v1/topics/{topic}", data=data, headers={"Content-Type": "application/json"}, **kwargs
+        ) as response:
+            assert response.status == 201, await response.text()
+            return (await response.json())["id"]
+
+    async def poll(self, topics: str, **params: object) -> dict:
+        async with self.client.get(f"/v1/topics/{topics}", params=params) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    def start_poll(self, topics: str, **params: object) -> "asyncio.Task[dict]":
+        return asyncio.create_task(self.poll(topics, **params))
+
+    async def parked(self, count: int = 1) -> None:
+        """Return when exactly `count` polls are parked."""
+        await until(lambda: len(self.service.lot) == count)
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest_asyncio.fixture
+async def start(database: str) -> AsyncIterator[Start]:
+    """Start any number of services on the test's database: `await start(max_parked=1)`."""
+    async with AsyncExitStack() as stack:
+        services: list[Running] = []
+
+        async def start(url: str = database, listen_url: str | None = None, **settings: object) -> Running:
+            made = await stack.enter_async_context(
+                served(Settings(database_url=url, listen_database_url=listen_url, **settings))
+            )
+            services.append(made)
+            return made
+
+        yield start
+        # No poll may stay behind: one leaked waiter for each client that hung up is how such servers die.
+        for made in services:
+            await made.client.close()
+            await made.parked(0)
+            assert not made.service.lot._buckets
+            assert not made.service.lot._addresses
+            assert not made.service.lot._hub._groups
+            assert not made.service.lot._hub._exact
+            assert not made.service.lot._hub._patterns.children
+
+
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[Running]:
+    assert settings.database_url
+    async with (
+        running(settings, settings.database_url) as service,
+        TestClient(RealServer(create_app(service))) as client,
+    ):
+        yield Running(service, client)
+
+
+class RealServer(TestServer):
+    """aiohttp's test server has settings of its own; this one has those of `serve`."""
+
+    async def _make_runner(self, **_: object) -> web.AppRunner:
+        return create_runner(self.app)
+
+
+@pytest_asyncio.fixture
+async def app(start: Start) -> Running:
+    """One service with the default settings."""
+    return await start()
+
+
+class Server:
+    """A real `notifier serve` process."""
+
+    def __init__(self, database: str, log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(("NOTIFIER_", "DATABASE_"))}
+        self.env = keep | {
+            "DATABASE_URL": database,
+            "PORT": str(self.port),
+            "NOTIFIER_URL": self.url,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "notifier", "serve"], env=self.env, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit code once it has gone."""
+        assert self.process
+        self.process.send_signal(how)
+        return self.process.wait(DEADLINE_S)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop(signal.SIGINT)
+        self.start()
+
+    def close(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def server(database: str, tmp_path: Path) -> Iterator[Server]:
+    """A real `notifier serve` on the test's database, in open mode."""
+    server = Server(database, tmp_path / "serve.log")
+    server.start()
+    yield server
+    server.close()
+
+
+# --- helpers that tests import
+
+
+def at(url: str, database: str) -> str:
+    """`url` with another database."""
+    return urlsplit(url)._replace(path=f"/{database}").geturl()
+
+
+async def admin(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def until(condition: Callable[[], bool], what: str = "condition") -> None:
+    """Return when `condition()` holds. It fails only when that never happens."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def ids(answer: dict) -> list[str]:
+    return [message["id"] for message in answer["messages"]]
+
+
+def data(answer: dict) -> list[object]:
+    return [message["data"] for message in answer["messages"]]
+
+
+def run(*command: str, env: dict[str, str] | None = None, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=env, text=True, capture_output=True, timeout=DEADLINE_S, check=False, **kwargs)
+
+
+__all__: Sequence[str] = ["ROOT", "Running", "Server", "Start", "admin", "at", "data", "ids", "run", "until"]

@@ -1,0 +1,298 @@
+"""Messages on the way in, checked once, and on the way out, encoded once."""
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage
+from notifier.core.messages import (
+    BYTES,
+    FORM,
+    TEXT,
+    check_json,
+    display_fields,
+    encode,
+    fields_from_text,
+    from_body,
+)
+
+JSON = "application/json"
+NOON = datetime(2026, 11, 20, 12, 0, 0, 1, tzinfo=UTC)
+
+# Strict JSON
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"true",
+        b'""',
+        b"0",
+        b"-0.0e-0",
+        b"[]",
+        b"{}",
+        b' \t\r\n{"a" : [1, 2]}\n ',
+        b'{"a": 1, "a": 2}',
+        b'"\\ud800"',
+        '"\N{GRINNING FACE} \N{LINE SEPARATOR} \x7f"'.encode(),
+        b"1e400",
+        b"12345678901234567890.123456789012345678901234567890",
+        b"9" * 5000,  # int() takes no more than 4300 digits
+        b"[" * 100 + b"]" * 100,
+    ],
+)
+def test_json_is_taken(body):
+    check_json(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "because"),
+    [
+        (b"", "Expecting value at character 0"),
+        (b"  ", "Expecting value at character 2"),
+        (b"{", "Expecting property name"),
+        (b"{'a': 1}", "double quotes"),
+        (b"[1, ]", "Expecting value"),
+        (b'{"a": 1,}', "Expecting property name|Illegal trailing comma"),
+        (b"1 2", "more text after the value, at character 2"),
+        (b"01", "more text after the value, at character 1"),
+        (b"nul", "Expecting value"),
+        (b'"a\nb"', "Invalid control character"),
+        (b'"\\x"', "Invalid .*escape"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[Infinity]", "Infinity is not JSON"),
+        (b'{"a": -Infinity}', "-Infinity is not JSON"),
+        (b'"caf\xe9"', "must be UTF-8; byte 4 is not"),
+        (b'"\xed\xa0\x80"', "must be UTF-8"),  # a surrogate in bytes
+        ('{"a": 1}'.encode("utf-16"), "must be UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"\x0c1", "Expecting value"),
+        ("\N{NO-BREAK SPACE}1".encode(), "Expecting value"),
+        ("\N{ARABIC-INDIC DIGIT THREE}".encode(), "Expecting value"),
+    ],
+)
+def test_what_is_no_strict_json_is_refused_with_the_reason(body, because):
+    with pytest.raises(InvalidJSON, match=because):
+        check_json(body)
+
+
+# The body and its type
+
+
+@pytest.mark.parametrize(
+    "content_type", [JSON, "Application/JSON", "application/json; charset=utf-8", "application/json;x=1"]
+)
+def test_json_has_no_content_type_of_its_own(content_type):
+    message = from_body("t", b' {"a":  1} ', content_type)
+    assert message.content_type is None
+    assert message.body == b' {"a":  1} '
+
+
+def test_a_plus_json_type_is_checked_and_kept():
+    assert from_body("t", b"{}", "application/cloudevents+json").content_type == "application/cloudevents+json"
+    with pytest.raises(InvalidJSON):
+        from_body("t", b"{", "application/cloudevents+json")
+
+
+@pytest.mark.parametrize("content_type", [None, FORM, "Application/X-WWW-Form-Urlencoded; charset=utf-8"])
+@pytest.mark.parametrize(
+    ("body", "stored_as"),
+    [
+        (b'{"a": 1}', None),
+        (b"5", None),
+        (b"paid", TEXT),
+        (b"a=1&b=2", TEXT),
+        (b"", TEXT),
+        (b"NaN", TEXT),
+        (b"\xff", BYTES),
+    ],
+)
+def test_what_curl_sends_is_json_if_it_parses_and_else_text(content_type, body, stored_as):
+    message = from_body("t", body, content_type)
+    assert (message.body, message.content_type) == (body, stored_as)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "image/png", "text/html; charset=utf-8", "application/jsonx", "a/b"]
+)
+@pytest.mark.parametrize("body", [b"", b"{", b"\xef\xbb\xbf\x00\xff"])
+def test_any_other_type_is_kept_as_it_is(content_type, body):
+    message = from_body("t", body, content_type)
+    assert (message.body, message.content_type) == (body, content_type)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "json", "/", "text/", "a b/c", "text/pl\u00e4in", "text/\udcff", "a/b\n", "a/" + "b" * 254]
+)
+def test_a_malformed_content_type_is_refused(content_type):
+    with pytest.raises(BadRequest, match="Content-Type is malformed"):
+        from_body("t", b"", content_type)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "stored_as"),
+    [
+        (JSON, b"{}", None),
+        (JSON, b"not json", TEXT),
+        (JSON, b"\xff", BYTES),
+        (FORM, b"payload=%7B%7D", FORM),
+        (FORM, b"{}", FORM),
+        ("", b"{}", None),
+        ("no type", b"text", TEXT),
+        ("a/" + "b" * 254, b"\xff", BYTES),
+    ],
+)
+def test_a_webhook_is_never_refused_for_its_body_or_its_type(content_type, body, stored_as):
+    message = from_body("t", body, content_type, lenient=True)
+    assert (message.body, message.content_type) == (body, stored_as)
+
+
+# Display fields
+
+
+@pytest.mark.parametrize(
+    ("given_values", "fields"),
+    [
+        ({}, None),
+        ({"title": "", "click": " ", "priority": "", "tags": " , "}, None),
+        (
+            {"title": " Paid ", "click": "https://example.com/?a=1,2"},
+            {"title": "Paid", "click": "https://example.com/?a=1,2"},
+        ),
+        ({"priority": " 5 "}, {"priority": 5}),
+        ({"tags": "money, eur,,"}, {"tags": ["money", "eur"]}),
+        ({"title": '\N{EURO SIGN} "\n'}, {"title": '\N{EURO SIGN} "'}),
+    ],
+)
+def test_display_fields_come_as_text(given_values, fields):
+    made = fields_from_text(given_values)
+    assert (made and json.loads(made)) == fields
+
+
+@pytest.mark.parametrize(
+    ("values", "because"),
+    [
+        ({"title": "x" * 1001}, "title has 1 to 1000 characters; this one has 1001"),
+        ({"click": "x" * 2001}, "click has 1 to 2000 characters; this one has 2001"),
+        ({"title": "a\x00b"}, "title cannot hold a NUL character"),
+        ({"title": "\udcff"}, "title is not valid Unicode"),
+        ({"title": 5}, "title is a text"),
+        ({"title": False}, "title is a text"),
+        ({"click": ["a"]}, "click is a text"),
+        ({"priority": 0}, r"priority is 1 \(least\) to 5 \(most\)"),
+        ({"priority": 6}, "priority is 1"),
+        ({"priority": "3"}, "priority is 1"),
+        ({"priority": True}, "priority is 1"),
+        ({"priority": 3.0}, "priority is 1"),
+        ({"tags": "a"}, "tags is a list"),
+        ({"tags": {"a": 1}}, "tags is a list"),
+        ({"tags": {}}, "tags is a list"),
+        ({"tags": 0}, "tags is a list"),
+        ({"tags": False}, "tags is a list"),
+        ({"tags": ["x"] * 33}, "at most 32"),
+        ({"tags": [""]}, "a tag has 1 to 100 characters"),
+        ({"tags": ["x" * 101]}, "a tag has 1 to 100 characters"),
+        ({"tags": [1]}, "a tag is a text"),
+    ],
+)
+def test_a_display_field_out_of_bounds_is_refused_by_name(values, because):
+    with pytest.raises(InvalidMessage, match=because):
+        display_fields(values)
+
+
+@pytest.mark.parametrize("priority", ["0", "6", "-1", "1.5", "high", "\N{ARABIC-INDIC DIGIT THREE}", "11"])
+def test_a_priority_in_text_is_one_digit(priority):
+    with pytest.raises(InvalidMessage, match="priority is 1"):
+        fields_from_text({"priority": priority})
+
+
+def test_null_and_empty_display_fields_are_left_out():
+    assert display_fields({"title": None, "click": "", "priority": None, "tags": []}) is None
+    assert display_fields({"title": None, "tags": None}) is None
+
+
+# On the way out
+
+
+def shown(body, content_type=None, fields=None):
+    return json.loads(encode(41, "orders/42", NOON, body, content_type, fields).wire)
+
+
+def test_a_message_is_shown_with_only_the_fields_that_have_a_value():
+    message = encode(41, "orders/42", NOON, b'{"a":  1}', None, None)
+    assert (message.seq, message.topic) == (41, "orders/42")
+    assert (
+        message.wire == b'{"id": "41", "topic": "orders/42", "time": "2026-11-20T12:00:00.000001Z", "data": {"a":  1}}'
+    )
+
+
+def test_json_is_spliced_in_byte_for_byte():
+    body = b'\n{"a": 1e400, "a": "\\u00e9\\/", "b":1.0}\t'
+    assert body in encode(1, "t", NOON, body, None, None).wire
+    assert shown(b"{}", "application/geo+json") == {
+        "id": "41",
+        "topic": "orders/42",
+        "time": "2026-11-20T12:00:00.000001Z",
+        "data": {},
+        "content_type": "application/geo+json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "data"),
+    [
+        ("text/plain", b"", ""),
+        ("text/plain; charset=utf-8", '\N{EURO SIGN}"\\\x00\n'.encode(), '\N{EURO SIGN}"\\\x00\n'),
+        ('text/html; charset="UTF-8"', b"<b>", "<b>"),
+        ("TEXT/plain;charset=us-ascii", b"a", "a"),
+        ("text/csv", b"\xef\xbb\xbfa;b", "\ufeffa;b"),
+        (FORM, b"payload=%7B%7D", "payload=%7B%7D"),
+    ],
+)
+def test_text_is_shown_as_a_string(content_type, body, data):
+    message = shown(body, content_type)
+    assert (message["data"], message["content_type"]) == (data, content_type)
+    assert "encoding" not in message
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("image/png", b"\x89PNG"),
+        ("application/octet-stream", b""),
+        ("application/xml", b"<a/>"),
+        ("text/plain", b"caf\xe9"),
+        ("text/plain; charset=iso-8859-1", b"cafe"),
+        ('text/plain; x="; y"; charset=utf-16', b"a\x00"),
+    ],
+)
+def test_bytes_and_text_that_is_not_utf8_are_shown_as_base64(content_type, body):
+    message = shown(body, content_type)
+    assert base64.b64decode(message["data"], validate=True) == body
+    assert (message["encoding"], message["content_type"]) == ("base64", content_type)
+
+
+def test_display_fields_stand_beside_the_data():
+    message = shown(b"1", 'a/b; c="d"', '{"title": "T", "tags": ["x"]}')
+    assert (message["title"], message["tags"], message["content_type"]) == ("T", ["x"], 'a/b; c="d"')
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=50),
+    st.one_of(st.none(), st.just("text/plain"), st.just(FORM), st.just("a/b"), st.just("a/b+json")),
+)
+def test_whatever_is_taken_is_shown_as_json(body, content_type):
+    try:
+        message = from_body("t", body, content_type)
+    except InvalidJSON:
+        return
+    wire = encode(1, "t", NOON, message.body, message.content_type, message.fields).wire
+    assert json.loads(wire.decode(), parse_int=str)["id"] == "1"

@@ -1,0 +1,202 @@
+"""Settings: each default, each bound, and that a wrong one is refused in a sentence that names it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from notifier.settings import Settings, SettingsError, default_max_parked, is_loopback
+
+URL = "postgres://someone:secret@db.example.com/notifier"
+
+
+def test_without_any_variable_every_setting_has_its_default():
+    settings = Settings.from_env({})
+    assert settings.database_url is None
+    assert settings.listen_database_url is None
+    assert settings.directory == Path(".notifier")
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.processes == 1
+    assert settings.admin_key is None
+    assert (settings.public, settings.open) == (False, False)
+    assert settings.max_parked == default_max_parked()
+    assert settings.max_parked_per_address == 0
+    assert settings.max_body == 1024 * 1024
+    assert settings.retention == timedelta(days=7)
+
+
+def test_every_setting_is_read_from_its_variable():
+    settings = Settings.from_env(
+        {
+            "DATABASE_URL": URL,
+            "LISTEN_DATABASE_URL": "postgresql:///other",
+            "HOST": " 0.0.0.0 ",
+            "PORT": "80",
+            "WEB_CONCURRENCY": "4",
+            "NOTIFIER_ADMIN_KEY": "a-long-key!",
+            "NOTIFIER_SUBSCRIBE": "public",
+            "NOTIFIER_OPEN": "1",
+            "NOTIFIER_MAX_PARKED": "5",
+            "NOTIFIER_MAX_PARKED_PER_ADDRESS": "6",
+            "NOTIFIER_MAX_BODY": "7",
+            "NOTIFIER_RETENTION": "36h",
+        }
+    )
+    assert settings == Settings(
+        database_url=URL,
+        listen_database_url="postgresql:///other",
+        host="0.0.0.0",
+        port=80,
+        processes=4,
+        admin_key="a-long-key!",
+        public=True,
+        open=True,
+        max_parked=5,
+        max_parked_per_address=6,
+        max_body=7,
+        retention=timedelta(hours=36),
+    )
+
+
+def test_an_empty_variable_counts_as_none():
+    names = (
+        "DATABASE_URL",
+        "HOST",
+        "PORT",
+        "NOTIFIER_ADMIN_KEY",
+        "NOTIFIER_SUBSCRIBE",
+        "NOTIFIER_OPEN",
+        "NOTIFIER_RETENTION",
+    )
+    assert Settings.from_env(dict.fromkeys(names, " ")) == Settings.from_env({})
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("PORT", 0, 65535),
+        ("WEB_CONCURRENCY", 1, 64),
+        ("NOTIFIER_MAX_PARKED", 1, 1_000_000),
+        ("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 1_000_000),
+        ("NOTIFIER_MAX_BODY", 1, 16 * 1024 * 1024),
+    ],
+)
+def test_a_number_is_taken_within_its_bounds_only(name, low, high):
+    for value in (low, high):
+        Settings.from_env({name: str(value)})
+    for value in (low - 1, high + 1, "many", "1.5", "1e3", "1_0", "\N{ARABIC-INDIC DIGIT THREE}", "1" * 5000):
+        with pytest.raises(SettingsError, match=f"^{name} is .*: it must be a number from {low} to {high}"):
+            Settings.from_env({name: str(value)})
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("1s", timedelta(seconds=1)), ("90m", timedelta(minutes=90)), ("3650d", timedelta(3650))]
+)
+def test_a_retention_is_a_span(text, span):
+    assert Settings.from_env({"NOTIFIER_RETENTION": text}).retention == span
+
+
+@pytest.mark.parametrize("text", ["0s", "7", "7 d", "7D", "1w", "-1d", "1.5d", "3651d", "9999999d", "forever"])
+def test_any_other_retention_is_refused(text):
+    with pytest.raises(
+        SettingsError, match=r"^NOTIFIER_RETENTION is .*: it must be a span such as 12h or 7d, up to 3650d"
+    ):
+        Settings.from_env({"NOTIFIER_RETENTION": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "because"),
+    [
+        ("NOTIFIER_OPEN", "true", "it must be 0 or 1"),
+        ("NOTIFIER_OPEN", "yes", "it must be 0 or 1"),
+        ("NOTIFIER_SUBSCRIBE", "open", "it must be key or public"),
+        ("NOTIFIER_ADMIN_KEY", "short", "must have at least 8 printable ASCII characters and no space"),
+        ("NOTIFIER_ADMIN_KEY", "with a space", "must have at least 8"),
+        ("NOTIFIER_ADMIN_KEY", "schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel", "must have at least 8"),
+        ("DATABASE_URL", "mysql://localhost/x", "must be a URL such as postgres://"),
+        ("DATABASE_URL", "localhost", "must be a URL such as postgres://"),
+        ("DATABASE_URL", "postgres://[", "must be a URL such as postgres://"),
+        ("DATABASE_URL", "postgres://localhost:99999/x", "must be a URL such as postgres://"),
+        ("LISTEN_DATABASE_URL", "x", "must be a URL such as postgres://"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(name, text, because):
+    with pytest.raises(SettingsError, match=because) as refused:
+        Settings.from_env({name: text})
+    assert str(refused.value).startswith(name)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"NOTIFIER_ADMIN_KEY": "top secret"},
+        {"DATABASE_URL": "mysql://someone:top%20secret@localhost/x"},
+        {"LISTEN_DATABASE_URL": "someone:top secret@localhost"},
+    ],
+)
+def test_no_refusal_repeats_a_secret(env):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env(env)
+    assert "secret" not in str(refused.value)
+
+
+def test_settings_in_a_traceback_show_no_secret():
+    shown = repr(Settings(database_url=URL, listen_database_url=URL, admin_key="top-secret"))
+    assert "secret" not in shown
+
+
+# Exposure
+
+
+def test_a_loopback_address_needs_neither_key_nor_database_url():
+    for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3"):
+        Settings(host=host).check_exposure()
+
+
+def test_another_address_needs_a_key_and_a_database_of_its_own():
+    exposed = {"host": "0.0.0.0"}
+    with pytest.raises(SettingsError, match=r"no NOTIFIER_ADMIN_KEY.*or set NOTIFIER_OPEN=1"):
+        Settings(**exposed).check_exposure()
+    with pytest.raises(SettingsError, match="no NOTIFIER_ADMIN_KEY"):
+        Settings(**exposed, database_url=URL).check_exposure()
+    with pytest.raises(SettingsError, match=r"no DATABASE_URL.*or NOTIFIER_OPEN=1"):
+        Settings(**exposed, admin_key="long-enough").check_exposure()
+    Settings(**exposed, admin_key="long-enough", database_url=URL).check_exposure()
+    Settings(**exposed, open=True).check_exposure()
+
+
+def test_the_public_may_subscribe_but_that_is_no_way_around_the_key():
+    with pytest.raises(SettingsError, match="no NOTIFIER_ADMIN_KEY"):
+        Settings(host="::", public=True, database_url=URL).check_exposure()
+
+
+def test_anyone_may_do_everything_without_a_key_or_in_open_mode():
+    assert Settings().anyone
+    assert Settings(open=True, admin_key="long-enough").anyone
+    assert not Settings(admin_key="long-enough").anyone
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"]
+)
+def test_names_and_addresses_of_this_machine_are_loopback(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "example.com",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "notlocalhost",
+        "127.1",
+        "*",
+    ],
+)
+def test_anything_else_is_not(host):
+    assert not is_loopback(host)

@@ -1,0 +1,133 @@
+"""The window against naive models of what it promises."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notifier.core import window as module
+from notifier.core.messages import Message
+from notifier.core.topics import TopicList
+from notifier.core.window import OVERHEAD, Window
+
+LISTS = [
+    TopicList(items)
+    for items in (["a"], ["a", "b/c"], ["*"], ["b/*", "a"], ["**"], ["b/*", "b/c", "**"], ["none"], ["no/*"])
+]
+
+# (how far the seq jumps, the topic, the size of the message)
+logs = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from(["a", "b/c", "b/d", "e"]), st.integers(1, 30)), max_size=40
+)
+
+
+def log_of(steps, start=0):
+    made, seq = [], start
+    for jump, topic, size in steps:
+        seq += jump
+        made.append(Message(seq, topic, b"x" * size))
+    return made
+
+
+def filled(messages, chunk=5, **bounds):
+    window = Window(**bounds)
+    for at in range(0, len(messages), chunk):
+        window.extend(messages[at : at + chunk])
+    return window
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_bounds():
+    """Bounds that a test of forty messages runs into."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_SCAN", 7)
+        patch.setattr(module, "MAX_RESPONSE", 100)
+        yield
+
+
+def test_an_empty_window_is_read_to_its_head():
+    window = Window()
+    window.reset(41)
+    assert len(window) == 0
+    assert window.read(LISTS[0], 41, 10) == ((), 41)
+    assert window.read(LISTS[0], 50, 10) == ((), 50)  # a cursor from a process that is ahead
+
+
+@settings(deadline=None)
+@given(logs, st.integers(1, 20), st.integers(500, 5000))
+def test_it_holds_the_newest_that_fit_and_everything_above_its_start(steps, max_count, max_bytes):
+    messages = log_of(steps)
+    window = filled(messages, max_count=max_count, max_bytes=max_bytes)
+    kept = list(messages)
+    while len(kept) > max_count or sum(len(message.wire) + OVERHEAD for message in kept) > max_bytes:
+        kept.pop(0)
+    assert len(window) == len(kept)
+    assert window.head == (messages[-1].seq if messages else 0)
+    assert window.start == (messages[len(messages) - len(kept) - 1].seq if len(kept) < len(messages) else 0)
+    assert window.start <= window.head
+
+
+@settings(deadline=None)
+@given(logs, st.sampled_from(LISTS), st.integers(0, 60), st.integers(1, 5), st.integers(1, 40))
+def test_reading_on_from_cursor_to_cursor_gives_every_match_once_and_in_order(steps, topics, after, limit, max_count):
+    messages = log_of(steps)
+    window = filled(messages, max_count=max_count)
+    after = max(after, window.start)
+    wanted = [message for message in messages if message.seq > after and topics.matches(message.topic)]
+    found, cursor = [], after
+    while True:
+        part = window.read(topics, cursor, limit)
+        assert part.cursor >= cursor
+        assert len(part.messages) <= limit
+        size = sum(len(message.wire) for message in part.messages)
+        assert size <= module.MAX_RESPONSE or len(part.messages) == 1
+        found += part.messages
+        if part.cursor == cursor:
+            break
+        cursor = part.cursor
+    assert found == wanted
+    assert cursor == max(after, window.head)
+
+
+@settings(deadline=None)
+@given(logs, st.sampled_from(LISTS), st.integers(1, 10), st.integers(1, 40))
+def test_the_newest_of_a_list_are_found_if_the_window_has_them(steps, topics, count, max_count):
+    window = filled(log_of(steps), max_count=max_count)
+    kept = [message for message in log_of(steps) if message.seq > window.start and topics.matches(message.topic)]
+    assert window.newest(topics, count) == (kept[-count].seq - 1 if len(kept) >= count else None)
+
+
+def test_a_cut_by_limit_ends_at_the_last_message_and_not_at_the_head():
+    window = filled(log_of([(1, "a", 1), (1, "a", 1), (1, "e", 1)]))
+    assert window.read(TopicList(["a"]), 0, 1).cursor == 1
+    assert window.read(TopicList(["a"]), 0, 2).cursor == 3  # all there is: read to the head
+    assert window.read(TopicList(["a"]), 1, 1).cursor == 3
+
+
+def test_a_message_larger_than_a_response_comes_alone():
+    window = filled(log_of([(1, "a", 5), (1, "a", 500), (1, "a", 5)]))
+    parts, cursor = [], 0
+    while cursor < window.head:
+        part = window.read(TopicList(["a"]), cursor, 10)
+        parts.append([message.seq for message in part.messages])
+        cursor = part.cursor
+    assert parts == [[1], [2], [3]]
+
+
+def test_a_message_larger_than_the_window_leaves_it_empty_but_moves_it_on():
+    window = filled(log_of([(1, "a", 5), (1, "a", 5000)]), max_bytes=1000)
+    assert (len(window), window.start, window.head) == (0, 2, 2)
+
+
+def test_a_scan_that_is_cut_short_tells_how_far_it_came():
+    window = filled(log_of([(1, "e", 1)] * 10 + [(1, "b/c", 1)]))
+    assert window.read(TopicList(["b/*"]), 0, 10) == ([], 7)
+    assert [message.seq for message in window.read(TopicList(["b/*"]), 7, 10).messages] == [11]
+
+
+def test_a_reset_forgets_everything():
+    window = filled(log_of([(1, "a", 5)] * 5))
+    window.reset(1000)
+    assert (len(window), window.start, window.head) == (0, 1000, 1000)
+    window.extend(log_of([(1, "a", 5)], start=1000))
+    assert [message.seq for message in window.read(TopicList(["a"]), 1000, 10).messages] == [1001]
+    assert window.newest(TopicList(["a"]), 2) is None
