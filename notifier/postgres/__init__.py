@@ -1,0 +1,1 @@
+"""Everything that speaks to Postgres. Nothing outside this package imports asyncpg."""

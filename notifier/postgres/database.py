@@ -1,0 +1,162 @@
+"""Connections to Postgres: what URLs people have, and which failures mean that the database is away."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import asyncpg
+
+from notifier.core.errors import Unavailable
+from notifier.postgres.embedded import embedded_postgres
+from notifier.settings import Settings
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+CONNECT_TIMEOUT_S = 3.0
+
+# What a lost, restarting, full or unreachable database raises. Anything else is a fault of ours and must show.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,  # a fail-over has left us on the old primary
+    asyncpg.ObjectNotInPrerequisiteStateError,  # ... or on a standby: no pg_current_wal_lsn() during recovery
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.DatabaseDroppedError,
+)
+
+# Parameters of other drivers and of providers in database URLs. asyncpg would send them to the server as settings, and
+# the server refuses to connect.
+_FOREIGN = {
+    *("channel_binding", "gssencmode", "schema", "connection_limit", "pool_timeout", "sslaccept", "supa", "workaround"),
+    *(
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "connect_timeout",
+    ),
+    *("pgbouncer", "ssl", "target_session_attrs", "client_encoding", "options"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database URL, made fit for asyncpg, and whether a transaction pooler stands before it."""
+
+    dsn: str
+    pooled: bool = False
+
+    def __repr__(self) -> str:
+        return f"Database(pooled={self.pooled})"  # the URL holds a password
+
+    @classmethod
+    async def probe(cls, url: str) -> "Database":
+        """Look whether `url` leads to Postgres or to a pooler. AWAY when it leads nowhere now."""
+        dsn = normalise(url)
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=5, statement_cache_size=0)
+        try:
+            # A pooler makes up the process id that it tells its clients.
+            async with connection.transaction():
+                pid = await connection.fetchval("select pg_backend_pid()")
+            return cls(dsn, pooled=pid != connection.get_server_pid())
+        finally:
+            connection.terminate()
+
+    async def connect(self, name: str, *, command_timeout_s: float) -> Connection:
+        """A connection that times out on our side and notices a dead peer. AWAY when there is none to be had."""
+        connection = await asyncpg.connect(
+            self.dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
+            # Behind a transaction pooler a prepared statement belongs to whoever comes next.
+            statement_cache_size=0 if self.pooled else 100,
+            server_settings={"application_name": f"notifier-{name}"},
+        )
+        await self.prepare(connection)
+        return connection
+
+    async def prepare(self, connection: Connection) -> None:
+        """Set up a fresh connection; also the `init` of a pool."""
+        _keep_alive(connection)
+        if not self.pooled:
+            # Our functions count on a new snapshot for each statement, whatever the role's default is.
+            await connection.execute("set session characteristics as transaction isolation level read committed")
+
+    @asynccontextmanager
+    async def calls(self, connection: Connection) -> AsyncIterator[Connection]:
+        """Run single statements on `connection`. Through a pooler only a transaction keeps them on one server."""
+        if self.pooled:
+            async with connection.transaction(isolation="read_committed"):
+                yield connection
+        else:
+            yield connection
+
+
+def _keep_alive(connection: Connection) -> None:
+    """asyncpg sets no SO_KEEPALIVE: the peer behind a broken path would be missed for ever."""
+    sock = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)
+
+
+def normalise(url: str) -> str:
+    """`url` as asyncpg takes it. TLS parameters are kept or translated; what it would choke on is dropped."""
+    parts = urlsplit(url)
+    kept: list[tuple[str, str]] = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "ssl":
+            on = value.lower() in {"1", "true", "on", "yes", "require"}
+            kept.append(("sslmode", "require" if on else "disable"))
+        elif name == "sslmode" and value == "no-verify":
+            kept.append((name, "require"))
+        elif name not in _FOREIGN:
+            kept.append((name, value))
+    return parts._replace(query=urlencode(kept)).geturl()
+
+
+@asynccontextmanager
+async def database_url(settings: Settings, announce: Callable[[str], None] | None = None) -> AsyncIterator[str]:
+    """The database that `settings` name: the given one, or the embedded one, kept running meanwhile."""
+    if settings.database_url:
+        yield settings.database_url
+    else:
+        async with embedded_postgres(settings.directory, announce=announce) as url:
+            yield url
+
+
+async def retried(connect: Callable[[], Awaitable[Any]], *, seconds: float) -> Any:  # noqa: ANN401
+    """Call `connect` until it succeeds; Unavailable, with the cause, once it has failed for `seconds`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        try:
+            return await connect()
+        except AWAY as error:
+            if loop.time() > deadline:
+                raise Unavailable(f"The database cannot be reached: {describe(error)}.") from error
+            await asyncio.sleep(0.1)
+
+
+def describe(error: BaseException) -> str:
+    """An error for a log line: its kind and its first line, never a password (asyncpg's messages hold none)."""
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

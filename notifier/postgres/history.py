@@ -1,0 +1,306 @@
+"""The table as the truth: reads of what is older than the window, and of everything while the tail is down.
+
+Each read takes its rows, what retention has taken and where the log ends from one snapshot, so nothing slips between
+them. All are bounded whatever the request: by messages, bytes, topics looked up and rows scanned.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import asyncpg
+
+from notifier.core.errors import TooBroad, Unavailable
+from notifier.core.messages import Message, encode
+from notifier.core.topics import TopicList
+from notifier.core.window import MAX_RESPONSE, fit
+from notifier.postgres.database import AWAY, Connection, Database, describe
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# Connections for reading: small databases allow twenty in all.
+CONNECTIONS = 2
+# Reads that wait for one of them; each takes a few milliseconds.
+MAX_WAITING = 1000
+TIMEOUT_S = 10.0
+
+# A list with patterns is resolved to its topics while they are at most this many, among at most MAX_CANDIDATES that
+# begin like a pattern. Beyond that the log is scanned in order, MAX_SCAN rows for each read.
+MAX_TOPICS = 200
+MAX_CANDIDATES = 2000
+MAX_SCAN = 5000
+# `last` has to find its beginning in one go: so many rows are scanned backwards before it is refused.
+MAX_SCAN_BACK = 50_000
+
+# $1 exact topics, $2 whether there are patterns as well. A gap is told for a topic when one of its own messages is
+# gone; for patterns, and for topics forgotten since, when any message is.
+STATE = """
+select
+    greatest(
+        (select max(m.seq) from notifier.message m),
+        (select max(e.start_seq) from notifier.epoch e),
+        r.deleted_seq
+    ) as head,
+    case
+        when $2 then r.deleted_seq
+        when known.topics < cardinality($1::text[]) then greatest(known.floor_seq, r.forgotten_seq)
+        else known.floor_seq
+    end as lost_to
+from notifier.retention r, (
+    select count(*) as topics, max(t.floor_seq) as floor_seq from notifier.topic t where t.name = any ($1::text[])
+) known
+"""
+
+# The planner goes by means (of messages to a topic, say), and would read a topic that has many more whole, and sort it
+# for its first few. Only index scans stop where the limit says.
+PLANS = "set local enable_seqscan = off; set local enable_bitmapscan = off"
+
+CANDIDATES = """
+select c.id, c.name
+from unnest($1::text[], $2::text[]) as range (low, high)
+cross join lateral (
+    select t.id, t.name from notifier.topic t where t.name >= range.low and t.name < range.high order by t.name limit $3
+) c limit $3
+"""
+
+NAMED = "select t.id, t.name from notifier.topic t where t.name = any ($1::text[])"
+
+# For each topic its own range of the index: $3 entries of each at most, however long the log is.
+OF_TOPICS = """
+select m.seq from unnest($1::bigint[]) as topic (id) cross join lateral (
+    select m.seq from notifier.message m where m.topic_id = topic.id and m.seq > $2 order by m.seq limit $3
+) m order by m.seq limit $3
+"""
+NEWEST_OF_TOPICS = """
+select m.seq from unnest($1::bigint[]) as topic (id) cross join lateral (
+    select m.seq from notifier.message m where m.topic_id = topic.id order by m.seq desc limit $2
+) m order by m.seq desc limit $2
+"""
+
+SCAN = """
+select m.seq, t.name from (
+    select m.seq, m.topic_id from notifier.message m where m.seq > $1 order by m.seq limit $2
+) m join notifier.topic t on t.id = m.topic_id order by m.seq
+"""
+SCAN_BACK = """
+select m.seq, t.name from (
+    select m.seq, m.topic_id from notifier.message m where m.seq < $1 order by m.seq desc limit $2
+) m join notifier.topic t on t.id = m.topic_id order by m.seq desc
+"""
+
+# The messages $1, oldest first, up to $2 bytes but at least one. The size of a large body is known without reading it.
+MESSAGES = """
+select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+    select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
+    from notifier.message m where m.seq = any ($1::bigint[])
+) m join notifier.topic t on t.id = m.topic_id where m.before < $2 order by m.seq
+"""
+
+ONE = "select m.body, m.content_type, m.headers::text as headers from notifier.message m where m.seq = $1"
+
+SINCE = "select notifier.seq_at(case when $1::interval is null then $2::timestamptz else clock_timestamp() - $1 end)"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A read of the log: messages, the position read to, and the newest that retention took from what was asked for.
+
+    Not `complete`: limit, bytes or scan cut it short of the end of the log.
+    """
+
+    messages: Sequence[Message]
+    cursor: int
+    lost_to: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message as it came."""
+
+    body: bytes
+    content_type: str | None
+    headers: str | None
+
+
+class History:
+    """Reads for polls. All raise Unavailable while the database is away or too many reads wait."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
+        for _ in range(CONNECTIONS):
+            self._idle.put_nowait(None)
+        self._reads: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def close(self) -> None:
+        for task in list(self._reads.values()):
+            task.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        while not self._idle.empty():
+            if connection := self._idle.get_nowait():
+                connection.terminate()
+
+    async def read(self, topics: TopicList, after: int, limit: int) -> Past:
+        """The oldest messages of `topics` above `after`; its cursor is where the log ends or where it was cut short."""
+        return await self.shared(("read", topics, after, limit), lambda c: _read(c, topics, after, limit))
+
+    async def position_of_last(self, topics: TopicList, count: int) -> int:
+        """The position before the newest `count` messages of `topics`. TooBroad where finding it takes too long."""
+        return await self.shared(("last", topics, count), lambda c: _last(c, topics, count))
+
+    async def position_of_time(self, time: datetime | timedelta) -> int:
+        """The position just before the first message at or after `time`, or so long ago by the database's clock."""
+
+        async def find(connection: Connection) -> int:
+            span, at = (time, None) if isinstance(time, timedelta) else (None, time)
+            found: int | None = await connection.fetchval(SINCE, span, at)
+            return await _head(connection) if found is None else found
+
+        return await self.shared(("since", time), find)
+
+    async def message(self, seq: int) -> Stored | None:
+        async def find(connection: Connection) -> Stored | None:
+            row = await connection.fetchrow(ONE, seq)
+            return Stored(*row) if row else None
+
+        return await self.shared(("one", seq), find)
+
+    async def head(self) -> int:
+        """Where the log ends."""
+        return await self.shared("head", _head)
+
+    async def has_issued(self, seq: int) -> bool:
+        """Whether the log has come as far as `seq`. `head` would not do: its read may have begun before that."""
+
+        async def find(connection: Connection) -> bool:
+            return seq <= await _head(connection)
+
+        return await self.shared(("issued", seq), find)
+
+    async def shared(self, key: Hashable, read: Callable[[Connection], Awaitable[T]]) -> T:
+        """Equal reads in flight are one. It goes on when a client that waits for it hangs up: others may wait too."""
+        task = self._reads.get(key)
+        if task is None:
+            if len(self._reads) >= MAX_WAITING:
+                raise Unavailable("Too many requests read old messages at the moment.")
+            task = self._reads[key] = asyncio.create_task(self._run(read))
+            task.add_done_callback(lambda done: self._done(key, done))
+        result: T = await asyncio.shield(task)
+        return result
+
+    def _done(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        del self._reads[key]
+        if not task.cancelled():
+            task.exception()  # seen, even if everybody who waited for it has gone
+
+    async def _run(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            # Also of the wait for a connection: the reads before this one may all run into their time-outs.
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._connection() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                await connection.execute(PLANS)
+                return await read(connection)
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer at the moment.") from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Not asyncpg's pool: returning a connection to it waits for a server that may be frozen."""
+        connection = await self._idle.get()
+        try:
+            if connection is None or connection.is_closed():
+                connection = await self._database.connect("history", command_timeout_s=TIMEOUT_S)
+            yield connection
+        except BaseException as error:
+            if connection and not isinstance(error, TooBroad):
+                connection.terminate()
+                connection = None
+            if isinstance(error, AWAY):
+                log.warning("history: no database (%s)", describe(error))
+                raise Unavailable("The database cannot be read at the moment. Try again.") from error
+            raise
+        finally:
+            self._idle.put_nowait(connection)
+
+
+async def _head(connection: Connection) -> int:
+    state = await connection.fetchrow(STATE, [], False)
+    assert state is not None
+    head: int = state["head"]
+    return head
+
+
+async def _read(connection: Connection, topics: TopicList, after: int, limit: int) -> Past:
+    state = await connection.fetchrow(STATE, topics.exact, bool(topics.patterns))
+    assert state is not None
+    cursor: int = max(state["head"], after)
+    complete = True
+    ids = await _resolve(connection, topics)
+    if ids is None:
+        scanned = await connection.fetch(SCAN, after, MAX_SCAN)
+        seqs = _matching(scanned, topics)
+        if len(scanned) == MAX_SCAN:
+            cursor, complete = scanned[-1]["seq"], False
+    else:
+        seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, after, limit + 1)]
+    rows = await connection.fetch(MESSAGES, seqs[:limit], MAX_RESPONSE) if seqs else []
+    messages = fit([encode(*row) for row in rows], limit)
+    if len(messages) < len(seqs):
+        cursor, complete = messages[-1].seq, False
+    return Past(messages, cursor, state["lost_to"] or 0, complete)
+
+
+async def _last(connection: Connection, topics: TopicList, count: int) -> int:
+    ids = await _resolve(connection, topics)
+    if ids is not None:
+        rows = await connection.fetch(NEWEST_OF_TOPICS, ids, count)
+        return rows[-1]["seq"] - 1 if rows else await _head(connection)
+    found: list[int] = []
+    below = await _head(connection) + 1
+    for _ in range(MAX_SCAN_BACK // MAX_SCAN):
+        scanned = await connection.fetch(SCAN_BACK, below, MAX_SCAN)
+        found += _matching(scanned, topics)
+        if len(found) >= count:
+            return found[count - 1] - 1
+        if len(scanned) < MAX_SCAN:
+            return found[-1] - 1 if found else await _head(connection)
+        below = scanned[-1]["seq"]
+    raise TooBroad(
+        f"These patterns match too many topics to find their last {count} messages: fewer than that are among the "
+        f"newest {MAX_SCAN_BACK} of all. Ask for less, or begin with since or after."
+    )
+
+
+async def _resolve(connection: Connection, topics: TopicList) -> list[int] | None:
+    """The ids of the topics in the list; None if the patterns match too many to read each by its index."""
+    known = {row["id"] for row in await connection.fetch(NAMED, topics.exact)}
+    if topics.patterns:
+        lows, highs = zip(*topics.ranges, strict=True)
+        rows = await connection.fetch(CANDIDATES, lows, highs, MAX_CANDIDATES + 1)
+        if len(rows) > MAX_CANDIDATES:
+            return None
+        known.update(row["id"] for row in rows if topics.matches(row["name"]))
+        if len(known) > MAX_TOPICS:
+            return None
+    return sorted(known)
+
+
+def _matching(scanned: Sequence[asyncpg.Record], topics: TopicList) -> list[int]:
+    matches: dict[str, bool] = {}
+    seqs: list[int] = []
+    for seq, name in scanned:
+        if name not in matches:
+            matches[name] = topics.matches(name)
+        if matches[name]:
+            seqs.append(seq)
+    return seqs

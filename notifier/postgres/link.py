@@ -1,0 +1,70 @@
+"""What keeps a connection: connect, work until it breaks, come back. The tail and the writer each have one."""
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+
+from notifier.postgres.database import AWAY, describe
+
+log = logging.getLogger(__name__)
+
+# Between attempts, doubling from the first to the last, each times 0.5 to 1.5: many servers must not come at once.
+FIRST_PAUSE_S = 0.05
+LAST_PAUSE_S = 2.0
+
+
+class Link(ABC):
+    """A task that holds one connection for as long as it lives and makes a new one whenever it breaks."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._fresh = False
+
+    @property
+    def up(self) -> bool:
+        return self._up.is_set()
+
+    async def start(self, timeout_s: float) -> None:
+        """Run until `stop`. TimeoutError when the first connection takes longer than `timeout_s`."""
+        self._task = asyncio.create_task(self._run(), name=self.name)
+        async with asyncio.timeout(timeout_s):
+            await self._up.wait()
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    @abstractmethod
+    async def _work(self) -> None:
+        """Connect, call `_connected`, work. Returns or raises when the connection is lost; closes what it opened."""
+
+    def _connected(self) -> None:
+        self._up.set()
+        self._fresh = True
+        log.info("%s: connected to the database", self.name)
+
+    async def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._work()
+                reason = "the connection was closed"
+            except AWAY as error:
+                reason = describe(error)
+            except Exception:
+                log.exception("%s: failed", self.name)
+                reason = "see above"
+            finally:
+                self._up.clear()
+            if self._fresh:
+                self._fresh = False
+                pause_s = FIRST_PAUSE_S
+            log.warning("%s: no database (%s); trying again in about %.1f s", self.name, reason, pause_s)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(pause_s * 2, LAST_PAUSE_S)

@@ -1,0 +1,52 @@
+"""Retention: deletes what is older than it has to be, by ranges of seq. One server at a time does the work."""
+
+import asyncio
+import logging
+import random
+from datetime import timedelta
+
+from notifier.postgres.database import AWAY, Database, describe
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 60.0
+# One statement: some ten milliseconds.
+SLICE = 20_000
+# Topics are forgotten when nothing has been in them for so many times the retention: a cursor older than that is told a
+# gap for any topic that is not known.
+FORGET_AFTER = 10
+
+RETAIN = "select notifier.retain(clock_timestamp() - $1::interval, $2)"
+FORGET = "select notifier.forget_topics(clock_timestamp() - $1::interval, $2)"
+
+
+async def retain(database: Database, retention: timedelta) -> int:
+    """Delete all messages older than `retention`. Returns how many this call has deleted."""
+    connection = await database.connect("retention", command_timeout_s=60)
+    try:
+        deleted = 0
+        for statement, age in ((RETAIN, retention), (FORGET, retention * FORGET_AFTER)):
+            while True:
+                async with database.calls(connection):
+                    count: int = await connection.fetchval(statement, age, SLICE)
+                if statement == RETAIN:
+                    deleted += count
+                if count < SLICE:
+                    break
+        return deleted
+    finally:
+        connection.terminate()
+
+
+async def retain_for_ever(database: Database, retention: timedelta) -> None:
+    """Call `retain` about once a minute, more often where retention is shorter than that, until cancelled."""
+    every_s = min(EVERY_S, retention.total_seconds())
+    while True:
+        await asyncio.sleep(every_s * random.uniform(0.8, 1.2))
+        try:
+            if deleted := await retain(database, retention):
+                log.info("retention: deleted %d messages", deleted)
+        except AWAY as error:
+            log.warning("retention: no database (%s)", describe(error))
+        except Exception:
+            log.exception("retention: failed")

@@ -1,0 +1,207 @@
+"""The tail: the reader that follows the log, one for each process, on a connection of its own.
+
+NOTIFY is only a hint. What makes it safe: LISTEN first, then read; read everything above the last seq known, whatever
+the hint was; read again every second without any hint, which also finds out whether the connection lives.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from notifier.core.cursors import Epochs
+from notifier.core.messages import Message, encode
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.epochs import begin_epoch
+from notifier.postgres.link import Link
+
+log = logging.getLogger(__name__)
+
+# Every call here takes milliseconds. One that takes so long means that the server, or the way there, is gone.
+TIMEOUT_S = 3.0
+# The safety poll, which is also the heartbeat.
+POLL_S = 1.0
+# Where LISTEN does not get through (a transaction pooler accepts and forgets it), polling is all there is.
+DEAF_POLL_S = 0.05
+# How long a notification to ourselves may take before we believe that.
+PROBE_S = 2.0
+
+MAX_ROWS = 1000
+MAX_BYTES = 8 * 1024 * 1024
+
+# Above $1, at most $2 rows and $3 bytes, but at least one. The size of a large body is known without reading it.
+READ = """
+select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+    select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
+    from (select * from notifier.message m where m.seq > $1 order by m.seq limit $2) m
+) m join notifier.topic t on t.id = m.topic_id where m.before < $3 order by m.seq
+"""
+
+
+# The window begins with the newest of what is there, so that clients that come back after a restart are served from it
+# and not each from the table.
+FILL_ROWS = 5000
+FILL_BYTES = 16 * 1024 * 1024
+
+FIRST = """
+select greatest(
+    (select min(m.seq) - 1 from (
+        select m.seq, sum(octet_length(m.body)) over (order by m.seq desc) as total
+        from (select m.seq, m.body from notifier.message m order by m.seq desc limit $1) m
+    ) m where m.total <= $2),
+    (select max(e.start_seq) from notifier.epoch e),
+    (select r.deleted_seq from notifier.retention r)
+)
+"""
+
+
+async def first_position(connection: Connection) -> int:
+    """Where to begin in a log that is new to this process: a little before its end, and inside its current epoch."""
+    position: int = await connection.fetchval(FIRST, FILL_ROWS, FILL_BYTES)
+    return position
+
+
+class Tail(Link):
+    """Hands on every message above `position` in order, none twice, for as long as there is a database.
+
+    `on_connect` gets the connection and the epochs and returns the position to read on from. `on_messages` and
+    `on_inbox` (SQL publishers may have committed) are plain functions, called between awaits.
+    """
+
+    name = "tail"
+
+    def __init__(
+        self,
+        listening: Database,
+        publishing: Database,
+        *,
+        on_connect: Callable[[Connection, Epochs], Awaitable[int]],
+        on_messages: Callable[[list[Message]], None],
+        on_inbox: Callable[[], None],
+    ) -> None:
+        """`listening` leads past any pooler, if there is a way; messages are published through `publishing`."""
+        super().__init__()
+        self._listening = listening
+        self._publishing = publishing
+        self._on_connect = on_connect
+        self._on_messages = on_messages
+        self._on_inbox = on_inbox
+        self._wake = asyncio.Event()
+        self._deaf = False
+        self._asked: list[asyncio.Future[None]] = []
+        self._awaited: dict[asyncio.Future[None], int] = {}
+        self.position = 0
+
+    async def reached(self, seq: int) -> None:
+        """Return once everything up to `seq`, which is committed, has been handed on, or the tail is down."""
+        if self.position >= seq or not self.up:
+            return
+        if self._deaf:
+            self._wake.set()  # no notification will come
+        future = asyncio.get_running_loop().create_future()
+        self._awaited[future] = seq
+        try:
+            await future
+        finally:
+            self._awaited.pop(future, None)
+
+    async def catch_up(self) -> None:
+        """Return once everything that is committed by now has been handed on, or the tail is down."""
+        if self.up:
+            future = asyncio.get_running_loop().create_future()
+            self._asked.append(future)
+            self._wake.set()
+            await future
+
+    async def _work(self) -> None:
+        connection = await self._listening.connect(self.name, command_timeout_s=TIMEOUT_S)
+        try:
+            lost = asyncio.Event()
+
+            def on_termination(_: object) -> None:
+                lost.set()
+                self._wake.set()
+
+            connection.add_termination_listener(on_termination)
+            # LISTEN first, then read: nothing can fall between.
+            self._deaf = not await self._listen(connection)
+            async with self._listening.calls(connection):
+                epochs = await begin_epoch(connection, self.position)
+                self.position = await self._on_connect(connection, epochs)
+            await self._read(connection)
+            self._connected()
+            while not lost.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DEAF_POLL_S if self._deaf else POLL_S):
+                        await self._wake.wait()
+                self._wake.clear()
+                if not lost.is_set():
+                    await self._read(connection)
+        finally:
+            # Not close(), which waits for a peer that may be half dead.
+            connection.terminate()
+            self._up.clear()
+            for future in (*self._asked, *self._awaited):
+                _resolve(future)
+            self._asked.clear()
+
+    async def _listen(self, connection: Connection) -> bool:
+        """Whether notifications arrive. A transaction pooler accepts LISTEN, and nothing ever comes: only a
+        notification from another connection tells."""
+        nonce = secrets.token_hex(16)
+        heard = asyncio.Event()
+
+        def on_probe(*notification: object) -> None:
+            if notification[-1] == nonce:
+                heard.set()
+
+        # Without a connection nothing will come either, and that says nothing about poolers.
+        connection.add_termination_listener(lambda _: heard.set())
+        await connection.add_listener("notifier_probe", on_probe)
+        await connection.add_listener("notifier", lambda *_: self._wake.set())
+        await connection.add_listener("notifier_inbox", lambda *_: self._on_inbox())
+        other = await self._publishing.connect("probe", command_timeout_s=TIMEOUT_S)
+        try:
+            async with self._publishing.calls(other):
+                await other.execute(f"select pg_notify('notifier_probe', '{nonce}')")
+        finally:
+            other.terminate()
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await heard.wait()
+        except TimeoutError:
+            log.warning(
+                "tail: LISTEN does not get through, probably because of a connection pooler; polling every %d ms. "
+                "Set LISTEN_DATABASE_URL to a direct connection.",
+                DEAF_POLL_S * 1000,
+            )
+            return False
+        await connection.remove_listener("notifier_probe", on_probe)
+        return True
+
+    async def _read(self, connection: Connection) -> None:
+        """Hand on all that is committed above `position`."""
+        asked, self._asked = self._asked, []
+        try:
+            while True:
+                async with self._listening.calls(connection):
+                    rows = await connection.fetch(READ, self.position, MAX_ROWS, MAX_BYTES)
+                if not rows:
+                    break
+                messages = [encode(*row) for row in rows]
+                self.position = messages[-1].seq
+                self._on_messages(messages)
+                for future, seq in list(self._awaited.items()):
+                    if seq <= self.position:
+                        _resolve(future)
+                if len(rows) < MAX_ROWS and sum(len(row["body"]) for row in rows) < MAX_BYTES:
+                    break
+        finally:
+            for future in asked:
+                _resolve(future)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

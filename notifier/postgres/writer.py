@@ -1,0 +1,207 @@
+"""The writer: everything that appends to the log, on one connection for each process.
+
+HTTP publishes are committed in groups: while one batch commits, the next gathers. So the time of a flush bounds how
+long one publish takes, not how many there are. What SQL publishers left in the inbox is moved by the pump, in between.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from notifier.core.errors import NotifierError, OutcomeUnknown, Unavailable, Unprocessable
+from notifier.core.messages import NewMessage
+from notifier.postgres.database import AWAY, Connection, Database, describe
+from notifier.postgres.epochs import begin_epoch
+from notifier.postgres.link import Link
+from notifier.postgres.pump import Pump
+
+log = logging.getLogger(__name__)
+
+# A commit takes milliseconds; one that takes so long has no server behind it any more.
+TIMEOUT_S = 5.0
+
+# One commit: large enough that more would not be faster, small enough not to hold up the next.
+MAX_BATCH = 500
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+# What waits for a commit: a second or two of the fastest publishing. Beyond that publishers are told to come back.
+MAX_WAITING = 50_000
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+
+AWAY_TEXT = "The database is away; nothing was stored. Try again."
+UNKNOWN_TEXT = "The database went away during the commit: the message may or may not be stored."
+
+APPEND = "select notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
+
+
+@dataclass(slots=True, eq=False)
+class _Publish:
+    """Messages that are committed together, and who waits for the seq of the first."""
+
+    messages: Sequence[NewMessage]
+    first: "asyncio.Future[int]"
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = sum(len(message.body) for message in self.messages)
+
+
+class Writer(Link):
+    """Commits publishes and pumps the inbox. `seen` is the newest seq this process knows of."""
+
+    name = "writer"
+
+    def __init__(self, database: Database, seen: Callable[[], int]) -> None:
+        super().__init__()
+        self._database = database
+        self._seen = seen
+        self._wake = asyncio.Event()
+        self._waiting: deque[_Publish] = deque()
+        self._messages = 0
+        self._bytes = 0
+        self._newest: asyncio.Future[int] | None = None
+        self.pump = Pump(self._wake)
+
+    async def publish(self, messages: Sequence[NewMessage]) -> list[int]:
+        """Commit `messages` together and return their ids, in order. They are committed even if the caller goes away.
+
+        Unavailable: nothing was stored. OutcomeUnknown: the connection broke between commit and answer.
+        """
+        if not self.up:
+            raise Unavailable(AWAY_TEXT)
+        publish = _Publish(messages, asyncio.get_running_loop().create_future())
+        if self._messages + len(messages) > MAX_WAITING or self._bytes + publish.size > MAX_WAITING_BYTES:
+            raise Unavailable("Too many publishes wait for the database; nothing was stored. Try again.")
+        self._waiting.append(publish)
+        self._messages += len(messages)
+        self._bytes += publish.size
+        self._wake.set()
+        self._newest = publish.first
+        first = await asyncio.shield(publish.first)
+        return list(range(first, first + len(messages)))
+
+    async def finish(self) -> None:
+        """Return once everything handed in so far is committed, or has failed."""
+        if self._newest:
+            await asyncio.wait([self._newest])
+
+    async def _work(self) -> None:
+        connection = await self._database.connect(self.name, command_timeout_s=TIMEOUT_S)
+        try:
+            async with self._database.calls(connection):
+                # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
+                await begin_epoch(connection, self._seen())
+            connection.add_termination_listener(lambda _: self._wake.set())
+            self._connected()
+            while not connection.is_closed():
+                if not self._waiting:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self.pump.due_in()):
+                            await self._wake.wait()
+                self._wake.clear()
+                if connection.is_closed():
+                    break  # what waits was not sent, and is told so
+                if self._waiting:
+                    await self._commit(connection)
+                if self.pump.due_in() <= 0 and not connection.is_closed():
+                    async with self._database.calls(connection):
+                        await self.pump.run(connection)
+        finally:
+            connection.terminate()
+            self._up.clear()
+            while self._waiting:
+                _fail(self._take(), Unavailable(AWAY_TEXT))
+
+    def _take(self) -> _Publish:
+        publish = self._waiting.popleft()
+        self._messages -= len(publish.messages)
+        self._bytes -= publish.size
+        return publish
+
+    async def _commit(self, connection: Connection) -> None:
+        batch = [self._take()]
+        messages, size = len(batch[0].messages), batch[0].size
+        while self._waiting:
+            messages += len(self._waiting[0].messages)
+            size += self._waiting[0].size
+            if messages > MAX_BATCH or size > MAX_BATCH_BYTES:
+                break
+            batch.append(self._take())
+        try:
+            await self._append(connection, batch)
+        except _Refused as refused:
+            if len(batch) == 1:
+                _fail(batch[0], refused.error)
+            else:
+                # One of them is at fault, and the others must not suffer for it.
+                await self._one_by_one(connection, batch)
+
+    async def _one_by_one(self, connection: Connection, batch: list[_Publish]) -> None:
+        left = deque(batch)
+        try:
+            while left:
+                publish = left.popleft()
+                try:
+                    await self._append(connection, [publish])
+                except _Refused as refused:
+                    _fail(publish, refused.error)
+        finally:
+            for publish in left:
+                _fail(publish, Unavailable(AWAY_TEXT))
+
+    async def _append(self, connection: Connection, batch: Sequence[_Publish]) -> None:
+        """Commit `batch` and tell everybody. _Refused when the database has said no and nothing was stored."""
+        messages = [message for publish in batch for message in publish.messages]
+        try:
+            async with self._database.calls(connection):
+                first: int = await connection.fetchval(
+                    APPEND,
+                    [message.topic for message in messages],
+                    [message.body for message in messages],
+                    [message.content_type for message in messages],
+                    [message.fields for message in messages],
+                    [message.headers for message in messages],
+                )
+        except asyncpg.PostgresError as error:
+            if error.severity_en != "ERROR":
+                # FATAL: the server may have committed before it ended the connection.
+                _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
+                raise
+            log.warning("writer: the database refused a publish: %s", describe(error))
+            if isinstance(error, AWAY):
+                _fail_all(batch, Unavailable(AWAY_TEXT))
+                raise
+            raise _Refused(_verdict(error)) from error
+        except BaseException:
+            _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
+            raise
+        for publish in batch:
+            publish.first.set_result(first)
+            first += len(publish.messages)
+
+
+class _Refused(Exception):
+    """The database has said no, rolled back, and goes on."""
+
+    def __init__(self, error: NotifierError) -> None:
+        self.error = error
+
+
+def _verdict(error: asyncpg.PostgresError) -> NotifierError:
+    if str(error.sqlstate)[:2] in {"22", "23", "54"}:  # data exceptions, constraints, program limits
+        return Unprocessable("The database cannot store this message.")
+    return Unavailable("The database cannot store messages at the moment; nothing was stored. Try again.")
+
+
+def _fail(publish: _Publish, error: NotifierError) -> None:
+    publish.first.set_exception(error)
+    publish.first.exception()  # seen, even if the publisher has gone
+
+
+def _fail_all(batch: Sequence[_Publish], error: NotifierError) -> None:
+    for publish in batch:
+        _fail(publish, error)

@@ -1,0 +1,120 @@
+"""Another database, an older one, or one promoted after it lost something: cursors that this one never issued."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from conftest import Running, Start, admin, data, ids, until
+
+
+async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
+    """As after a fail-over: the newest `lost` messages are gone, their numbers too, and the timeline is another one."""
+    await sql.execute(
+        "delete from notifier.message where seq > (select last_value - $1::bigint from notifier.message_seq)", lost
+    )
+    await sql.execute(f"select setval('notifier.message_seq', last_value - {lost}) from notifier.message_seq")
+    await sql.execute("update notifier.epoch set timeline = timeline + 7 where last_seq is null")
+
+
+async def reconnect(app: Running) -> None:
+    """Break all connections of the service and return when it has new ones."""
+    for link in (app.service.tail, app.service.writer):
+        link._up.clear()
+    await admin(
+        app.service.settings.database_url,
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and application_name like 'notifier-%'",
+    )
+    await until(lambda: app.service.not_ready() is None)
+
+
+async def test_a_fresh_database_begins_with_its_microsecond(sql: asyncpg.Connection) -> None:
+    start, now = await sql.fetchrow("select start_seq, extract(epoch from now()) * 1000000 from notifier.epoch")
+    assert float(now) - 3600e6 < start < float(now)
+    assert start < 2**53
+
+
+async def test_connecting_to_the_same_database_begins_no_epoch(app: Running, sql: asyncpg.Connection) -> None:
+    await app.publish("a")
+    await reconnect(app)
+    assert await sql.fetchval("select count(*) from notifier.epoch") == 1
+
+
+async def test_a_cursor_of_another_database_is_told_reset_and_skips_nothing(app: Running) -> None:
+    first = await app.publish("a", "1")
+    for foreign in ("7", str(int(first) + 10**9), "9223372036854775807"):
+        answer = await app.poll("a", after=foreign, wait=20)
+        assert answer["gap"] == {"reason": "reset", "after": "0"}
+        assert data(answer) == [1]
+        assert answer["cursor"] == first
+
+
+async def test_a_reset_is_told_at_once_even_with_no_message(app: Running) -> None:
+    answer = await app.poll("nothing", after="7", wait=20)
+    assert answer["gap"] == {"reason": "reset", "after": "0"}
+    assert answer["messages"] == []
+    assert "gap" not in await app.poll("nothing", after=answer["cursor"], wait=0)
+
+
+async def test_ids_lost_by_a_failover_are_never_issued_again(app: Running, sql: asyncpg.Connection) -> None:
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    await another_life(sql, lost=2)
+    await reconnect(app)
+    again = await app.publish("a", '"new"')
+    assert int(again) > int(published[-1])
+    # Who has seen what was lost is told so, and from where it is sure; what came since is not skipped.
+    for seen in published[3:]:
+        answer = await app.poll("a", after=seen, wait=20)
+        assert answer["gap"] == {"reason": "reset", "after": published[2]}
+        assert data(answer) == ["new"]
+    # Who has not is not bothered.
+    answer = await app.poll("a", after=published[1], wait=0)
+    assert "gap" not in answer
+    assert data(answer) == [2, "new"]
+
+
+async def test_a_database_older_than_what_this_process_has_seen_begins_a_new_epoch(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    """A disk snapshot that was rolled back has kept its identifier and timeline; the servers remember more."""
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    await another_life(sql, lost=2)
+    await sql.execute("update notifier.epoch set timeline = timeline - 7")
+    await reconnect(app)
+    assert await sql.fetchval("select count(*) from notifier.epoch") == 2
+    assert (await app.poll("a", after=published[4], wait=20))["gap"]["reason"] == "reset"
+
+
+async def test_parked_polls_are_answered_when_the_database_becomes_another_one(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    published = [await app.publish("a", str(n)) for n in range(3)]
+    poll = app.start_poll("a", after=published[-1], wait=20)
+    await app.parked()
+    await another_life(sql, lost=1)
+    await reconnect(app)
+    answer = await poll
+    assert answer["messages"] == []
+    answer = await app.poll("a", after=answer["cursor"], wait=20)
+    assert answer["gap"] == {"reason": "reset", "after": published[1]}
+
+
+async def test_eight_servers_that_reconnect_at_once_begin_one_epoch(start: Start, sql: asyncpg.Connection) -> None:
+    apps = [await start() for _ in range(4)]
+    await another_life(sql)
+    await asyncio.gather(*(reconnect(app) for app in apps))
+    assert await sql.fetchval("select count(*) from notifier.epoch") == 2
+    first = [await app.publish("a", str(n)) for n, app in enumerate(apps)]
+    for app in apps:
+        await until(lambda app=app: app.service.tail.position == int(first[-1]))
+        assert ids(await app.poll("a", after=0, wait=0)) == first
+
+
+@pytest.mark.parametrize("topics", ["a", "*"])
+async def test_the_window_after_a_restart_holds_the_newest(start: Start, topics: str) -> None:
+    app = await start()
+    published = [await app.publish("a", str(n)) for n in range(10)]
+    again = await start()
+    assert len(again.service.window) == 10
+    assert data(await again.poll(topics, after=published[2], wait=0)) == list(range(3, 10))
+    assert not again.service.history._idle.empty()

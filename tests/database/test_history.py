@@ -1,0 +1,178 @@
+"""Reads of the table: bounded by the plans that Postgres chooses, and complete."""
+
+import json
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from conftest import Running, data
+
+from notifier.core.errors import TooBroad
+from notifier.core.topics import TopicList
+from notifier.postgres import history, tail
+
+
+async def fill(sql: asyncpg.Connection, topics: int, messages: int) -> None:
+    """`messages` messages: every other one to t/0, the others to t/0, t/1, … in turn; the last one to `rare`."""
+    await sql.execute(
+        """
+        select notifier.append(
+            array_agg(
+                case when n = $2 then 'rare' when n % 2 = 0 then 't/0' else 't/' || n / 2 % $1 end order by n
+            ), array_agg(n::text::bytea order by n),
+            array_agg(null::text), array_agg(null::text), array_agg(null::text)
+        ) from generate_series(1, $2::int) n
+        """,
+        topics,
+        messages,
+    )
+    await sql.execute("analyze notifier.message, notifier.topic")
+
+
+def nodes(plan: dict) -> Iterator[dict]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+async def explain(sql: asyncpg.Connection, plans: str, query: str, *args: object) -> list[dict]:
+    """The nodes of the plan with what they really did."""
+    async with sql.transaction():
+        await sql.execute(f"{plans}; set local plan_cache_mode = force_generic_plan")
+        text = await sql.fetchval(f"explain (analyze, format json) {query}", *args)
+    return list(nodes(json.loads(text)[0]["Plan"]))
+
+
+def rows_read(plan: list[dict]) -> int:
+    """How many rows the scans of the plan have looked at."""
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in plan
+        if "Relation Name" in node
+    )
+
+
+async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncpg.Connection) -> None:
+    await fill(sql, topics=500, messages=50_000)
+    some = [row["id"] for row in await sql.fetch("select id from notifier.topic order by id limit 100")]
+    first = await sql.fetchval("select min(seq) from notifier.message")
+    last = await sql.fetchval("select max(seq) from notifier.message")
+    ids = list(range(last - 100, last))
+    names = [f"t/{n}" for n in range(100)]
+    for query, args, most in [
+        (history.OF_TOPICS, (some, first, 100), 100 * 100),
+        (history.NEWEST_OF_TOPICS, (some, 100), 100 * 100),
+        (history.SCAN, (first, 1000), 1000 + 501),
+        (history.SCAN_BACK, (last, 1000), 1000 + 501),
+        (history.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
+        (history.ONE, (last,), 1),
+        (history.STATE, (names, False), 2 * 100 + 500 + 5),
+        (history.CANDIDATES, (["t/"], ["t0"], 100), 100),
+        (history.NAMED, (names,), 500),
+        (tail.READ, (last - 100, 1000, 1 << 22), 101 + 501),
+        (tail.FIRST, (1000, 1 << 24), 1002),
+    ]:
+        plan = await explain(sql, "" if query in {tail.READ, tail.FIRST} else history.PLANS, query, *args)
+        scans = [node for node in plan if node.get("Relation Name") == "message"]
+        assert all("Index" in node["Node Type"] for node in scans), (query, scans)
+        assert rows_read(plan) <= most, query
+
+
+async def test_finding_a_time_is_a_search_by_halves(app: Running, sql: asyncpg.Connection) -> None:
+    await fill(sql, topics=1, messages=2000)
+    await sql.execute(
+        "update notifier.message set time = now() - interval '1 min' * "
+        "(2000 - seq + (select min(seq) from notifier.message))"
+    )
+    rows = await sql.fetch("select seq, time from notifier.message order by seq")
+    for place in (0, 1, 777, 1998, 1999):
+        assert await sql.fetchval("select notifier.seq_at($1)", rows[place]["time"]) == rows[place]["seq"] - 1
+    assert await sql.fetchval("select notifier.seq_at(now() + interval '1 year')") == rows[-1]["seq"]
+    assert await sql.fetchval("select notifier.seq_at('2000-01-01')") == rows[0]["seq"] - 1
+
+
+@pytest.mark.parametrize("topics", ["t/**", "t/*,rare", "t/1,t/2,*", "rare", "**"])
+async def test_paging_through_history_gives_everything_once_in_order(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, topics: str
+) -> None:
+    """Whichever way it is read: by topics, or, for a pattern that matches too many, by scanning."""
+    await fill(sql, topics=300, messages=3000)
+    wanted = TopicList.parse(topics)
+    expected = [
+        int(row["body"]) if row["name"] != "rare" else 3000
+        for row in await sql.fetch(
+            "select t.name, m.body from notifier.message m join notifier.topic t on t.id = m.topic_id order by m.seq"
+        )
+        if wanted.matches(row["name"])
+    ]
+    for most_topics, scan in ((200, 5000), (1000, 5000), (10, 700)):
+        monkeypatch.setattr(history, "MAX_TOPICS", most_topics)
+        monkeypatch.setattr(history, "MAX_SCAN", scan)
+        position, complete, found = 0, False, []
+        while not complete:
+            past = await app.service.history.read(wanted, position, 97)
+            found += [json.loads(message.wire)["data"] for message in past.messages]
+            assert past.cursor > position
+            position, complete = past.cursor, past.complete
+        assert found == expected
+
+
+async def test_a_scan_that_matches_nothing_moves_the_cursor_on(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(sql, topics=300, messages=3000)
+    monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
+    monkeypatch.setattr(history, "MAX_SCAN", 1000)
+    await app.service.tail.catch_up()
+    app.service.window.reset(app.service.tail.position)
+    cursor, answers = "0", 0
+    while True:
+        answer = await app.poll("rare,*/nothing", after=cursor, wait=0)
+        answers += 1
+        assert int(answer["cursor"]) > int(cursor)
+        cursor = answer["cursor"]
+        if answer["messages"]:
+            break
+    assert answers == 3
+    assert data(answer) == [3000]
+
+
+async def test_a_response_is_cut_by_bytes_but_holds_one_message(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute("select notifier.publish_text('a', repeat(n::text, 3000000)) from generate_series(1, 3) n")
+    cursor, found = "0", []
+    while len(found) < 3:
+        answer = await app.poll("a", after=cursor, wait=5)
+        assert len(answer["messages"]) == 1
+        found += [message["data"][0] for message in answer["messages"]]
+        cursor = answer["cursor"]
+    app.service.window.reset(app.service.tail.position)
+    past = await app.service.history.read(TopicList(["a"]), 0, 100)
+    assert [len(past.messages), past.complete] == [1, False]
+
+
+async def test_last_looks_back_so_far_and_then_refuses(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(sql, topics=300, messages=3000)
+    newest = await sql.fetchval("select max(seq) from notifier.message")
+    patterns = TopicList(["t/*"])
+    assert await app.service.history.position_of_last(patterns, 10) == newest - 11
+    monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
+    monkeypatch.setattr(history, "MAX_SCAN", 500)
+    assert await app.service.history.position_of_last(patterns, 10) == newest - 11
+    assert await app.service.history.position_of_last(patterns, 700) == newest - 701
+    monkeypatch.setattr(history, "MAX_SCAN_BACK", 1000)
+    with pytest.raises(TooBroad, match="newest 1000"):
+        await app.service.history.position_of_last(TopicList(["*/none"]), 1)
+
+
+async def test_equal_reads_in_flight_are_one(app: Running, sql: asyncpg.Connection) -> None:
+    await fill(sql, topics=3, messages=30)
+    await sql.execute("begin; lock table notifier.retention in access exclusive mode")
+    reads = [app.start_poll("t/1", after=0, wait=0) for _ in range(20)]
+    while len(app.service.history._reads) == 0:
+        await app.client.get("/healthz")
+    assert len(app.service.history._reads) == 1
+    await sql.execute("rollback")
+    answers = [await read for read in reads]
+    assert all(answer == answers[0] for answer in answers)

@@ -1,0 +1,191 @@
+"""Publishing from SQL, as the README shows it, from the view of a user of the database."""
+
+import asyncio
+import json
+import uuid
+
+import asyncpg
+import pytest
+from conftest import Running, admin, at, data, ids, until
+from test_migrations import as_role, empty_database_name
+
+WIRE = r"""
+select notifier.publish('orders/42', '{"status": "paid"}');
+select notifier.publish('orders/42', '{"status":  "json"}'::json, 'Paid', priority => 4, tags => array['money']);
+select notifier.publish('orders/42', '{"status": "jsonb"}'::jsonb, click => 'https://example.com');
+select notifier.publish_text('log', 'plain text'), notifier.publish_bytes('img', '\x89504e47', 'image/png');
+insert into notifier.inbox (topic, data) values ('orders/42', '{"status": "raw"}');
+"""
+
+
+async def collect(app: Running, topics: str, count: int, **params: object) -> list[dict]:
+    messages: list[dict] = []
+    cursor = params.pop("after", "0")
+    async with asyncio.timeout(20):
+        while len(messages) < count:
+            answer = await app.poll(topics, after=cursor, wait=5, **params)
+            messages += answer["messages"]
+            cursor = answer["cursor"]
+    return messages
+
+
+async def test_every_way_to_publish_from_sql_arrives_in_order(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute(WIRE)
+    messages = await collect(app, "**", 6)
+    shown = [{k: v for k, v in message.items() if k not in {"id", "time"}} for message in messages]
+    assert shown == [
+        {"topic": "orders/42", "data": {"status": "paid"}},
+        {"topic": "orders/42", "data": {"status": "json"}, "title": "Paid", "priority": 4, "tags": ["money"]},
+        {"topic": "orders/42", "data": {"status": "jsonb"}, "click": "https://example.com"},
+        {"topic": "log", "data": "plain text", "content_type": "text/plain; charset=utf-8"},
+        {"topic": "img", "data": "iVBORw==", "encoding": "base64", "content_type": "image/png"},
+        {"topic": "orders/42", "data": {"status": "raw"}},
+    ]
+    async with app.client.get(f"/v1/messages/{messages[1]['id']}") as response:
+        assert await response.text() == '{"status":  "json"}'  # byte for byte
+
+
+async def test_a_parked_poll_is_woken_by_a_commit_in_sql(app: Running, sql: asyncpg.Connection) -> None:
+    poll = app.start_poll("orders/42", wait=20)
+    await app.parked()
+    async with sql.transaction():
+        await sql.execute("select notifier.publish('orders/42', '1')")
+    assert data(await poll) == [1]
+
+
+async def test_what_is_rolled_back_is_never_seen(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute("begin; select notifier.publish('a', '\"rolled back\"'); rollback")
+    await sql.execute("select notifier.publish('a', '\"fence\"')")
+    assert [message["data"] for message in await collect(app, "a", 1)] == ["fence"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "error", "message"),
+    [
+        ("notifier.publish('a//b', '1')", asyncpg.CheckViolationError, "topic is not a topic"),
+        ("notifier.publish('/a', '1')", asyncpg.CheckViolationError, "topic is not a topic"),
+        ("notifier.publish('a/..', '1')", asyncpg.CheckViolationError, "topic is not a topic"),
+        ("notifier.publish('a*', '1')", asyncpg.CheckViolationError, "topic is not a topic"),
+        (f"notifier.publish('{'a' * 256}', '1')", asyncpg.CheckViolationError, "topic is not a topic"),
+        ("notifier.publish(null, '1')", asyncpg.NotNullViolationError, "topic"),
+        ("notifier.publish('a', '{')", asyncpg.InvalidTextRepresentationError, "json"),
+        ("notifier.publish('a', 'NaN')", asyncpg.InvalidTextRepresentationError, "json"),
+        ("notifier.publish('a', null)", asyncpg.CheckViolationError, "data must be given"),
+        ("notifier.publish('a', '1', title => '')", asyncpg.CheckViolationError, "title"),
+        ("notifier.publish('a', '1', priority => 6)", asyncpg.CheckViolationError, "priority"),
+        ("notifier.publish('a', '1', tags => array[null])", asyncpg.CheckViolationError, "tags"),
+        ("notifier.publish('a', '1', tags => '{}')", asyncpg.CheckViolationError, "tags"),
+        (r"notifier.publish_bytes('a', '\x00', 'png')", asyncpg.CheckViolationError, "content_type"),
+        (r"notifier.publish_bytes('a', '\x00', E'a/b\n')", asyncpg.CheckViolationError, "content_type"),
+        ("notifier.publish_text('a', repeat('x', 16777217))", asyncpg.CheckViolationError, "larger than 16 MiB"),
+    ],
+)
+async def test_what_is_malformed_fails_in_the_callers_own_statement(
+    sql: asyncpg.Connection, statement: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        await sql.execute(f"select {statement}")
+    assert await sql.fetchval("select count(*) from notifier.inbox") == 0
+
+
+async def test_drivers_may_pass_parameters_of_any_json_type(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute("select notifier.publish($1, $2)", "a", json.dumps({"text": 1}))
+    await sql.execute("select notifier.publish($1, $2::jsonb)", "a", json.dumps({"jsonb": 2}))
+    await sql.execute("select notifier.publish($1, $2::json)", "a", json.dumps({"json": 3}))
+    assert [m["data"] for m in await collect(app, "a", 3)] == [{"text": 1}, {"jsonb": 2}, {"json": 3}]
+
+
+async def test_a_transaction_held_open_delays_nobody_and_arrives_after_its_commit(
+    app: Running, database: str, sql: asyncpg.Connection
+) -> None:
+    held = sql.transaction()
+    await held.start()
+    await sql.execute("select notifier.publish('a', '\"held\"')")
+    other = await asyncpg.connect(database)
+    await other.execute("select notifier.publish('a', '\"sql\"')")
+    await other.close()
+    before = await collect(app, "a", 1)
+    await app.publish("a", '"http"')
+    before += await collect(app, "a", 1, after=before[-1]["id"])
+    assert [message["data"] for message in before] == ["sql", "http"]
+    await held.commit()
+    after = await collect(app, "a", 1, after=before[-1]["id"])
+    assert [message["data"] for message in after] == ["held"]
+
+
+async def test_a_row_that_nobody_was_notified_of_is_pumped_by_the_scan(app: Running, sql: asyncpg.Connection) -> None:
+    poll = app.start_poll("a", wait=20)
+    await app.parked()
+    # As a logical replica, or a loader with triggers off, would write it.
+    await sql.execute(
+        "set session_replication_role = replica; insert into notifier.inbox (topic, data) values ('a', '1')"
+    )
+    assert data(await poll) == [1]
+
+
+async def test_an_older_row_that_commits_late_is_found(app: Running, database: str, sql: asyncpg.Connection) -> None:
+    pump = app.service.writer.pump
+    held = sql.transaction()
+    await held.start()
+    await sql.execute("select notifier.publish('a', '1')")
+    other = await asyncpg.connect(database)
+    await other.execute("select notifier.publish('a', '2')")
+    await other.close()
+    [message] = await collect(app, "a", 1)
+    # As after a scan that was slow: the pump looks only above what it has moved.
+    pump._settled = 10**6
+    pump._scan_due = asyncio.get_running_loop().time() + 0.5
+    await held.commit()
+    assert [m["data"] for m in await collect(app, "a", 1, after=message["id"])] == [1]
+
+
+async def test_a_prepared_transaction_cannot_publish(sql: asyncpg.Connection) -> None:
+    await sql.execute("begin; select notifier.publish('a', '1')")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="NOTIFY"):
+        await sql.execute("prepare transaction 'x'")
+
+
+async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
+    app: Running, postgres: str, database: str
+) -> None:
+    role = f"web_{uuid.uuid4().hex[:8]}"
+    name = empty_database_name(database)
+    await admin(postgres, f"create role {role} login password 'secret'")
+    try:
+        await admin(
+            at(postgres, name),
+            f"grant usage on schema notifier to {role}",
+            f"grant insert on notifier.inbox to {role}",
+        )
+        connection = await asyncpg.connect(await as_role(postgres, role, name))
+        await connection.execute(WIRE)
+        for forbidden in (
+            "select * from notifier.message",
+            "select * from notifier.inbox",
+            "select * from notifier.source",
+            "delete from notifier.inbox",
+            "select notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')",
+            "select notifier.pump(0, 1, 1)",
+            "select notifier.retain(now(), 1)",
+            "select notifier.begin_epoch(0)",
+            "select nextval('notifier.message_seq')",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(forbidden)
+        await connection.close()
+        assert len(await collect(app, "**", 6)) == 6
+    finally:
+        await admin(at(postgres, name), f"drop owned by {role} cascade", f"drop role {role}")
+
+
+async def test_order_within_a_transaction_and_across_lanes_is_one(app: Running, sql: asyncpg.Connection) -> None:
+    async with sql.transaction():
+        for number in range(50):
+            await sql.execute("select notifier.publish('a', $1)", str(number))
+    first = await collect(app, "a", 50)
+    await app.publish("b", "50")
+    last = await collect(app, "*", 51)
+    assert [m["data"] for m in last] == list(range(51))
+    assert ids({"messages": last})[:50] == ids({"messages": first})
+    assert [m["time"] for m in last] == sorted(m["time"] for m in last)
+    await until(lambda: app.service.tail.position == int(last[-1]["id"]))
