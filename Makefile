@@ -1,0 +1,72 @@
+# Only relative paths: this folder's name may hold a space, which make cannot quote.
+
+# Newest first; `make run PYTHONS=/opt/python/bin/python3` picks another.
+PYTHONS ?= python3.14 python3.13 python3.12 python3.11 python3
+PYTEST ?= -q -n 2
+
+python := .venv/bin/python
+pip := $(python) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.PHONY: help run test test-all lint bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+run: .venv/.run ## Set up, migrate the database (an embedded one without DATABASE_URL), serve on http://127.0.0.1:8080
+	@$(python) -m notifier migrate && exec $(python) -m notifier serve
+
+test: .venv/.test ## Everything that Python and the Postgres of the wheel can test (options: PYTEST="-q -k pattern")
+	@$(python) -m pytest -m "not all" $(PYTEST)
+
+test-all: .venv/.test ## Install Chromium, nginx, pgbouncer, PostgreSQL and Node.js from Debian's packages, test everything
+	@sh tests/install.sh
+	@$(python) -m pytest $(PYTEST)
+	@echo "The database again, on the PostgreSQL of the system"
+	@TEST_POSTGRES=system $(python) -m pytest $(PYTEST) tests/database tests/system/test_order.py
+
+lint: .venv/.test ## Formatting, style, types, and which module may import which
+	@$(python) -m ruff check
+	@$(python) -m ruff format --check
+	@$(python) -m mypy
+	@$(python) .venv/bin/lint-imports
+
+bench: .venv/.test ## Measure, each figure as a ratio to something simpler in the same run
+	@$(python) -m bench
+
+clean: ## Remove what this Makefile made; the data in .notifier stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A system upgrade takes away the Python that the environment was made with: then make it again.
+ifneq ($(shell $(python) -c 'print("works")' 2>/dev/null),works)
+.PHONY: .venv/.run
+endif
+
+# The package is used where it lies, by a path file and a launcher that are relative too: nothing is built.
+.venv/.run: requirements.txt
+	@set -e; \
+	if ! $(python) -m pip --version >/dev/null 2>&1; then \
+	  for python in $(PYTHONS) none; do \
+	    ! "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || break; \
+	  done; \
+	  if [ "$$python" = none ]; then \
+	    echo "Notifier needs Python 3.11 or later with venv and pip, and found none of: $(PYTHONS)." >&2; \
+	    echo "Debian and Ubuntu have it in the package python3-venv." >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Setting up .venv with $$("$$python" --version) (once)"; \
+	  rm -rf .venv; \
+	  "$$python" -m venv .venv; \
+	fi
+	@$(pip) -r requirements.txt
+	@echo ../../../.. > "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/notifier.pth"
+	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m notifier "$$@"\n' > .venv/bin/notifier
+	@chmod +x .venv/bin/notifier
+	@touch $@
+
+.venv/.test: .venv/.run tests/requirements.txt
+	@echo "Installing what the tests need (once)"
+	@$(pip) -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,226 @@
+"""The service: its parts put together, and the three things they do together: publish, poll, and stop in good order."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from notifier.core.cursors import Epochs
+from notifier.core.errors import NotFound, Unavailable
+from notifier.core.messages import Message, NewMessage
+from notifier.core.webhooks import Source
+from notifier.core.window import Window
+from notifier.core.wire import After, Answer, Gap, Last, Latest, Poll, Since
+from notifier.parking import Lot
+from notifier.postgres.database import Connection, Database, retried
+from notifier.postgres.history import History, Stored
+from notifier.postgres.migrations import check_schema
+from notifier.postgres.retention import retain_for_ever
+from notifier.postgres.sources import find_source
+from notifier.postgres.tail import Tail, first_position
+from notifier.postgres.writer import Writer
+from notifier.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A database that starts at the same time gets this long.
+START_S = 30.0
+
+# Routers give up on a first byte after 30 s; the jitter keeps clients that came together from coming back together.
+DEFAULT_WAIT_S = 25.0
+WAIT_JITTER_S = 2.5
+
+# Polls that are turned away because the lot is full, or the process about to stop, come back after about so long.
+FULL_RETRY_S = 5
+DRAIN_RETRY_S = 1
+
+
+class Service:
+    """Everything behind the HTTP face. Use as `async with running(settings, url) as service`."""
+
+    def __init__(self, settings: Settings, writing: Database, listening: Database) -> None:
+        self.settings = settings
+        self.window = Window()
+        self.lot = Lot(
+            self.window, max_parked=settings.max_parked, max_parked_per_address=settings.max_parked_per_address
+        )
+        self.history = History(writing)
+        self.writer = Writer(writing, seen=lambda: self.tail.position)
+        self.tail = Tail(
+            listening,
+            writing,
+            on_connect=self._on_connect,
+            on_messages=self._on_messages,
+            on_inbox=lambda: self.writer.pump.notified(),
+        )
+        self._epochs: Epochs | None = None
+        self.draining = False
+
+    # --- what the tail tells
+
+    async def _on_connect(self, connection: Connection, epochs: Epochs) -> int:
+        if epochs != self._epochs:
+            # The first connection, or the database is another one than before: nothing in the window is sure.
+            position = await first_position(connection)
+            self.window.reset(position)
+            self.lot.answer_all()
+            self._epochs = epochs
+            return position
+        return self.tail.position
+
+    def _on_messages(self, messages: list[Message]) -> None:
+        before = self.window.head
+        self.window.extend(messages)
+        self.lot.wake(messages, before)
+
+    # --- health
+
+    def not_ready(self) -> str | None:
+        """Why this process should get no traffic; None when it may."""
+        if self.draining:
+            return "stopping"
+        if not self.writer.up:
+            return "no connection to publish through"
+        if not self.tail.up:
+            return "no connection to follow the log with"
+        return None
+
+    # --- publishing
+
+    async def publish(self, messages: Sequence[NewMessage]) -> list[int]:
+        """Commit `messages` together; their ids, once a poll of this process sees them. Unavailable, OutcomeUnknown."""
+        seqs = await self.writer.publish(messages)
+        await self.tail.reached(seqs[-1])
+        return seqs
+
+    async def message(self, seq: int) -> Stored:
+        stored = await self.history.message(seq)
+        if stored is None:
+            raise NotFound("There is no message of that id, or it is older than the retention.")
+        return stored
+
+    async def source(self, name: str) -> Source:
+        source = await find_source(self.history, name)
+        if source is None:
+            raise NotFound("There is no source of that name. Sources are made by `notifier source add`.")
+        return source
+
+    # --- polling
+
+    async def poll(self, poll: Poll, address: str) -> Answer:
+        """The answer to `poll`, at once or when there is something to say or its wait is over.
+
+        Unavailable when it needs the database, and the database is away.
+        """
+        loop = asyncio.get_running_loop()
+        wait_s = DEFAULT_WAIT_S - random.uniform(0, WAIT_JITTER_S) if poll.wait_s is None else poll.wait_s
+        deadline = loop.time() + wait_s
+        # Who might as well be parked waits for a frozen database no longer than it wants to wait at all.
+        patience = loop.time() + max(wait_s, 0.5)
+        position, gap = await self._begin(poll, patience)
+        if gap or position < self.window.start or not self.tail.up:
+            answer, complete = await self._read_table(poll, position, gap, patience)
+            if answer.messages or answer.gap or not complete:
+                return answer
+            position = answer.cursor
+        # From here to park() nothing is awaited, so no message can come in between.
+        if position < self.window.start:
+            return Answer((), position)  # overtaken meanwhile: the next poll reads from the table again
+        found = self.window.read(poll.topics, position, poll.limit)
+        if found.messages or found.cursor < self.window.head or wait_s <= 0:
+            return Answer(*found)
+        if self.draining:
+            return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
+        if not self.lot.has_room(address):
+            return Answer((), found.cursor, retry_after_s=FULL_RETRY_S)
+        waiter = self.lot.park(poll.topics, found.cursor, poll.limit, deadline, address)
+        try:
+            return await waiter.future
+        finally:
+            self.lot.forget(waiter)
+
+    async def _begin(self, poll: Poll, patience: float) -> tuple[int, Gap | None]:
+        """The position from which `poll` reads, and the gap if that is not where its cursor was."""
+        match poll.begin:
+            case After(cursor):
+                return await self._sure(cursor, patience)
+            case Since(time):
+                return await self.history.position_of_time(time), None
+            case Last(number):
+                position = self.window.newest(poll.topics, number) if self.tail.up else None
+                if position is None:
+                    position = await self.history.position_of_last(poll.topics, number)
+                return position, None
+            case Latest():
+                if not self.tail.up:
+                    with suppress(Unavailable, TimeoutError):
+                        async with asyncio.timeout_at(patience):
+                            return await self.history.head(), None
+                return self.window.head, None
+
+    async def _sure(self, cursor: int, patience: float) -> tuple[int, Gap | None]:
+        """`cursor`, or the position at which its client can go on and skip nothing, with the gap that says so."""
+        if cursor == 0 or self.window.start <= cursor <= self.window.head:
+            return cursor, None
+        if cursor > self.window.head:
+            # Another process may have been faster than this one.
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(patience):
+                    await self.tail.catch_up()
+            if cursor <= self.window.head:
+                return cursor, None
+        assert self._epochs is not None
+        sure = self._epochs.sure(cursor)
+        if sure == cursor > self.window.head:
+            with suppress(TimeoutError):  # then nobody can say now, and the next poll asks again
+                async with asyncio.timeout_at(patience):
+                    if not await self.history.has_issued(cursor):
+                        sure = 0
+        return sure, None if sure == cursor else Gap("reset", sure)
+
+    async def _read_table(self, poll: Poll, position: int, gap: Gap | None, patience: float) -> tuple[Answer, bool]:
+        """What the table has after `position`, and whether it was read to its end."""
+        needed = gap is not None or position < self.window.start
+        try:
+            async with asyncio.timeout_at(None if needed else patience):
+                past = await self.history.read(poll.topics, position, poll.limit)
+        except (Unavailable, TimeoutError):
+            if needed:
+                raise
+            # The window has what it needs, only perhaps not the newest: it can wait for the tail to come back.
+            return Answer((), position), True
+        if gap is None and isinstance(poll.begin, After) and 0 < position < past.lost_to:
+            gap = Gap("retention", position)
+        return Answer(past.messages, past.cursor, gap), past.complete
+
+    # --- stopping
+
+    async def drain(self) -> None:
+        """Answer every parked poll, park no more, and finish what publishers have handed in. Idempotent."""
+        self.draining = True
+        self.lot.answer_all(retry_after_s=DRAIN_RETRY_S)
+        await self.writer.finish()
+
+
+@asynccontextmanager
+async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
+    """A service on the database at `url`, which must have the right schema (MigrationError) and answer within START_S
+    (Unavailable)."""
+    writing: Database = await retried(lambda: Database.probe(url), seconds=START_S)
+    listening = await Database.probe(settings.listen_database_url) if settings.listen_database_url else writing
+    connection = await writing.connect("start", command_timeout_s=10)
+    try:
+        async with connection.transaction(isolation="read_committed"):
+            await check_schema(connection)
+    finally:
+        connection.terminate()
+    service = Service(settings, writing, listening)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(service.history.close)
+        for link in (service.writer, service.tail):
+            stack.push_async_callback(link.stop)
+            await link.start(START_S)
+        retaining = asyncio.create_task(retain_for_ever(writing, settings.retention), name="retention")
+        stack.callback(retaining.cancel)
+        yield service

@@ -1,0 +1,1 @@
+"""The HTTP face: each handler only translates between a request and the service."""

@@ -1,0 +1,173 @@
+"""The web application: its routes, and `serve`, which runs it from start to a stop in good order."""
+
+import asyncio
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from notifier.core.errors import Unavailable
+from notifier.postgres.database import database_url
+from notifier.postgres.embedded import EmbeddedError
+from notifier.postgres.migrations import MigrationError, migrate
+from notifier.service import Service, running
+from notifier.settings import Settings, SettingsError
+from notifier.web import health, hooks, pages, publish, subscribe
+from notifier.web.errors import answer_errors
+from notifier.web.keys import SERVICE
+
+log = logging.getLogger(__name__)
+
+# Heroku's router keeps an idle connection for 90 s; if we closed it first, its next request would get an error.
+KEEP_ALIVE_S = 95.0
+# Connections that arrive in one turn of the loop; the kernel caps it at somaxconn.
+BACKLOG = 1024
+
+# A stop: routers learn that we are not ready while we still answer; then handlers get twice HANDLERS_S (aiohttp waits,
+# cancels, and waits again), and the rest has STOP_S, whatever happens. Platforms kill after 30 s, some after 5.
+NOTICE_S = 3.0
+HANDLERS_S = 1.0
+STOP_S = 7.0
+
+
+def create_app(service: Service) -> web.Application:
+    """The application in front of `service`, which is running and is stopped by whoever started it."""
+    app = web.Application(middlewares=[answer_errors])
+    app[SERVICE] = service
+    app.add_routes(
+        [
+            web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),
+            web.post("/v1/topics/{topic:(?s:.*)}", publish.publish),
+            web.post("/v1/messages", publish.publish_batch),
+            web.get("/v1/messages/{id}", publish.message),
+            web.post("/hooks/{source}", hooks.hook),
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", health.readyz),
+        ]
+    )
+    pages.setup(app)
+    return app
+
+
+def create_runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,  # a client that hangs up ends its poll; off by default
+        keepalive_timeout=KEEP_ALIVE_S,
+        shutdown_timeout=HANDLERS_S,
+        auto_decompress=False,  # signatures cover what was sent
+        access_log=None,
+    )
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. The exit code: 0 after a stop in good order, 1 when it cannot start, 2 for unsafe
+    settings, 3 without a database."""
+    logging.basicConfig(
+        stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    try:
+        settings.check_exposure()
+        _raise_file_limit()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings))
+    except SettingsError as error:
+        log.critical("notifier cannot start: %s", error)
+        return 2
+    except (MigrationError, EmbeddedError, OSError) as error:
+        log.critical("notifier cannot start: %s", error)
+        return 1
+    except Unavailable as error:
+        log.critical("notifier cannot start: %s", error)
+        return 3
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    hurry = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupt(number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            # Ctrl-C: nobody routes to a developer's machine, so nobody has to notice.
+            loop.call_soon_threadsafe(hurry.set)
+        loop.call_soon_threadsafe(stop.set)
+
+    # Not the loop's add_signal_handler(): it lets go of the signals before the process has gone, and one more SIGTERM
+    # would make a good stop look like a kill.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
+    if settings.processes > 1:
+        log.warning(
+            "WEB_CONCURRENCY is %d, but this version runs one process; it is enough for ten thousand clients",
+            settings.processes,
+        )
+    async with database_url(settings, log.info) as url:
+        if settings.database_url is None:
+            await migrate(url)
+        async with running(settings, url) as service:
+            runner = create_runner(create_app(service))
+            await runner.setup()
+            site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+            await site.start()
+            _greet(settings, site.port)
+            try:
+                await stop.wait()
+            finally:
+                await _stop(service, runner, hurry)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+async def _stop(service: Service, runner: web.AppRunner, hurry: asyncio.Event) -> None:
+    """Not ready; no new parks; answer the parked; finish writes; close."""
+    log.info("stopping: %d parked polls are answered", len(service.lot))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOP_S):
+            await service.drain()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NOTICE_S):
+                    await hurry.wait()
+    await _close(runner)
+    log.info("stopped")
+
+
+async def _close(runner: web.AppRunner) -> None:
+    assert runner.server
+    transports = [connection.transport for connection in runner.server.connections]
+    await runner.cleanup()
+    # What a client has not read by now it never will, and uvloop does not end before what it has to send is sent.
+    for transport in transports:
+        if transport:
+            transport.abort()
+
+
+def _greet(settings: Settings, port: int) -> None:
+    url = f"http://{settings.host}:{port}"
+    if settings.open:
+        log.warning("NOTIFIER_OPEN=1: everybody who can reach %s may publish and read everything", url)
+    log.info("notifier serves on %s", url)
+    key = "" if settings.anyone else " -H 'Authorization: Bearer KEY'"
+    log.info("try in one terminal:   curl%s '%s/v1/topics/hello'", key, url)
+    log.info('and in another:        curl%s -d \'{"hello": "world"}\' %s/v1/topics/hello', key, url)
+
+
+def _raise_file_limit() -> None:
+    """Each parked client is an open file, and the soft limit is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _loop_factory() -> Callable[[], Any] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

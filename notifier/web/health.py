@@ -1,0 +1,16 @@
+"""Health: whether the process lives, and whether it should get traffic."""
+
+from aiohttp import web
+
+from notifier.core.errors import Unavailable
+from notifier.web.keys import SERVICE
+
+
+async def healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def readyz(request: web.Request) -> web.Response:
+    if reason := request.app[SERVICE].not_ready():
+        raise Unavailable(f"Not ready: {reason}.")
+    return web.Response(text="ready\n")

@@ -1,0 +1,70 @@
+"""The console at `/` and the files that it and other people's pages load. They hold no data and need no key."""
+
+from hashlib import sha256
+
+import aiohttp_jinja2
+from aiohttp import ETag, web
+from aiohttp.typedefs import Handler
+from jinja2 import FileSystemLoader, StrictUndefined
+
+from notifier import __version__
+from notifier.resources import resource_dir
+from notifier.web.access import check_host
+
+# Payloads are hostile. The page writes them as text only; should it ever fail to, this keeps them from running.
+_CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "connect-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+_FILES = {
+    "client.js": "text/javascript",
+    "console.js": "text/javascript",
+    "console.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def setup(app: web.Application) -> None:
+    """Add the page and its files, which are read here and never again."""
+    aiohttp_jinja2.setup(app, loader=FileSystemLoader(resource_dir("templates")), undefined=StrictUndefined)
+    app.router.add_get("/", _console)
+    for name, content_type in _FILES.items():
+        app.router.add_get(f"/{name}", _file((resource_dir("static") / name).read_bytes(), content_type))
+
+
+async def _console(request: web.Request) -> web.Response:
+    check_host(request)
+    response = aiohttp_jinja2.render_template("console.html", request, {"version": __version__})
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    return _fresh(response)
+
+
+def _file(body: bytes, content_type: str) -> Handler:
+    etag = ETag(sha256(body).hexdigest()[:20])
+
+    async def file(request: web.Request) -> web.Response:
+        known = request.if_none_match or ()
+        if any(other.value in {etag.value, "*"} for other in known):
+            response = web.Response(status=304)
+        else:
+            response = web.Response(body=body, content_type=content_type, charset="utf-8")
+        response.etag = etag
+        return _fresh(response)
+
+    return file
+
+
+def _fresh(response: web.Response) -> web.Response:
+    """May be kept, but is asked for again each time: after an upgrade no page meets a script of another version."""
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

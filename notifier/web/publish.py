@@ -1,0 +1,75 @@
+"""Publishing: one message, a batch, and reading one message back as it came."""
+
+import json
+import re
+
+from aiohttp import web
+
+from notifier.core.cursors import parse_cursor
+from notifier.core.errors import BadRequest
+from notifier.core.messages import LATER, fields_from_text, from_body, media_type, parse_batch
+from notifier.core.topics import check_topic, decode_path
+from notifier.core.wire import parse_query
+from notifier.web.access import may_publish, may_subscribe
+from notifier.web.bodies import read_body
+from notifier.web.keys import SERVICE
+
+FIELDS = ("title", "click", "priority", "tags")
+
+# RFC 9218: browsers send `Priority: u=1, i` about the request itself, and proxies from HTTP/2 pass it on.
+_REQUEST_PRIORITY = re.compile(r"\s*(u\s*=|i\b)")
+
+
+async def publish(request: web.Request) -> web.Response:
+    may_publish(request)
+    service = request.app[SERVICE]
+    topic = check_topic(decode_path(request.rel_url.raw_path.removeprefix("/v1/topics/")))
+    fields = fields_from_text(_given(request))
+    body = await read_body(request, service.settings.max_body)
+    message = from_body(topic, body, request.headers.get("Content-Type"), fields)
+    [seq] = await service.publish([message])
+    return web.json_response({"id": str(seq), "topic": topic}, status=201, headers={"Location": f"/v1/messages/{seq}"})
+
+
+async def publish_batch(request: web.Request) -> web.Response:
+    may_publish(request)
+    service = request.app[SERVICE]
+    if given := _given(request):
+        raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
+    body = await read_body(request, service.settings.max_body)
+    seqs = await service.publish(parse_batch(body, request.headers.get("Content-Type")))
+    return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
+
+
+async def message(request: web.Request) -> web.Response:
+    """The bytes of one message. They come from anybody, so a browser must neither guess nor run what they are."""
+    may_subscribe(request)
+    seq = parse_cursor(request.match_info["id"])
+    stored = await request.app[SERVICE].message(seq)
+    content_type = stored.content_type or "application/json"
+    headers = {
+        "Content-Type": content_type,
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+    if media_type(content_type) not in {"application/json", "text/plain"}:
+        headers["Content-Disposition"] = f'attachment; filename="message-{seq}"'
+    response = web.Response(body=stored.body, headers=headers)
+    for name, value in json.loads(stored.headers or "[]"):
+        response.headers.add(f"Notifier-Header-{name}", value)
+    return response
+
+
+def _given(request: web.Request) -> dict[str, str]:
+    """The display fields in headers and query. BadRequest for what is given twice, or has no meaning yet."""
+    given = parse_query(request.rel_url.raw_query_string, (*FIELDS, *LATER))
+    for name in (*FIELDS, *LATER):
+        values = request.headers.getall(name, [])
+        if name == "priority":
+            values = [value for value in values if not _REQUEST_PRIORITY.match(value)]
+        if len(values) + (name in given) > 1:
+            raise BadRequest(f"{name} is given twice.")
+        if values:
+            given[name] = values[0]
+    if later := [name for name in LATER if name in given]:
+        raise BadRequest(f"{later[0]} is not supported yet.")
+    return given

@@ -1,0 +1,360 @@
+/**
+ * Notifier's client for browsers, Node 18, Deno and Bun: one file, nothing to install.
+ *
+ *     import { subscribe, publish } from "/client.js";
+ *     for await (const message of subscribe("orders/*")) console.log(message.topic, message.data);
+ *
+ * @typedef {object} Message
+ * @property {string} id  also a cursor: `subscribe(topics, { after: message.id })` goes on behind it
+ * @property {string} topic
+ * @property {string} time  RFC 3339
+ * @property {any} data  JSON; text as a string; other bytes as base64, and `encoding` says so
+ * @property {string} [content_type]  unless it is application/json
+ * @property {"base64"} [encoding]
+ * @property {string} [title]
+ * @property {string} [click]
+ * @property {number} [priority]  1 to 5
+ * @property {string[]} [tags]
+ *
+ * @typedef {{ reason: "retention" | "reset", after: string }} Gap
+ * @typedef {"connecting" | "live" | "retrying"} State
+ *
+ * @typedef {object} Connection
+ * @property {string | URL} [url]  the service; unless given, where this module came from
+ * @property {string} [key]  access key, sent as a bearer token
+ * @property {AbortSignal} [signal]
+ * @property {typeof fetch} [fetch]
+ *
+ * @typedef {object} Following  of several beginnings the first counts; without one, what is new from the first poll on
+ * @property {string} [after]  a cursor or message id, "earliest" or "latest"
+ * @property {string} [since]  such as "10m", or RFC 3339
+ * @property {number} [last]  the newest so many, then whatever comes
+ * @property {number} [wait]  seconds that a poll may park: for impatient proxies, the server knows best otherwise
+ * @property {(gap: Gap) => unknown} [onGap]  messages were lost; awaited before the next message is handed out
+ * @property {(state: State, retry?: { error: Error, delay: number }) => void} [onState]  `delay` in milliseconds
+ */
+
+const BACKOFF = 1_000;
+const BACKOFF_CAP = 30_000;
+const RETRY_AFTER_CAP = 3_600_000; // nobody means to send a client away for longer
+const LONGEST_WAIT = 28; // seconds; the server parks no poll for longer
+const LATE = 10_000; // an answer this much later than the wait will not come any more
+const BODY = 120_000; // 4 MiB, the largest answer, over a slow phone line
+const CALM = 250; // between polls that come back empty before their time
+const SLEPT = 30_000; // a timer this late was not slow: the machine slept
+const FOREVER = 2 ** 31 - 1; // the longest that timers can
+
+/** The service refused: `status` and, from its problem details, the stable `code` and the sentence in `detail`. */
+export class NotifierError extends Error {
+  /** @param {number} status  @param {any} problem  @param {number} [retryAfter] milliseconds, 0 unless asked for */
+  constructor(status, problem, retryAfter = 0) {
+    const { code = "unknown", detail = "" } = Object(problem);
+    super(`${status} ${code}${detail && `: ${detail}`}`);
+    this.name = "NotifierError";
+    this.status = status;
+    this.code = code;
+    this.detail = detail;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may succeed later. */
+  get temporary() {
+    return this.status >= 500 || [408, 425, 429].includes(this.status);
+  }
+
+  /** @param {Response} response */
+  static async from(response) {
+    return new NotifierError(response.status, await response.json().catch(() => null), retryAfter(response.headers));
+  }
+}
+
+/** Milliseconds to wait after `failures` failed attempts, the first being 0: full jitter, doubling up to a cap. */
+export function backoff(/** @type {number} */ failures, random = Math.random()) {
+  return random * Math.min(BACKOFF_CAP, BACKOFF * 2 ** failures);
+}
+
+/** Milliseconds that `Retry-After`, in seconds or as a date, asks to wait; 0 without one. */
+export function retryAfter(/** @type {Headers} */ headers, now = Date.now()) {
+  const value = headers.get("retry-after")?.trim() ?? "";
+  const asked = /^\d+$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - now;
+  return Math.min(Math.max(asked || 0, 0), RETRY_AFTER_CAP);
+}
+
+/**
+ * Follows topics and patterns for ever: each message at least once, in order, over lost connections, restarts of the
+ * server and sleep. It polls only while a message is asked for, so a slow consumer is never flooded.
+ *
+ * Leaving the loop, `return()` and the signal end it at once and without an error. A request that cannot succeed
+ * (a wrong topic, a missing key) throws a NotifierError; everything else is tried again.
+ *
+ * @param {string | string[]} topics  @param {Connection & Following} [options]
+ */
+export function subscribe(topics, options = {}) {
+  return new Subscription(topics, options);
+}
+
+class Subscription {
+  /**
+   * Where to resume. It passes a message only when the one behind it is asked for: what was in hand comes again.
+   * @type {string | undefined}
+   */
+  cursor;
+  /** @type {string | undefined} what `cursor` becomes when the next message is asked for */
+  #next;
+  /** @type {Message[]} those not yet handed out */
+  #received = [];
+  #head = "";
+  #url;
+  #begin;
+  #options;
+  /** @type {Promise<unknown>} the call of `next` before, whatever comes of it */
+  #turn = Promise.resolve();
+  #life = new AbortController();
+  /** Ends the request or the pause under way. */
+  #interrupt = () => {};
+  #hidden = false;
+  #failures = 0;
+  /** The first poll, also after trouble, does not park: so there is a cursor, and a sign that all is well, at once. */
+  #quick = true;
+  /** @type {State | undefined} */
+  #state;
+
+  constructor(/** @type {string | string[]} */ topics, /** @type {Connection & Following} */ options) {
+    const { url, after, since, last } = options;
+    this.#options = options;
+    this.#url = address(url, topics);
+    this.#begin = { after, since, last };
+    if (/^\d+$/.test(after ?? "")) this.cursor = after;
+  }
+
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+
+  /** @returns {Promise<IteratorResult<Message, undefined>>} */
+  next() {
+    const turn = this.#turn.then(() => this.#advance());
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** @returns {Promise<IteratorResult<Message, undefined>>} */
+  async return() {
+    this.#stop();
+    return { value: undefined, done: true };
+  }
+
+  /** @returns {Promise<IteratorResult<Message, undefined>>} */
+  async #advance() {
+    this.cursor = this.#next ?? this.cursor;
+    try {
+      if (!this.#state) this.#start();
+      while (!this.#over) {
+        const value = this.#received.shift();
+        if (value) {
+          this.#next = this.#received.length ? value.id : this.#head;
+          return { value, done: false };
+        }
+        await this.#poll();
+      }
+    } catch (error) {
+      this.#stop();
+      throw error;
+    }
+    return { value: undefined, done: true };
+  }
+
+  get #over() {
+    return this.#life.signal.aborted;
+  }
+
+  #start() {
+    const { document } = globalThis;
+    const { signal } = this.#options;
+    const again = () => this.#interrupt();
+    const on = (/** @type {any} */ target, /** @type {string} */ type, /** @type {() => unknown} */ listener) =>
+      target?.addEventListener?.(type, listener, { signal: this.#life.signal });
+    // What was parked before a sleep, or on another network, may be dead without a sign.
+    on(globalThis, "online", again);
+    on(globalThis, "offline", again);
+    on(document, "resume", again);
+    on(document, "visibilitychange", () => document.visibilityState === "visible" && again());
+    // A page with a request under way may not enter the back/forward cache.
+    on(globalThis, "pagehide", () => this.#hide(true));
+    on(globalThis, "pageshow", () => this.#hidden && this.#hide(false));
+    on(signal, "abort", () => this.#stop());
+    if (signal?.aborted) this.#stop();
+    else this.#tell("connecting");
+  }
+
+  #hide(/** @type {boolean} */ hidden) {
+    this.#hidden = hidden;
+    this.#interrupt();
+  }
+
+  #stop() {
+    this.#life.abort();
+    this.#interrupt();
+  }
+
+  /** @param {State} state  @param {{ error: Error, delay: number }} [retry] */
+  #tell(state, retry) {
+    if (state === this.#state && !retry) return;
+    this.#state = state;
+    this.#options.onState?.(state, retry);
+  }
+
+  /** One poll, and the pause that it turns out to need. */
+  async #poll() {
+    while (this.#hidden && !this.#over) await this.#pause(FOREVER);
+    const started = performance.now();
+    const parking = !this.#quick;
+    let answer;
+    try {
+      answer = await this.#ask();
+    } catch (/** @type {any} */ error) {
+      if (this.#over) return;
+      if (error instanceof NotifierError && !error.temporary) throw error;
+      this.#quick = true;
+      const floor = error.retryAfter || 0;
+      const delay = floor + backoff(this.#failures++);
+      this.#tell("retrying", { error, delay });
+      return this.#pause(delay, floor);
+    }
+    this.#quick = !answer;
+    if (!answer || this.#over) return;
+    this.#failures = 0;
+    this.#tell("live");
+    if (answer.gap) await this.#options.onGap?.(answer.gap);
+    this.#received = answer.messages;
+    this.#head = answer.cursor;
+    if (answer.messages.length) return;
+    this.cursor = answer.cursor;
+    const early = CALM - (performance.now() - started);
+    if (answer.retryAfter) await this.#pause(answer.retryAfter + backoff(0), answer.retryAfter);
+    else if (parking && early > 0) await this.#pause(early, early);
+  }
+
+  /** One request: the answer, or nothing when it was interrupted. */
+  async #ask() {
+    const { fetch = globalThis.fetch, key, wait } = this.#options;
+    const request = new AbortController();
+    let interrupted = false;
+    this.#interrupt = () => {
+      interrupted = true;
+      request.abort();
+    };
+    const late = (/** @type {boolean} */ slept) =>
+      slept ? this.#interrupt() : request.abort(new Error("no answer in time"));
+    const seconds = this.#quick ? 0 : wait;
+    let disarm = deadline((seconds ?? LONGEST_WAIT) * 1_000 + LATE, late);
+    try {
+      // The cursor is all that changes from poll to poll: the server recognises them by that.
+      const response = await fetch(this.#url + query({ wait: seconds, ...this.#from }), {
+        headers: authorization(key),
+        cache: "no-store", // Chrome lets equal requests wait for one another
+        signal: request.signal,
+      });
+      disarm();
+      disarm = deadline(BODY, late);
+      if (!response.ok) throw await NotifierError.from(response);
+      const answer = await response.json();
+      if (!Array.isArray(answer?.messages) || typeof answer.cursor !== "string")
+        throw new Error(`no Notifier answers at ${response.url}`);
+      return { ...answer, retryAfter: retryAfter(response.headers) };
+    } catch (error) {
+      if (interrupted) return undefined;
+      throw request.signal.aborted ? request.signal.reason : error;
+    } finally {
+      disarm();
+      this.#interrupt = () => {};
+    }
+  }
+
+  get #from() {
+    return this.cursor === undefined ? this.#begin : { after: this.cursor };
+  }
+
+  /** Waits. An interruption ends it early, though not before the `floor` that the server asked for. */
+  async #pause(/** @type {number} */ ms, floor = 0) {
+    if (this.#over) return;
+    const earliest = Date.now() + floor;
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#interrupt = () => {
+        if (!this.#over && Date.now() < earliest) return;
+        clearTimeout(timer);
+        resolve(undefined);
+      };
+    });
+    this.#interrupt = () => {};
+  }
+}
+
+/**
+ * Publishes one message and says under which id, once it is stored. A failure throws, and is not tried again here:
+ * only the caller knows whether the message may be there twice.
+ *
+ * Blobs and buffers, and a string with a `contentType` (say "text/plain"), are sent as they are; all else as JSON.
+ *
+ * @param {string} topic  @param {any} data
+ * @param {Connection & { title?: string, click?: string, priority?: number, tags?: string | string[],
+ *   contentType?: string }} [options]
+ * @returns {Promise<{ id: string, topic: string }>}
+ */
+export async function publish(topic, data, options = {}) {
+  const { title, click, priority, tags, contentType, url, key, signal, fetch = globalThis.fetch } = options;
+  const binary = data instanceof Blob || data instanceof ArrayBuffer || ArrayBuffer.isView(data);
+  /** @type {any} */
+  const body = binary || (contentType && typeof data === "string") ? data : JSON.stringify(data);
+  if (body === undefined) throw new TypeError("this cannot be written as JSON");
+  const type = contentType || (binary ? body.type || "application/octet-stream" : "application/json");
+  // Display fields travel in the query, because a header cannot hold what is not Latin-1.
+  const response = await fetch(address(url, topic) + query({ title, click, priority, tags }), {
+    method: "POST",
+    headers: { ...authorization(key), "Content-Type": type },
+    body,
+    signal,
+  });
+  if (!response.ok) throw await NotifierError.from(response);
+  return response.json();
+}
+
+/**
+ * The address of topics. A segment that URLs resolve away is refused here, because the request would go elsewhere.
+ *
+ * @param {string | URL | undefined} url  @param {string | string[]} topics
+ */
+function address(url, topics) {
+  const list = [topics].flat().join(",");
+  if (!list || /(^|[/,])\.{1,2}([/,]|$)/.test(list)) throw new TypeError(`"${list}" names no topic`);
+  const { protocol, origin, pathname } = new URL(url ?? ".", import.meta.url);
+  if (!protocol.startsWith("http")) throw new TypeError('say where the service is: { url: "http://..." }');
+  const path = encodeURIComponent(list).replaceAll("%2F", "/").replaceAll("%2C", ",");
+  return `${origin}${pathname.replace(/\/*$/, "")}/v1/topics/${path}`;
+}
+
+/** The fields that have a value, as a query string. */
+function query(/** @type {Record<string, any>} */ fields) {
+  const given = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
+  return given.map(([name, value], at) => `${at ? "&" : "?"}${name}=${encodeURIComponent(value)}`).join("");
+}
+
+/** @param {string | undefined} key  @returns {Record<string, string>} */
+const authorization = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+
+/**
+ * Calls `late` once `ms` have passed on either clock, because timers stand still while a machine sleeps, and tells it
+ * whether the machine did. Returns what calls it off.
+ *
+ * @param {number} ms  @param {(slept: boolean) => void} late
+ */
+function deadline(ms, late) {
+  const wall = Date.now();
+  const steady = performance.now();
+  const timer = setInterval(() => {
+    const passed = Math.max(Date.now() - wall, performance.now() - steady);
+    if (passed >= ms) late(passed >= ms + SLEPT);
+  }, 5_000);
+  return () => clearInterval(timer);
+}

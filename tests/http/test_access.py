@@ -1,0 +1,166 @@
+"""Who may do what: the open mode of a developer's machine, the key, and a public that may only read."""
+
+import base64
+
+from conftest import Running, Start
+from protocol import JSON, line, refusal
+
+KEY = "a-good-key!"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+PUBLISH = [("POST", "/v1/topics/t", b"1"), ("POST", "/v1/messages", b'[{"topic": "t", "data": 1}]')]
+SUBSCRIBE = [("GET", "/v1/topics/t?wait=0", None), ("GET", "/v1/messages/1", None)]
+
+
+def basic(user, password):
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+async def status(app, method, path, body=None, headers=None):
+    async with app.client.request(method, path, data=body, headers=headers) as response:
+        return response.status
+
+
+async def may(app, requests, headers=None):
+    """Whether the requests are let in: all of them, or none."""
+    found = {await status(app, *request, headers) not in {401, 403} for request in requests}
+    assert len(found) == 1
+    return found.pop()
+
+
+# Open mode: loopback without a key
+
+
+async def test_without_a_key_names_of_this_machine_are_served(app: Running) -> None:
+    for host in (
+        "localhost",
+        "LOCALHOST:8080",
+        "127.0.0.1",
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "app.localhost",
+        "localhost.",
+    ):
+        assert await may(app, PUBLISH + SUBSCRIBE, {"Host": host}), host
+
+
+async def test_without_a_key_any_other_host_is_refused(app: Running) -> None:
+    for host in (
+        "example.com",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::2]",
+        "[",
+        "x:y:z",
+    ):
+        for method, path, body in PUBLISH + SUBSCRIBE:
+            response = await app.client.request(method, path, data=body, headers={"Host": host})
+            detail = await refusal(response, 403, "forbidden")
+            assert "names of this machine only" in detail
+            assert "NOTIFIER_ADMIN_KEY" in detail
+    assert (await app.poll("t", wait=0))["messages"] == []
+
+
+async def test_without_a_key_no_other_website_may_write(app: Running) -> None:
+    url = str(app.client.make_url("/")).rstrip("/")
+    for headers in (
+        {"Origin": "https://example.com"},
+        {"Origin": "null"},
+        {"Origin": ""},
+        {"Origin": "http://["},
+        {"Origin": "http://localhost:1"},
+        {"Origin": url + ".example.com"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": url, "Sec-Fetch-Site": "cross-site"},
+    ):
+        for method, path, body in PUBLISH:
+            response = await app.client.request(method, path, data=body, headers=headers)
+            assert "pages of other websites" in await refusal(response, 403, "forbidden"), headers
+    for headers in ({}, {"Origin": url, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+        assert await may(app, PUBLISH, headers)
+
+
+async def test_without_a_key_a_body_is_not_even_read_for_a_foreign_page(app: Running) -> None:
+    async with line(app) as raw:
+        await raw.send("POST /v1/topics/t HTTP/1.1", "Origin: https://example.com", "Content-Length: 1000000")
+        assert (await raw.answer()).status == 403
+
+
+async def test_opened_on_purpose_it_serves_any_host_and_any_page(start: Start) -> None:
+    app = await start(open=True, admin_key=KEY)
+    foreign = {"Host": "example.com", "Origin": "https://other.example.com", "Sec-Fetch-Site": "cross-site"}
+    assert await may(app, PUBLISH + SUBSCRIBE, foreign)
+
+
+# Key mode
+
+
+async def test_with_a_key_it_is_asked_of_publishers_and_subscribers(start: Start) -> None:
+    app = await start(admin_key=KEY)
+    for headers in (BEARER, {"Authorization": f"bearer  {KEY} "}, basic("", KEY), basic("anyone", KEY)):
+        assert await may(app, PUBLISH + SUBSCRIBE, headers)
+    # The host and the page do not matter then.
+    assert await may(app, PUBLISH + SUBSCRIBE, BEARER | {"Host": "example.com", "Origin": "https://example.com"})
+
+
+async def test_without_the_right_key_everything_is_401_and_says_what_to_send(start: Start) -> None:
+    app = await start(admin_key=KEY)
+    for headers in (
+        {},
+        {"Authorization": ""},
+        {"Authorization": KEY},
+        {"Authorization": f"Token {KEY}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": f"Bearer {KEY[:-1]}"},
+        {"Authorization": f"Bearer {KEY.upper()}"},
+        {"Authorization": "Bearer \u20ac"},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic " + base64.b64encode(KEY.encode()).decode()},  # no colon: no password
+        basic(KEY, ""),
+        basic("x", "wrong"),
+    ):
+        for method, path, body in PUBLISH + SUBSCRIBE:
+            async with app.client.request(method, path, data=body, headers=headers) as response:
+                assert response.headers["WWW-Authenticate"] == 'Bearer realm="notifier"'
+                assert "Authorization: Bearer KEY" in await refusal(response, 401, "unauthorized"), headers
+    for where in (f"?key={KEY}", f"?access_token={KEY}", f"?auth={KEY}"):
+        assert await status(app, "GET", f"/v1/topics/t{where}") == 401
+
+
+async def test_raw_bytes_in_the_key_are_refused(start: Start) -> None:
+    app = await start(admin_key=KEY)
+    for value in (b"Bearer \xff\xfe", b"Basic \xff", b"Basic " + base64.b64encode(b":\xff")):
+        async with line(app) as raw:
+            await raw.send("GET /v1/topics/t?wait=0 HTTP/1.1", b"Authorization: " + value)
+            assert (await raw.answer()).status == 401
+
+
+async def test_the_public_may_subscribe_but_not_publish_if_the_settings_say_so(start: Start) -> None:
+    app = await start(admin_key=KEY, public=True)
+    assert await may(app, SUBSCRIBE)
+    assert await may(app, SUBSCRIBE, {"Host": "example.com", "Authorization": "Bearer wrong"})
+    assert not await may(app, PUBLISH)
+    assert await may(app, PUBLISH, BEARER)
+
+
+async def test_health_and_the_page_need_no_key(start: Start) -> None:
+    app = await start(admin_key=KEY)
+    for path in ("/healthz", "/readyz", "/", "/client.js"):
+        assert await status(app, "GET", path, headers={"Host": "example.com"}) == 200
+
+
+async def test_a_refused_body_is_neither_stored_nor_repeated(start: Start) -> None:
+    app = await start(admin_key=KEY)
+    response = await app.client.post(
+        "/v1/topics/t", data=b'"payload"', headers=JSON | {"Authorization": "Bearer topsecret"}
+    )
+    detail = await refusal(response, 401, "unauthorized")
+    assert "topsecret" not in detail
+    assert KEY not in detail
+    async with app.client.get("/v1/topics/t", params={"after": "earliest", "wait": "0"}, headers=BEARER) as response:
+        assert (await response.json())["messages"] == []

@@ -1,0 +1,198 @@
+"""`POST /hooks/{source}`: verified over the raw bytes, then published whatever it holds."""
+
+import hashlib
+import hmac
+import json
+from urllib.parse import quote_plus
+
+import asyncpg
+import pytest_asyncio
+from conftest import Running, Start, ids
+from protocol import JSON, line, refusal
+
+from notifier.core.webhooks import check_source
+from notifier.postgres.sources import add_source
+
+SECRET = "It's a Secret to Everybody"
+PUSH = b'{"repository": {"full_name":  "octo/hello world"}, "n": 1e400}'
+
+
+@pytest_asyncio.fixture
+async def hooks(app: Running, database: str) -> Running:
+    """A service with a GitHub source that has two secrets, and one that is not signed."""
+    template = "github/{repository.full_name}/{header:X-GitHub-Event}"
+    await add_source(database, check_source("github", "github", template, ("the old secret", SECRET)))
+    await add_source(database, check_source("ci", "none", "ci/{job.name}"))
+    return app
+
+
+def signature(body, secret=SECRET):
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def signed(body, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return JSON | {"X-GitHub-Event": "push", "X-Hub-Signature-256": signature(body)} | named
+
+
+async def deliver(app, source, body, headers=JSON):
+    """The answer to an accepted webhook, and the message that it became."""
+    async with app.client.post(f"/hooks/{source}", data=body, headers=headers) as response:
+        assert response.status == 200, await response.text()
+        answer = await response.json()
+    [message] = (await app.poll("**", after=int(answer["id"]) - 1, wait=0))["messages"]
+    assert (message["id"], message["topic"]) == (answer["id"], answer["topic"])
+    return message
+
+
+async def nothing_published(app):
+    return ids(await app.poll("**", after="earliest", wait=0)) == []
+
+
+async def test_a_signed_webhook_is_published_to_its_topic_byte_for_byte(hooks: Running) -> None:
+    message = await deliver(hooks, "github", PUSH, signed(PUSH))
+    assert message["topic"] == "github/octo/hello_world/push"
+    async with hooks.client.get(f"/v1/messages/{message['id']}") as response:
+        assert await response.read() == PUSH
+
+
+async def test_it_wakes_a_parked_poll(hooks: Running) -> None:
+    poll = hooks.start_poll("github/**", wait=28)
+    await hooks.parked()
+    message = await deliver(hooks, "github", PUSH, signed(PUSH))
+    assert ids(await poll) == [message["id"]]
+
+
+async def test_any_secret_of_the_source_will_do(hooks: Running) -> None:
+    await deliver(hooks, "github", PUSH, signed(PUSH, X_Hub_Signature_256=signature(PUSH, "the old secret")))
+
+
+async def test_without_the_right_signature_it_is_401_and_nothing_is_stored(hooks: Running) -> None:
+    good = signature(PUSH)
+    for headers in (
+        [],
+        [("X-Hub-Signature", "sha1=" + "0" * 40)],
+        [("X-Hub-Signature-256", "")],
+        [("X-Hub-Signature-256", "sha256=" + "0" * 64)],
+        [("X-Hub-Signature-256", good.removeprefix("sha256="))],
+        [("X-Hub-Signature-256", good[:-1])],
+        [("X-Hub-Signature-256", signature(PUSH, "wrong"))],
+        [("X-Hub-Signature-256", signature(PUSH + b"\n"))],
+        [("X-Hub-Signature-256", f"{good},{good}")],
+        [("X-Hub-Signature-256", "sha256=\u20ac")],
+        [("X-Hub-Signature-256", good), ("X-Hub-Signature-256", good)],
+        [("X-Hub-Signature-256", good), ("x-hub-signature-256", signature(PUSH, "wrong"))],
+    ):
+        response = await hooks.client.post("/hooks/github", data=PUSH, headers=headers)
+        detail = await refusal(response, 401, "bad_signature")
+        assert "X-Hub-Signature-256" in detail
+        assert SECRET not in detail
+    assert await nothing_published(hooks)
+
+
+async def test_nothing_is_parsed_before_it_is_verified(hooks: Running) -> None:
+    for body in (b"[" * 100_000, b"\xff", b"", b"payload=%"):
+        response = await hooks.client.post("/hooks/github", data=body, headers=JSON)
+        await refusal(response, 401, "bad_signature")
+
+
+async def test_a_verified_webhook_is_never_refused_for_what_it_holds(hooks: Running) -> None:
+    text = "text/plain; charset=utf-8"
+    for content_type, body, topic, shown, kept_as in (
+        ("application/json", b"not json", "github/_/push", "not json", text),
+        ("application/json", b"", "github/_/push", "", text),
+        ("application/json", b"\xff\x00", "github/_/push", "/wA=", "application/octet-stream"),
+        ("application/json", b"[" * 50_000, "github/_/push", "[" * 50_000, text),
+        ("application/json", b"\xef\xbb\xbf{}", "github/_/push", "\ufeff{}", text),
+        (
+            "application/json",
+            b'{"repository": {"full_name": 5}}',
+            "github/5/push",
+            {"repository": {"full_name": 5}},
+            None,
+        ),
+        ("application/json", PUSH.replace(b"octo", b".."), "github/_/hello_world/push", None, None),
+        ("no type", b"{}", "github/_/push", {}, None),
+        ("application/xml", b"<a/>", "github/_/push", "PGEvPg==", "application/xml"),
+    ):
+        message = await deliver(hooks, "github", body, signed(body, Content_Type=content_type))
+        assert (message["topic"], message.get("content_type")) == (topic, kept_as)
+        assert shown is None or message["data"] == shown
+
+
+async def test_githubs_form_is_kept_as_it_came_and_its_topic_read_from_the_payload(hooks: Running) -> None:
+    body = b"payload=" + quote_plus(PUSH.decode()).encode()
+    form = "application/x-www-form-urlencoded"
+    message = await deliver(hooks, "github", body, signed(body, Content_Type=form))
+    assert message["topic"] == "github/octo/hello_world/push"
+    assert (message["data"], message["content_type"]) == (body.decode(), form)
+
+
+async def test_its_headers_come_back_with_the_message_but_no_credentials(hooks: Running) -> None:
+    secrets = {
+        "Authorization": "Bearer top-secret",
+        "Cookie": "session=top-secret",
+        "X-Gitlab-Token": "top-secret",
+        "X-Api-Key": "top-secret",
+        "Proxy-Authorization": "top-secret",
+    }
+    message = await deliver(hooks, "github", PUSH, signed(PUSH, X_GitHub_Delivery="abc", X_Name="Zoë", **secrets))
+    async with hooks.client.get(f"/v1/messages/{message['id']}") as response:
+        kept = {name: value for name, value in response.headers.items() if name.startswith("Notifier-Header-")}
+        assert "top-secret" not in str(response.headers)
+    assert kept["Notifier-Header-X-GitHub-Event"] == "push"
+    assert kept["Notifier-Header-X-GitHub-Delivery"] == "abc"
+    assert kept["Notifier-Header-X-Name"] == "Zoë"
+    assert kept["Notifier-Header-X-Hub-Signature-256"] == signature(PUSH)
+    assert not {"host", "content-length", "content-type", "connection"} & {name.lower()[16:] for name in kept}
+    assert "top-secret" not in json.dumps(await hooks.poll("**", after="earliest", wait=0))
+
+
+async def test_a_source_without_signatures_takes_everything(hooks: Running) -> None:
+    message = await deliver(hooks, "ci", b'{"job": {"name": "build"}}')
+    assert message["topic"] == "ci/build"
+
+
+async def test_a_source_that_nobody_has_added_is_404(hooks: Running) -> None:
+    for name in ("none", "GITHUB", "git%68ub2", "%00", "%FF", "caf%C3%A9", "x" * 1000, "..%2Fci", "%20ci", "ci%0A"):
+        async with line(hooks) as raw:
+            await raw.send(f"POST /hooks/{name} HTTP/1.1", "Content-Length: 2", body=b"{}")
+            answer = await raw.answer()
+        assert (answer.status, json.loads(answer.body)["code"]) == (404, "not_found"), name
+    response = await hooks.client.post("/hooks/none", data=b"{}")
+    assert "notifier source add" in await refusal(response, 404, "not_found")
+
+
+async def test_it_needs_no_key_and_minds_no_website(start: Start, database: str) -> None:
+    await add_source(database, check_source("ci", "none", "ci"))
+    foreign = {"Host": "example.com", "Origin": "https://example.com", "Sec-Fetch-Site": "cross-site"}
+    for settings in ({}, {"admin_key": "a-good-key"}, {"admin_key": "a-good-key", "public": True}):
+        app = await start(**settings)
+        async with app.client.post("/hooks/ci", data=b"{}", headers=foreign) as response:
+            assert response.status == 200
+
+
+async def test_a_body_that_is_too_large_or_compressed_is_refused(start: Start, database: str) -> None:
+    await add_source(database, check_source("ci", "none", "ci"))
+    app = await start(max_body=10)
+    await refusal(await app.client.post("/hooks/ci", data=b"x" * 11), 413, "too_large")
+    gzip = {"Content-Encoding": "gzip"}
+    await refusal(await app.client.post("/hooks/ci", data=b"x", headers=gzip), 415, "unsupported_media_type")
+    assert await nothing_published(app)
+
+
+async def test_what_cannot_be_stored_at_the_moment_is_503_so_that_the_sender_tries_again(
+    hooks: Running, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(
+        """
+        create function full_disk() returns trigger language plpgsql as $$
+        begin raise exception 'no space left on device' using errcode = 'disk_full'; end $$;
+        create trigger full_disk before insert on notifier.message execute function full_disk();
+        """
+    )
+    async with hooks.client.post("/hooks/github", data=PUSH, headers=signed(PUSH)) as response:
+        assert int(response.headers["Retry-After"]) > 0
+        assert "nothing was stored" in await refusal(response, 503, "unavailable")
+    await sql.execute("drop trigger full_disk on notifier.message")
+    await deliver(hooks, "github", PUSH, signed(PUSH))

@@ -1,0 +1,72 @@
+"""`GET /v1/messages/{id}`: the bytes of one message, as they came, and safe in a browser."""
+
+from datetime import timedelta
+
+from conftest import Running
+from protocol import exactly, refusal
+
+from notifier.postgres.database import Database, normalise
+from notifier.postgres.retention import retain
+
+
+async def publish(app, body, content_type):
+    async with app.client.post("/v1/topics/t", data=body, headers={"Content-Type": content_type}) as response:
+        return (await response.json())["id"]
+
+
+async def test_it_comes_as_it_was_published_and_a_browser_runs_none_of_it(app: Running) -> None:
+    for content_type, body, attachment in (
+        ("application/json", b' {"a":  1} ', False),
+        ("text/plain", b"caf\xe9\r\n", False),
+        ("text/plain; charset=iso-8859-1", b"caf\xe9", False),
+        ("text/html", b"<script>alert(1)</script>", True),
+        ("image/svg+xml", b"<svg onload='alert(1)'/>", True),
+        ("image/png", b"\x89PNG\x00", True),
+        ("text/html;text/plain", b"<b>", True),
+        ('text/plain2; x="text/plain"', b"a", True),
+        ("application/octet-stream", b"", True),
+    ):
+        seq = await publish(app, body, content_type)
+        for method in ("GET", "HEAD"):
+            async with app.client.request(method, f"/v1/messages/{seq}") as response:
+                assert response.status == 200
+                assert await response.read() == (body if method == "GET" else b"")
+                headers = response.headers
+            assert headers["Content-Type"] == content_type
+            assert headers.get("Content-Length", "0") == str(len(body))
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+            disposition = f'attachment; filename="message-{seq}"' if attachment else None
+            assert headers.get("Content-Disposition") == disposition, content_type
+            assert not [name for name in headers if name.startswith("Notifier-Header")]
+
+
+async def test_what_came_without_a_type_comes_back_as_what_it_was_taken_for(app: Running) -> None:
+    form = "application/x-www-form-urlencoded"
+    for body, content_type in (
+        (b"{}", "application/json"),
+        (b"a=b", "text/plain; charset=utf-8"),
+        (b"\xff", "application/octet-stream"),
+    ):
+        seq = await publish(app, body, form)
+        async with app.client.get(f"/v1/messages/{seq}") as response:
+            assert (await response.read(), response.headers["Content-Type"]) == (body, content_type)
+
+
+async def test_an_id_that_no_message_has_is_404(app: Running) -> None:
+    seq = await app.publish("t")
+    for other in ("0", "1", int(seq) + 1, int(seq) - 1, 2**63 - 1):
+        detail = await refusal(await app.client.get(f"/v1/messages/{other}"), 404, "not_found")
+        assert "no message of that id, or it is older than the retention" in detail
+
+
+async def test_a_message_that_retention_took_is_404(app: Running, database: str) -> None:
+    seq = await app.publish("t")
+    await retain(Database(normalise(database)), timedelta(0))
+    await refusal(await app.client.get(f"/v1/messages/{seq}"), 404, "not_found")
+
+
+async def test_what_is_no_id_is_400(app: Running) -> None:
+    for text in ("x", "01", "-1", "1.0", "%00", "%FF", "9" * 19, "latest", "%2F", "%0A"):
+        response = await app.client.get(exactly(f"/v1/messages/{text}"))
+        assert "is not a cursor" in await refusal(response, 400, "invalid_cursor"), text
