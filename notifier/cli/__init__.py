@@ -1,0 +1,28 @@
+"""The command line, and the only reader of arguments and environment. Each command translates and calls.
+
+What a command needs is imported when it runs: a shell script that publishes must not wait for the server's modules.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from notifier.cli.parser import make_parser
+from notifier.cli.status import INTERRUPTED, OK
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    arguments = make_parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        status = command(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return status

@@ -1,0 +1,137 @@
+"""The commands that talk to a server: publish and subscribe."""
+
+import argparse
+import asyncio
+import os
+import select
+import stat
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from notifier.cli.status import FAILED, OK, UNAVAILABLE, UNKNOWN, USAGE, notice
+
+if TYPE_CHECKING:
+    from notifier.client import Client, Gap, NotifierClientError
+
+# The server's own limit is at most 16 MiB; this only keeps an endless stream out of memory.
+MAX_STDIN = 64 * 2**20
+TEXT = "text/plain; charset=utf-8"
+# What `curl -d` sends. The server takes it as JSON if it is JSON, and as text if not.
+JSON_OR_TEXT = "application/x-www-form-urlencoded"
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    data = os.fsencode(arguments.data)
+    if data == b"-":
+        data = sys.stdin.buffer.read(MAX_STDIN + 1)
+        if len(data) > MAX_STDIN:
+            notice("Standard input holds more than a message can.")
+            return FAILED
+
+    async def send(client: "Client") -> int:
+        published = await client.publish(
+            arguments.topic,
+            data,
+            content_type=arguments.type or JSON_OR_TEXT,
+            title=arguments.title,
+            click=arguments.click,
+            priority=arguments.priority,
+            tags=arguments.tags,
+        )
+        sys.stdout.write(f"{published.id}\n")
+        return OK
+
+    return _with_client(arguments.url, send)
+
+
+def subscribe(arguments: argparse.Namespace) -> int:
+    async def follow(client: "Client") -> int:
+        messages = client.subscribe(
+            arguments.topics,
+            after=arguments.after,
+            since=arguments.since,
+            last=arguments.last,
+            on_gap=_tell_gap,
+            on_retry=_tell_retry,
+        )
+        count = 0
+        with _EndOfReader() as reader:
+            try:
+                async for message in messages:
+                    sys.stdout.buffer.write(message.raw.encode() + b"\n")
+                    sys.stdout.buffer.flush()
+                    count += 1
+                    if count == arguments.count:
+                        break
+            except asyncio.CancelledError:
+                if not reader.gone:
+                    raise
+            finally:
+                await messages.aclose()
+        return OK
+
+    return _with_client(arguments.url, follow)
+
+
+class _EndOfReader:
+    """Cancels the task that enters it when nobody reads our output any more.
+
+    Writing would fail then, but on a quiet topic `notifier subscribe quiet | head -1` would sit there until it does.
+    """
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._output = sys.stdout.fileno()
+        self._watching = stat.S_ISFIFO(os.fstat(self._output).st_mode)
+
+    def __enter__(self) -> "_EndOfReader":
+        self._task = asyncio.current_task()
+        if self._watching:
+            asyncio.get_running_loop().add_reader(self._output, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watching:
+            asyncio.get_running_loop().remove_reader(self._output)
+
+    def _look(self) -> None:
+        poll = select.poll()
+        poll.register(self._output, 0)  # errors are always reported, and nothing else is of interest
+        self.gone = bool(poll.poll(0))
+        asyncio.get_running_loop().remove_reader(self._output)
+        if self.gone and self._task:
+            self._task.cancel()
+
+
+def _tell_gap(gap: "Gap") -> None:
+    if gap.reason == "reset":
+        notice(f"gap: the database is not the one, or older than the one, that {gap.after} is from.")
+    else:
+        notice(f"gap: messages after {gap.after} can no longer be delivered ({gap.reason}).")
+
+
+def _tell_retry(error: "NotifierClientError", delay_s: float) -> None:
+    notice(f"{error.detail} Asking again in {delay_s:.1f} s.")
+
+
+def _with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
+    from notifier.client import Client, NotifierClientError
+
+    async def run(client: Client) -> int:
+        async with client:
+            return await work(client)
+
+    try:
+        # The key is no argument because arguments can be seen by everybody on the machine.
+        client = Client(url, os.environ.get("NOTIFIER_KEY") or os.environ.get("NOTIFIER_ADMIN_KEY"))
+    except ValueError as error:
+        notice(str(error))
+        return USAGE
+    try:
+        return asyncio.run(run(client))
+    except NotifierClientError as error:
+        notice(error.detail)
+        if error.code == "outcome_unknown":
+            return UNKNOWN
+        return UNAVAILABLE if error.temporary else FAILED

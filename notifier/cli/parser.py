@@ -1,0 +1,151 @@
+"""The arguments of every command, and the help that teaches them."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TypeAlias
+
+from notifier import __version__
+from notifier.cli import client, server
+from notifier.cli.status import EXPLAINED
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no other name
+Command: TypeAlias = Callable[[argparse.Namespace], int]
+
+ENVIRONMENT_OF_CLIENTS = """
+environment:
+  NOTIFIER_URL  the server, if there is no --url; else http://127.0.0.1:PORT (8080)
+  NOTIFIER_KEY  the key, if the server wants one; else NOTIFIER_ADMIN_KEY
+"""
+
+ENVIRONMENT_OF_SERVERS = """
+environment:
+  DATABASE_URL  the database; else the embedded one in ./.notifier
+  HOST, PORT    where it listens (127.0.0.1, 8080)
+  ...           the README has the table of all settings
+"""
+
+DATABASE = """
+environment:
+  DATABASE_URL  the database; else the embedded one in ./.notifier
+"""
+
+PUBLISH = """examples:
+  notifier publish orders/42 '{"status": "paid"}' --title Paid --priority 4 --tags money
+  make 2>&1 | notifier publish builds/main - --text
+  notifier publish cameras/door - --type image/jpeg < door.jpg
+"""
+
+SUBSCRIBE = """No message is lost or printed twice over reconnects and restarts of the server. The id in
+a line is a cursor: to go on another time, give the last one as --after. Notices about
+gaps and retries go to standard error. It ends by Ctrl-C, when its output is closed, or
+after --count messages.
+
+examples:
+  notifier subscribe 'orders/*' builds/main
+  notifier subscribe 'orders/**' --since 10m | jq --unbuffered .data
+  notifier subscribe orders/42 --last 1 --count 1
+"""
+
+ADD_SOURCE = """examples:
+  openssl rand -hex 20 | tee secret.txt | notifier source add github --scheme github --secret - \\
+      --topic 'github/{repository.full_name}/{header:X-GitHub-Event}'
+  notifier source add ci --scheme none --topic 'ci/{project}'
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its result has `command`, the function to call with it."""
+    parser = argparse.ArgumentParser(
+        prog="notifier",
+        description="Long-polling notifications over plain HTTP, with Postgres as the only dependency.",
+        epilog=f"`notifier COMMAND --help` has examples.\n{EXPLAINED}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"notifier {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    serves = "run the service, with the settings in the environment"
+    _add(commands, "serve", serves, ENVIRONMENT_OF_SERVERS, server.serve)
+    _add(commands, "migrate", "bring the schema of the database up to date", DATABASE, server.migrate)
+    _add_publish(commands)
+    _add_subscribe(commands)
+    _add_source(commands)
+    return parser
+
+
+def _add(
+    commands: Commands, name: str, purpose: str, epilog: str, command: Command | None = None
+) -> argparse.ArgumentParser:
+    added = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_publish(commands: Commands) -> None:
+    purpose = "publish one message and print its id"
+    publish = _add(commands, "publish", purpose, PUBLISH + ENVIRONMENT_OF_CLIENTS, client.publish)
+    publish.add_argument("topic", metavar="TOPIC", help="such as orders/42; it needs no creation")
+    # Not optional: argparse would no longer find it behind an option.
+    publish.add_argument("data", metavar="DATA", help="JSON, or else taken as text; - reads standard input")
+    kind = publish.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--text", action="store_const", const=client.TEXT, dest="type", help="take it as text, even if it is JSON"
+    )
+    kind.add_argument("--type", metavar="TYPE", help="its content type; application/json insists on JSON")
+    publish.add_argument("--title", help="a title to show")
+    publish.add_argument("--click", metavar="URL", help="where a click on it leads")
+    publish.add_argument("--priority", type=int, metavar="1-5", help="5 is the most urgent")
+    publish.add_argument("--tags", metavar="A,B", default="", help="words, separated by commas")
+    _add_url(publish)
+
+
+def _add_subscribe(commands: Commands) -> None:
+    purpose = "follow topics for ever and print each message as one line of JSON"
+    subscribe = _add(commands, "subscribe", purpose, SUBSCRIBE + ENVIRONMENT_OF_CLIENTS, client.subscribe)
+    subscribe.add_argument(
+        "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
+    )
+    begin = subscribe.add_mutually_exclusive_group()
+    begin.add_argument("--after", metavar="CURSOR", help="begin after this id; or latest (the default), earliest")
+    begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
+    begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
+    subscribe.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
+    _add_url(subscribe)
+
+
+def _add_source(commands: Commands) -> None:
+    sources = _add(commands, "source", "manage who may send webhooks", "").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    add = _add(sources, "add", "accept webhooks at POST /hooks/NAME", ADD_SOURCE + DATABASE, server.add_source)
+    add.add_argument("name", metavar="NAME", help="a-z 0-9 _ and -")
+    add.add_argument("--scheme", required=True, help="how it signs: github, or none")
+    add.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        dest="secrets",
+        metavar="SECRET",
+        help="what it signs with, or - to read a line of stdin (arguments can be seen by others); may be repeated",
+    )
+    add.add_argument("--topic", required=True, help="a topic, with JSON fields in braces and headers as {header:NAME}")
+    _add(sources, "list", "list the sources: name, scheme, topic, number of secrets", DATABASE, server.list_sources)
+    remove = _add(sources, "remove", "accept no more webhooks from a source", DATABASE, server.remove_source)
+    remove.add_argument("name", metavar="NAME")
+
+
+def _add_url(parser: argparse.ArgumentParser) -> None:
+    url = os.environ.get("NOTIFIER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
+    parser.add_argument("--url", default=url, help="the server (%(default)s)")
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

@@ -1,0 +1,84 @@
+"""Help that teaches, and refusals of wrong arguments."""
+
+import os
+import sys
+
+import pytest
+from conftest import ROOT, run
+
+from notifier import __version__
+
+NOTIFIER = [sys.executable, "-m", "notifier"]
+ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+
+COMMANDS = ["serve", "migrate", "publish", "subscribe", "source"]
+
+
+def test_help_lists_the_commands_and_what_each_exit_status_means():
+    done = run(*NOTIFIER, "--help", env=ENV)
+    assert done.returncode == 0
+    assert all(f"\n    {command}" in done.stdout for command in COMMANDS)
+    assert all(f"\n  {status} " in done.stdout for status in (0, 1, 2, 3, 4, 130))
+
+
+@pytest.mark.parametrize("command", [["publish"], ["subscribe"], ["source", "add"]])
+def test_the_help_of_a_command_has_examples_and_its_environment(command):
+    done = run(*NOTIFIER, *command, "--help", env=ENV)
+    assert done.returncode == 0
+    assert f"\n  notifier {' '.join(command)} " in done.stdout
+    assert "\nenvironment:\n" in done.stdout
+
+
+def test_the_version_is_told():
+    assert run(*NOTIFIER, "--version", env=ENV).stdout == f"notifier {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["source"],
+        ["publish"],
+        ["publish", "t"],
+        ["publish", "t", "1", "--priority", "high"],
+        ["publish", "t", "1", "--text", "--type", "text/html"],
+        ["publish", "t", "1", "--url", "localhost:8080"],
+        ["publish", "t", "1", "--url", "http://user:hunter2@localhost:8080"],
+        ["publish", "t", "1", "--url", "http://localhost:port"],
+        ["publish", "t", "1", "--url", "http://[::1"],
+        ["subscribe"],
+        ["subscribe", "t", "--last", "0"],
+        ["subscribe", "t", "--count", "²"],
+        ["subscribe", "t", "--after", "1", "--last", "1"],
+        ["source", "add", "x"],
+    ],
+)
+def test_wrong_arguments_are_status_2_and_no_traceback(arguments):
+    done = run(*NOTIFIER, *arguments, env=ENV)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({}, "http://127.0.0.1:8080"),
+        ({"PORT": "5000"}, "http://127.0.0.1:5000"),
+        ({"PORT": "5000", "NOTIFIER_URL": "https://a.b"}, "https://a.b"),
+    ],
+)
+def test_the_server_is_the_one_of_the_environment(env, url):
+    assert f"({url})" in run(*NOTIFIER, "publish", "--help", env=ENV | env).stdout
+
+
+def test_the_clients_commands_load_nothing_of_the_server():
+    script = (
+        "import sys; from notifier.cli import main; "
+        "status = main(['publish', 't', '1', '--url', 'http://127.0.0.1:9']); "
+        "loaded = {'asyncpg', 'jinja2', 'notifier.web', 'notifier.service', 'notifier.postgres'} & sys.modules.keys(); "
+        "assert (status, loaded) == (3, set()), (status, loaded)"
+    )
+    done = run(sys.executable, "-c", script, env=ENV)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,124 @@
+"""Publishing: what goes over the wire, and what a program is told when it goes wrong."""
+
+import json
+
+import pytest
+from scripted import scripted_server
+
+from notifier.client import Client, NotifierClientError, Published
+
+
+@pytest.fixture
+async def scripted():
+    async with scripted_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(scripted):
+    async with Client(scripted.url, "the-key-of-this-test") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "body", "sent_type"),
+    [
+        ({"a": "é", "b": [1, None]}, None, '{"a":"é","b":[1,null]}'.encode(), "application/json"),
+        ("text", None, b'"text"', "application/json"),
+        (None, None, b"null", "application/json"),
+        ({}, "application/merge-patch+json", b"{}", "application/merge-patch+json"),
+        ("grün", "text/plain; charset=utf-8", "grün".encode(), "text/plain; charset=utf-8"),
+        ('{"a": 1e400}', "application/json", b'{"a": 1e400}', "application/json"),
+        (b"\x00\xff", None, b"\x00\xff", "application/octet-stream"),
+        (b"\x89PNG", "image/png", b"\x89PNG", "image/png"),
+        (b"", "image/png", b"", "image/png"),
+    ],
+)
+async def test_data_is_sent_as_json_or_as_it_is(scripted, client, data, content_type, body, sent_type):
+    scripted.answers('{"id": "41", "topic": "orders/42"}', status=201)
+    assert await client.publish("orders/42", data, content_type=content_type) == Published("41", "orders/42")
+    (request,) = scripted.requests
+    assert (request.method, request.path, request.body) == ("POST", "/v1/topics/orders/42", body)
+    assert request.headers["content-type"] == sent_type
+    assert request.headers["authorization"] == "Bearer the-key-of-this-test"
+
+
+async def test_display_fields_survive_every_character(scripted, client):
+    scripted.answers('{"id": "1", "topic": "t"}', status=201)
+    fields = {"title": "Grüße & 100 % + \n?", "click": "https://a.b/?c=d&e#f"}
+    await client.publish("t", 1, **fields, priority=4, tags=["money", "x y"])
+    assert scripted.requests[0].query == {**fields, "priority": "4", "tags": "money,x y"}
+
+
+async def test_many_messages_are_one_request(scripted, client):
+    scripted.answers('{"ids": ["1", "2"]}', status=201)
+    messages = [{"topic": "a", "data": {"x": "1\n2"}, "tags": ["y"]}, {"topic": "b", "data": None}]
+    assert await client.publish_many(messages) == ["1", "2"]
+    (request,) = scripted.requests
+    assert (request.path, request.headers["content-type"]) == ("/v1/messages", "application/x-ndjson")
+    assert [json.loads(line) for line in request.body.split(b"\n")] == messages
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "error"),
+    [
+        ({"a": 1}, "text/plain", TypeError),
+        (object(), None, TypeError),
+        (float("nan"), None, ValueError),
+        ("\ud800", None, ValueError),
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_here(scripted, client, data, content_type, error):
+    with pytest.raises(error):
+        await client.publish("t", data, content_type=content_type)
+    assert scripted.requests == []
+
+
+async def refusal(client):
+    with pytest.raises(NotifierClientError) as refused:
+        await client.publish("t", 1)
+    return refused.value
+
+
+async def test_a_refusal_carries_the_servers_code_and_sentence(scripted, client):
+    scripted.refuses(422, "invalid_message")
+    error = await refusal(client)
+    assert (error.status, error.code, error.detail, error.temporary) == (422, "invalid_message", "A sentence.", False)
+    assert str(error) == "A sentence. (invalid_message)"
+
+
+async def test_a_503_says_when_to_try_again_and_is_not_tried_by_itself(scripted, client):
+    scripted.refuses(503, "unavailable", Retry_After="2")
+    error = await refusal(client)
+    assert (error.status, error.code, error.retry_after_s, error.temporary) == (503, "unavailable", 2, True)
+    assert len(scripted.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda server: server.cuts(),
+        lambda server: server.sends_half([1], 1, length=True),
+        lambda server: server.answers("<html>Gateway timeout</html>", status=504),
+        lambda server: server.answers("<html>Welcome</html>"),
+        lambda server: server.answers("[]", status=201),
+        lambda server: server.refuses(504, "outcome_unknown"),
+    ],
+)
+async def test_without_an_answer_the_outcome_is_unknown(scripted, client, fault):
+    fault(scripted)
+    error = await refusal(client)
+    assert error.code == "outcome_unknown"
+    assert error.temporary
+
+
+async def test_a_refusal_by_something_else_is_one(scripted, client):
+    scripted.answers("<html>Not found</html>", status=404)
+    error = await refusal(client)
+    assert (error.status, error.code, error.detail) == (404, "http_error", "HTTP 404 Not Found")
+
+
+async def test_a_server_that_is_not_there_got_nothing(unused_tcp_port_factory):
+    async with Client(f"http://127.0.0.1:{unused_tcp_port_factory()}") as client:
+        error = await refusal(client)
+    assert (error.status, error.code, error.temporary) == (None, "unreachable", True)
