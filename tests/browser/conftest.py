@@ -1,0 +1,77 @@
+"""A real Chromium, one for the run; a page for each test, which may do nothing that it is not allowed to."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest_asyncio
+from conftest import Server
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox",  # tests run as root, too
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        # Playwright turns the back/forward cache off; users have it.
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context(accept_downloads=True)
+    yield context
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(context: BrowserContext, server: Server) -> AsyncIterator[Page]:
+    """A page that fails its test when a script throws, a policy is violated, or any other server is asked."""
+    page = await context.new_page()
+    ours = (server.url, f"blob:{server.url}")
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
+    page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
+    page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
+    page.on("request", lambda request: None if request.url.startswith(ours) else wrong.append(request.url))
+    yield page
+    assert not wrong
+
+
+async def publish(server: Server, topic: str, data: object, **fields: object) -> str:
+    """Publish from outside the browser; the id. Bytes and text go as they are, under the type in `content_type`."""
+    content_type = str(fields.pop("content_type", "application/json"))
+    body = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return (await _post(f"{server.url}/v1/topics/{topic}?{urlencode(fields)}", body, content_type))["id"]
+
+
+async def publish_all(server: Server, topic: str, data: list[object]) -> list[str]:
+    body = json.dumps([{"topic": topic, "data": value} for value in data]).encode()
+    return (await _post(f"{server.url}/v1/messages", body, "application/json"))["ids"]
+
+
+async def _post(url: str, body: bytes, content_type: str) -> Any:
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": content_type})
+
+    def post() -> Any:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)
+
+    return await asyncio.to_thread(post)

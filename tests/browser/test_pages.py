@@ -1,0 +1,52 @@
+"""How the console and its files are served."""
+
+import pytest
+from conftest import Running
+
+FILES = {
+    "/": "text/html",
+    "/client.js": "text/javascript",
+    "/console.js": "text/javascript",
+    "/console.css": "text/css",
+    "/icon.svg": "image/svg+xml",
+}
+
+
+@pytest.mark.parametrize("path", FILES)
+async def test_files_have_their_type_and_are_asked_for_again_each_time(app: Running, path: str) -> None:
+    async with app.client.get(path) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"] == f"{FILES[path]}; charset=utf-8"
+        assert response.headers["Cache-Control"] == "no-cache"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", list(FILES)[1:])
+async def test_a_file_that_is_known_is_not_sent_again(app: Running, path: str) -> None:
+    async with app.client.get(path) as response:
+        etag = response.headers["ETag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        async with app.client.get(path, headers={"If-None-Match": known}) as response:
+            assert (response.status, await response.read()) == (304, b"")
+            assert response.headers["ETag"] == etag
+    async with app.client.get(path, headers={"If-None-Match": '"other"'}) as response:
+        assert response.status == 200
+
+
+async def test_the_page_may_load_from_its_own_server_only_and_run_nothing_inline(app: Running) -> None:
+    async with app.client.get("/") as response:
+        policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+        page = await response.text()
+    assert policy.pop("default-src") == "'none'"
+    assert set(policy.values()) == {"'self'", "'none'"}
+    assert policy["frame-ancestors"] == policy["form-action"] == policy["base-uri"] == "'none'"
+    assert "style=" not in page
+    assert "onclick=" not in page
+    assert "://" not in page.replace('placeholder="https://"', "")
+
+
+async def test_the_page_needs_no_key_because_it_holds_no_data(start) -> None:
+    app = await start(admin_key="s3cret-but-long-enough-for-anyone")
+    for path in FILES:
+        async with app.client.get(path) as response:
+            assert response.status == 200

@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { backoff, retryAfter } from "../../static/client.js";
+
+const NOW = Date.parse("2026-11-20T17:00:00Z");
+const asked = (value) => retryAfter(new Headers(value === undefined ? {} : { "Retry-After": value }), NOW);
+
+test("backoff doubles from a second to half a minute", () => {
+  const longest = [0, 1, 2, 3, 4, 5, 6, 5_000].map((failures) => backoff(failures, 1));
+  assert.deepEqual(longest, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+});
+
+test("backoff is full jitter: anything from nothing to the longest", () => {
+  assert.equal(backoff(3, 0), 0);
+  assert.equal(backoff(3, 0.25), 2_000);
+  for (let i = 0; i < 100; i += 1) assert.ok(backoff(0) < 1_000);
+});
+
+for (const [value, milliseconds] of [
+  [undefined, 0],
+  ["0", 0],
+  ["7", 7_000],
+  [" 7 ", 7_000],
+  ["Fri, 20 Nov 2026 17:00:30 GMT", 30_000],
+  ["Fri, 20 Nov 2026 16:59:00 GMT", 0],
+  ["soon", 0],
+  ["-5", 0],
+  ["1.5", 0],
+  ["999999999999999999999999", 3_600_000],
+  ["Fri, 20 Nov 2099 17:00:00 GMT", 3_600_000],
+]) {
+  test(`Retry-After: ${value} asks for ${milliseconds} ms`, () => assert.equal(asked(value), milliseconds));
+}
