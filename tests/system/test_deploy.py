@@ -1,0 +1,127 @@
+"""What deploys: the Procfile, the wheel, and the refusal to serve the world by accident."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE_S, ROOT, Server, free_port, run
+
+
+@pytest.fixture
+def env(database: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """As in an activated environment with `notifier` installed."""
+    command = tmp_path / "bin" / "notifier"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m notifier "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return Server(database, tmp_path / "log").env | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def test_honcho_starts_the_web_process_of_the_procfile(env: dict[str, str], tmp_path: Path) -> None:
+    procfile = (ROOT / "Procfile").read_text()
+    assert procfile == "release: notifier migrate\nweb: HOST=0.0.0.0 notifier serve\n"
+    (tmp_path / "Procfile").write_text(procfile.replace("0.0.0.0", "127.0.0.1"))
+    port = str(free_port())
+    key = "a-key-for-the-test"
+    with subprocess.Popen(
+        ["honcho", "-f", str(tmp_path / "Procfile"), "start", "web"],
+        env=env | {"PORT": port, "NOTIFIER_ADMIN_KEY": key},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as honcho:
+        assert honcho.stdout
+        said = ""
+        while "notifier serves on" not in said:
+            line = honcho.stdout.readline()
+            assert line, said
+            said += line
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/topics/a", b"1", {"Authorization": f"Bearer {key}"}, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:
+            assert response.status == 201
+        honcho.send_signal(signal.SIGTERM)
+        said += honcho.stdout.read()
+        honcho.wait(DEADLINE_S)
+    assert key not in said
+    assert " stopped" in said  # in good order, within the 5 s that honcho gives
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"NOTIFIER_ADMIN_KEY": ""}, "there is no NOTIFIER_ADMIN_KEY"),
+        ({"NOTIFIER_ADMIN_KEY": "long-enough", "DATABASE_URL": ""}, "there is no DATABASE_URL"),
+        ({"NOTIFIER_ADMIN_KEY": "short"}, "at least 8"),
+        ({"PORT": "http"}, "PORT is 'http'"),
+        ({"DATABASE_URL": "mysql://root:hunter2@localhost/x"}, "DATABASE_URL must be"),
+    ],
+)
+def test_what_is_unsafe_or_malformed_is_refused_with_a_sentence(
+    env: dict[str, str], tmp_path: Path, changed: dict[str, str], told: str
+) -> None:
+    refused = run("notifier", "serve", env=env | {"HOST": "0.0.0.0"} | changed, cwd=tmp_path)
+    assert refused.returncode == 2
+    said = refused.stdout + refused.stderr
+    assert told in said
+    assert "hunter2" not in said
+    assert "Traceback" not in said
+    assert not (tmp_path / ".notifier").exists()
+
+
+def test_a_port_in_use_is_told(server: Server, env: dict[str, str]) -> None:
+    refused = run("notifier", "serve", env=env | {"PORT": str(server.port)})
+    assert refused.returncode == 1
+    assert "address already in use" in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+
+
+def test_an_unmigrated_database_is_refused_and_not_touched(empty_database: str, env: dict[str, str]) -> None:
+    refused = run("notifier", "serve", env=env | {"DATABASE_URL": empty_database})
+    assert refused.returncode == 1
+    assert "run `notifier migrate` first" in refused.stdout
+    assert run("notifier", "migrate", env=env | {"DATABASE_URL": empty_database}).returncode == 0
+
+
+def test_the_wheel_has_all_that_the_program_needs(env: dict[str, str], empty_database: str, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT]
+    subprocess.run(build, check=True, timeout=120, env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    [wheel] = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    env = env | {"PYTHONPATH": str(installed), "DATABASE_URL": empty_database, "PORT": str(free_port())}
+    where = run(sys.executable, "-c", "import notifier; print(notifier.__file__)", env=env, cwd=tmp_path)
+    assert where.stdout.startswith(str(installed))
+    assert run(sys.executable, "-m", "notifier", "migrate", env=env, cwd=tmp_path).returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "notifier", "serve"], env=env, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        while "notifier serves on" not in (line := process.stdout.readline()):
+            assert line
+        for path in ("", "client.js", "console.js", "console.css", "icon.svg"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{env['PORT']}/{path}", timeout=DEADLINE_S) as response:
+                assert response.status == 200
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(DEADLINE_S) == 0
+
+
+def test_no_lock_file_holds_the_address_of_a_registry() -> None:
+    for name in ("requirements.txt", "tests/requirements.txt"):
+        text = (ROOT / name).read_text()
+        assert not re.search(r"https?://|index-url|find-links|file:", text)
+        for requirement in re.findall(r"^[a-z].*?(?=^[a-z]|\Z)", text, re.MULTILINE | re.DOTALL):
+            assert "==" in requirement
+            assert "--hash=sha256:" in requirement

@@ -1,0 +1,139 @@
+"""The README is true: its commands are run, as they stand, against a real server."""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from conftest import ROOT, Server
+
+from notifier.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"(?:^<!-- (?P<note>.*?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass
+class Block:
+    kind: str
+    text: str
+    background: bool
+    prints: str
+
+    def at(self, server: Server) -> str:
+        return self.text.replace("http://127.0.0.1:8080", server.url)
+
+
+def blocks(kind: str) -> list[Block]:
+    found = []
+    for match in BLOCK.finditer(README):
+        note = match["note"] or ""
+        if match["kind"] == kind:
+            found.append(Block(kind, match["text"], "background" in note, note.partition("prints: ")[2]))
+    return found
+
+
+@pytest.fixture
+def shell(server: Server, tmp_path: Path) -> dict[str, str]:
+    """An environment in which `notifier` is a command, as in an activated venv."""
+    command = tmp_path / "bin" / "notifier"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m notifier "$@"\n')
+    command.chmod(0o755)
+    return server.env | {"PATH": f"{command.parent}:{os.environ['PATH']}", "SECRET": "It's a Secret"}
+
+
+@pytest.mark.all
+def test_every_shell_command_does_what_the_readme_says(server: Server, shell: dict[str, str]) -> None:
+    found = blocks("sh")
+    assert len(found) >= 8
+    waiting: list[tuple[Block, subprocess.Popen[str]]] = []
+    with ExitStack() as stack:
+        for block in found:
+            assert block.prints, block.text
+            command = ["bash", "-euo", "pipefail", "-c", block.at(server)]
+            if block.background:
+                process = subprocess.Popen(command, env=shell, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+                stack.enter_context(process)
+                stack.callback(process.kill)
+                waiting.append((block, process))
+                continue
+            run_block(block, command, shell)
+            waiting = [(waiter, process) for waiter, process in waiting if not printed(waiter, process)]
+        # What follows for ever prints what the programs above it have published.
+        assert all(printed(waiter, process) for waiter, process in waiting)
+
+
+def run_block(block: Block, command: list[str], shell: dict[str, str]) -> None:
+    done = subprocess.run(command, env=shell, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, (block.text, done.stderr)
+    assert block.prints in done.stdout, (block.text, done.stdout, done.stderr)
+
+
+def printed(block: Block, process: subprocess.Popen[str]) -> bool:
+    """Wait until a command in the background has printed what the README says it does."""
+    while line := process.stdout.readline():
+        if block.prints in line:
+            return True
+    raise AssertionError(f"{block.text} ended without printing {block.prints}")
+
+
+async def test_every_sql_statement_publishes(server: Server, database: str, sql: asyncpg.Connection) -> None:
+    publish, grants = blocks("sql")
+    await sql.execute(publish.text)
+    await sql.execute("create role web")
+    try:
+        await sql.execute(grants.text)
+        await sql.execute("set role web")
+        await sql.execute(publish.text)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await sql.execute("select * from notifier.message")
+        await sql.execute("reset role")
+    finally:
+        await sql.execute("drop owned by web; drop role web")
+
+
+def test_every_python_program_runs(server: Server) -> None:
+    printed = ""
+    for block in blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-c", block.at(server)],
+            env=server.env,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed += done.stdout
+    assert "orders/42 {'status': 'paid'}" in printed
+
+
+@pytest.mark.all
+def test_every_javascript_program_runs(server: Server, tmp_path: Path, shell: dict[str, str]) -> None:
+    [block] = blocks("js")
+    # Node imports no modules over HTTP: give it the file that the server serves.
+    client = ROOT / "static" / "client.js"
+    program = block.text.replace("http://127.0.0.1:8080/client.js", client.as_uri())
+    program = program.replace("{ last: 10 }", f'{{ last: 10, url: "{server.url}" }}')
+    (tmp_path / "program.mjs").write_text(program)
+    subprocess.run(["notifier", "publish", "orders/42", '"js"'], env=shell, check=True, timeout=30)
+    done = subprocess.run(["node", tmp_path / "program.mjs"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "orders/42 js\n", done.stderr
+
+
+def test_the_settings_table_has_every_setting_and_no_other() -> None:
+    table = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
+    source = (ROOT / "notifier" / "settings.py").read_text()
+    assert table == set(re.findall(r'read\.\w+\("([A-Z_]+)"', source)) | {"WEB_CONCURRENCY"}
+    assert Settings.from_env({}).retention.days == 7
+
+
+def test_links_lead_to_files_that_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
