@@ -48,6 +48,8 @@ class Lot:
         self._buckets: dict[int, dict[Waiter, None]] = {}
         self._ticking = False
         self._walks: deque[Iterator[None]] = deque()
+        self._walked: set[Group[Waiter]] = set()  # groups that a walk goes through, or is about to
+        self._woken: dict[Group[Waiter], int] = {}  # and from which position on it has to, once more
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -89,30 +91,40 @@ class Lot:
 
     def wake(self, messages: Iterable[Message], before: int) -> None:
         """`messages`, which are in the window now, came after the position `before`: answer whom they concern."""
-        woken: dict[Group[Waiter], None] = {}
         for topic in {message.topic for message in messages}:
-            woken.update(dict.fromkeys(self._hub.groups(topic)))
-        for group in woken:
-            self._start(self._deliver(group.topics, list(group.parked), before))
+            for group in self._hub.groups(topic):
+                self._woken.setdefault(group, before)
+        for group in self._woken.keys() - self._walked:
+            self._walked.add(group)
+            self._start(self._deliver(group))
 
     def answer_all(self, *, retry_after_s: int | None = None) -> None:
         """Answer every parked poll with the position it has, or with what is there."""
         for group in self._hub.all_groups():
             self._start(self._expire(list(group.parked), retry_after_s))
 
-    def _deliver(self, topics: TopicList, waiters: Sequence[Waiter], before: int) -> Iterator[None]:
-        """Answer those of `waiters` for whom there is something above `before` now."""
-        shared: dict[int, Answer] = {}
-        # Made at once, while the window surely holds all that is new; the waiters are walked as there is time.
-        for limit in {waiter.limit for waiter in waiters if waiter.cursor <= before}:
-            shared[limit] = self._read(topics, before, limit)
-        for waiter in waiters:
-            if waiter.cursor <= before:
-                self._answer(waiter, shared[waiter.limit])
-            elif (answer := self._read(topics, waiter.cursor, waiter.limit)).messages:
-                # It is ahead of this process: its cursor came from another one.
-                self._answer(waiter, answer)
-            yield
+    def _deliver(self, group: Group[Waiter]) -> Iterator[None]:
+        """Answer those parked in `group` for whom there is something, and again while more comes meanwhile.
+
+        Only one such walk goes through a group at a time: all who have a cursor at or below `before` have been told
+        everything up to there, which would not be so if a later walk overtook an earlier one.
+        """
+        while group in self._woken:
+            before = self._woken.pop(group)
+            shared: dict[tuple[int, int], Answer] = {}
+            head = self._window.head
+            for waiter in list(group.parked):
+                if head != self._window.head:  # the rest get what has come since as well
+                    shared.clear()
+                    head = self._window.head
+                # Above `before`: its cursor came from another process, or it came back while we walked.
+                key = (max(waiter.cursor, before), waiter.limit)
+                if key not in shared:
+                    shared[key] = self._read(group.topics, *key)
+                if waiter.cursor <= before or shared[key].messages:
+                    self._answer(waiter, shared[key])
+                yield
+        self._walked.discard(group)
 
     def _expire(self, waiters: Sequence[Waiter], retry_after_s: int | None = None) -> Iterator[None]:
         for waiter in waiters:
@@ -140,12 +152,14 @@ class Lot:
             self._walk()
 
     def _walk(self) -> None:
-        """Go on with the walks under way, the oldest first, for at most CHUNK polls."""
+        """Go on with the walks under way, for CHUNK polls in all, and each in its turn: a crowd on one topic must not
+        make the others wait."""
         left = CHUNK
         while self._walks and left:
             for _ in self._walks[0]:
                 left -= 1
                 if not left:
+                    self._walks.rotate(-1)
                     break
             else:
                 self._walks.popleft()

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound, Unavailable
@@ -20,7 +21,9 @@ from notifier.postgres.retention import retain_for_ever
 from notifier.postgres.sources import find_source
 from notifier.postgres.tail import Tail, first_position
 from notifier.postgres.writer import Writer
-from notifier.settings import Settings
+from notifier.settings import Settings, SettingsError
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +54,12 @@ class Service:
             listening,
             writing,
             on_connect=self._on_connect,
+            on_hole=self._on_hole,
             on_messages=self._on_messages,
             on_inbox=lambda: self.writer.pump.notified(),
         )
         self._epochs: Epochs | None = None
+        self._ending: set[asyncio.Task[Any]] = set()
         self.draining = False
 
     # --- what the tail tells
@@ -68,6 +73,11 @@ class Service:
             self._epochs = epochs
             return position
         return self.tail.position
+
+    def _on_hole(self, position: int) -> None:
+        # Who is parked, or comes back, with a cursor from before it is told a gap from the table.
+        self.window.reset(position)
+        self.lot.answer_all()
 
     def _on_messages(self, messages: list[Message]) -> None:
         before = self.window.head
@@ -105,6 +115,18 @@ class Service:
         if source is None:
             raise NotFound("There is no source of that name. Sources are made by `notifier source add`.")
         return source
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` even if the caller is cancelled because its client went away."""
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, even if nobody waits for it any more
 
     # --- polling
 
@@ -200,21 +222,22 @@ class Service:
         """Answer every parked poll, park no more, and finish what publishers have handed in. Idempotent."""
         self.draining = True
         self.lot.answer_all(retry_after_s=DRAIN_RETRY_S)
+        if self._ending:
+            await asyncio.wait(self._ending)
         await self.writer.finish()
 
 
 @asynccontextmanager
 async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
-    """A service on the database at `url`, which must have the right schema (MigrationError) and answer within START_S
-    (Unavailable)."""
+    """A service on the database at `url`, which must have the right schema (MigrationError), answer within START_S
+    (Unavailable), and be the one that is listened to (SettingsError)."""
     writing: Database = await retried(lambda: Database.probe(url), seconds=START_S)
-    listening = await Database.probe(settings.listen_database_url) if settings.listen_database_url else writing
-    connection = await writing.connect("start", command_timeout_s=10)
-    try:
-        async with connection.transaction(isolation="read_committed"):
-            await check_schema(connection)
-    finally:
-        connection.terminate()
+    listening = writing
+    identity = await _check(writing)
+    if direct := settings.listen_database_url:
+        listening = await retried(lambda: Database.probe(direct), seconds=START_S)
+        if identity != await _check(listening):
+            raise SettingsError("LISTEN_DATABASE_URL leads to another database than DATABASE_URL.")
     service = Service(settings, writing, listening)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
@@ -224,3 +247,15 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
         retaining = asyncio.create_task(retain_for_ever(writing, settings.retention), name="retention")
         stack.callback(retaining.cancel)
         yield service
+
+
+async def _check(database: Database) -> object:
+    """MigrationError unless the schema is right; what tells this database from others."""
+    connection = await database.connect("start", command_timeout_s=10)
+    try:
+        async with connection.transaction(isolation="read_committed"):
+            await check_schema(connection)
+            [row] = await connection.fetch("select current_database(), c.system_identifier from pg_control_system() c")
+            return row
+    finally:
+        connection.terminate()

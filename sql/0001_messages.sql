@@ -62,6 +62,15 @@ return cardinality(tags) between 1 and 32
     and array_position(tags, null) is null
     and not exists (select from unnest(tags) tag where length(tag) not between 1 and 100);
 
+-- Fails (like a cast) where a body is no JSON.
+create function notifier.is_json(body bytea) returns boolean
+language sql immutable parallel safe strict
+return convert_from(body, 'UTF8')::json is not null;
+
+create function notifier.is_json_type(content_type text) returns boolean
+language sql immutable parallel safe strict
+return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|\+json)$' collate "C";
+
 -- Where SQL publishers write. What is malformed fails here, in the caller's own statement: one bad row must never stop
 -- the pump. Exactly one of data (JSON) and body (anything, with its content type) is given.
 create table notifier.inbox (
@@ -78,6 +87,8 @@ create table notifier.inbox (
     constraint "data must be given" check ((data is null) <> (body is null)),
     constraint "content_type goes with body" check ((body is null) = (content_type is null)),
     constraint "content_type is malformed" check (content_type ~ '^[!-~]+/[ -~]+$' and length(content_type) <= 255),
+    -- It would be spliced into the answers of everybody else.
+    constraint "body is not JSON" check (content_type is null or not notifier.is_json_type(content_type) or notifier.is_json(body)),
     constraint "message is larger than 16 MiB" check (coalesce(octet_length(data::text), octet_length(body)) <= 16777216),
     constraint "title has 1 to 1000 characters" check (length(title) between 1 and 1000),
     constraint "click has 1 to 2000 characters" check (length(click) between 1 and 2000),
@@ -205,7 +216,8 @@ begin
     end if;
     with gone as (
         delete from notifier.inbox i where i.id = any (ids)
-        returning i.id, i.topic, coalesce(i.body, convert_to(i.data::text, 'UTF8')) as body, i.content_type,
+        returning i.id, i.topic, coalesce(i.body, convert_to(i.data::text, 'UTF8')) as body,
+            case when lower(btrim(split_part(i.content_type, ';', 1))) <> 'application/json' then i.content_type end as content_type,
             nullif(jsonb_strip_nulls(jsonb_build_object(
                 'title', i.title, 'click', i.click, 'priority', i.priority, 'tags', i.tags
             )), '{}')::text as fields

@@ -84,7 +84,7 @@ class TopicList:
 
     @cached_property
     def regex(self) -> str:
-        """A regular expression, valid in Python and in Postgres, that matches exactly the topics of the patterns."""
+        """A regular expression that matches exactly the topics of the patterns."""
         return f"^(?:{'|'.join(map(_pattern_regex, self.patterns))})$"
 
     @cached_property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Literal, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
@@ -92,17 +92,18 @@ class Answer:
 
 def parse_query(query: str, names: Iterable[str]) -> dict[str, str]:
     """The parameters `names` of a raw query string; others are ignored. BadRequest where one is given twice."""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=100)
-    except (UnicodeDecodeError, ValueError):
-        raise BadRequest("The query is malformed: it must be percent-encoded UTF-8, at most 100 parameters.") from None
     known = set(names)
     found: dict[str, str] = {}
-    for name, value in pairs:
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        name = unquote_plus(name)
         if name in known:
             if name in found:
                 raise BadRequest(f"The parameter {name} is given twice.")
-            found[name] = value
+            try:
+                found[name] = unquote_plus(value, errors="strict")
+            except UnicodeDecodeError:
+                raise BadRequest(f"The parameter {name} is not percent-encoded UTF-8.") from None
     return found
 
 

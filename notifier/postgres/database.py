@@ -36,19 +36,12 @@ AWAY = (
     asyncpg.DatabaseDroppedError,
 )
 
-# Parameters of other drivers and of providers in database URLs. asyncpg would send them to the server as settings, and
-# the server refuses to connect.
-_FOREIGN = {
-    *("channel_binding", "gssencmode", "schema", "connection_limit", "pool_timeout", "sslaccept", "supa", "workaround"),
-    *(
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-        "connect_timeout",
-    ),
-    *("pgbouncer", "ssl", "target_session_attrs", "client_encoding", "options"),
+# What asyncpg understands in a database URL. The rest, of other drivers and of providers, it would send to the server
+# as settings, and the server would refuse to connect.
+_UNDERSTOOD = {
+    *("host", "port", "user", "password", "passfile", "dbname", "database", "service", "target_session_attrs"),
+    *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
 }
 
 
@@ -85,7 +78,11 @@ class Database:
             statement_cache_size=0 if self.pooled else 100,
             server_settings={"application_name": f"notifier-{name}"},
         )
-        await self.prepare(connection)
+        try:
+            await self.prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     async def prepare(self, connection: Connection) -> None:
@@ -119,7 +116,7 @@ def _keep_alive(connection: Connection) -> None:
 
 
 def normalise(url: str) -> str:
-    """`url` as asyncpg takes it. TLS parameters are kept or translated; what it would choke on is dropped."""
+    """`url` as asyncpg takes it: what it does not know is dropped, but what asks for encryption is translated."""
     parts = urlsplit(url)
     kept: list[tuple[str, str]] = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -128,7 +125,7 @@ def normalise(url: str) -> str:
             kept.append(("sslmode", "require" if on else "disable"))
         elif name == "sslmode" and value == "no-verify":
             kept.append((name, "require"))
-        elif name not in _FOREIGN:
+        elif name in _UNDERSTOOD:
             kept.append((name, value))
     return parts._replace(query=urlencode(kept)).geturl()
 
@@ -144,16 +141,21 @@ async def database_url(settings: Settings, announce: Callable[[str], None] | Non
 
 
 async def retried(connect: Callable[[], Awaitable[Any]], *, seconds: float) -> Any:  # noqa: ANN401
-    """Call `connect` until it succeeds; Unavailable, with the cause, once it has failed for `seconds`."""
+    """Call `connect` until it succeeds. Unavailable, with the cause, once it has failed for `seconds`, or at once where
+    time does not help (a wrong password or URL)."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
         try:
             return await connect()
+        except asyncpg.ClientConfigurationError as error:
+            raise Unavailable(f"The database URL is not usable: {describe(error)}.") from error
         except AWAY as error:
             if loop.time() > deadline:
                 raise Unavailable(f"The database cannot be reached: {describe(error)}.") from error
             await asyncio.sleep(0.1)
+        except asyncpg.PostgresError as error:
+            raise Unavailable(f"The database refuses the connection: {describe(error)}.") from error
 
 
 def describe(error: BaseException) -> str:

@@ -5,6 +5,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 
+from notifier.core.errors import Unavailable
 from notifier.postgres.database import AWAY, describe
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,13 @@ class Link(ABC):
         return self._up.is_set()
 
     async def start(self, timeout_s: float) -> None:
-        """Run until `stop`. TimeoutError when the first connection takes longer than `timeout_s`."""
+        """Run until `stop`. Unavailable when the first connection takes longer than `timeout_s`."""
         self._task = asyncio.create_task(self._run(), name=self.name)
-        async with asyncio.timeout(timeout_s):
-            await self._up.wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        except TimeoutError:
+            raise Unavailable(f"The {self.name} got no connection to the database within {timeout_s:.0f} s.") from None
 
     async def stop(self) -> None:
         if self._task:

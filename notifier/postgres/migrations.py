@@ -64,6 +64,7 @@ async def migrate(url: str, migrations: Sequence[Migration] | None = None) -> li
         # the holder would wait for that in turn.
         while not await connection.fetchval("select pg_try_advisory_lock($1, $2)", *_LOCK):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+        await _check_encoding(connection)
         applied = await _applied(connection)
         _check(applied, migrations)
         missing = [migration for migration in migrations if migration.number not in applied]
@@ -85,18 +86,29 @@ async def migrate(url: str, migrations: Sequence[Migration] | None = None) -> li
 
 
 async def check_schema(connection: Connection) -> None:
-    """MigrationError unless the schema is exactly the one of this program."""
+    """MigrationError unless the schema is exactly the one of this program, and ours to use."""
     migrations = read_migrations()
+    await _check_encoding(connection)
     applied = await _applied(connection)
     _check(applied, migrations)
     if missing := [migration.name for migration in migrations if migration.number not in applied]:
         raise MigrationError(f"The database lacks {', '.join(missing)}: run `notifier migrate` first.")
 
 
+async def _check_encoding(connection: Connection) -> None:
+    """In any other encoding a text can be stored that is no UTF-8, and one row of it would stop the pump."""
+    encoding = await connection.fetchval("show server_encoding")
+    if encoding != "UTF8":
+        raise MigrationError(f"The database has the encoding {encoding}; it must be UTF8.")
+
+
 async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
-    if await connection.fetchval("select to_regclass('notifier.migration')") is None:
-        return {}
-    rows = await connection.fetch("select number, name, checksum from notifier.migration")
+    try:
+        if await connection.fetchval("select to_regclass('notifier.migration')") is None:
+            return {}
+        rows = await connection.fetch("select number, name, checksum from notifier.migration")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(f"The role of this database URL may not use the schema notifier ({error}).") from error
     return {row["number"]: (row["name"], row["checksum"]) for row in rows}
 
 

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from notifier.core.cursors import Epochs
 from notifier.core.messages import Message, encode
@@ -29,13 +28,16 @@ PROBE_S = 2.0
 
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
+# Where that did not get through in time, the line may only be slow: then in small pieces, and with patience.
+SLOW_BYTES = 64 * 1024
+SLOW_TIMEOUT_S = 30.0
 
 # Above $1, at most $2 rows and $3 bytes, but at least one. The size of a large body is known without reading it.
 READ = """
-select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, r.deleted_seq from (
     select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
     from (select * from notifier.message m where m.seq > $1 order by m.seq limit $2) m
-) m join notifier.topic t on t.id = m.topic_id where m.before < $3 order by m.seq
+) m join notifier.topic t on t.id = m.topic_id, notifier.retention r where m.before < $3 order by m.seq
 """
 
 
@@ -65,8 +67,9 @@ async def first_position(connection: Connection) -> int:
 class Tail(Link):
     """Hands on every message above `position` in order, none twice, for as long as there is a database.
 
-    `on_connect` gets the connection and the epochs and returns the position to read on from. `on_messages` and
-    `on_inbox` (SQL publishers may have committed) are plain functions, called between awaits.
+    `on_connect` gets the connection and the epochs and returns the position to read on from. The others are plain
+    functions, called between awaits: `on_hole` where messages up to a position are gone unread, `on_messages`, and
+    `on_inbox` when SQL publishers may have committed.
     """
 
     name = "tail"
@@ -77,6 +80,7 @@ class Tail(Link):
         publishing: Database,
         *,
         on_connect: Callable[[Connection, Epochs], Awaitable[int]],
+        on_hole: Callable[[int], None],
         on_messages: Callable[[list[Message]], None],
         on_inbox: Callable[[], None],
     ) -> None:
@@ -85,10 +89,12 @@ class Tail(Link):
         self._listening = listening
         self._publishing = publishing
         self._on_connect = on_connect
+        self._on_hole = on_hole
         self._on_messages = on_messages
         self._on_inbox = on_inbox
         self._wake = asyncio.Event()
         self._deaf = False
+        self._slow = False
         self._asked: list[asyncio.Future[None]] = []
         self._awaited: dict[asyncio.Future[None], int] = {}
         self.position = 0
@@ -132,9 +138,11 @@ class Tail(Link):
             await self._read(connection)
             self._connected()
             while not lost.is_set():
-                with suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(DEAF_POLL_S if self._deaf else POLL_S):
                         await self._wake.wait()
+                except TimeoutError:
+                    await self._check_not_rewound(connection)
                 self._wake.clear()
                 if not lost.is_set():
                     await self._read(connection)
@@ -145,6 +153,14 @@ class Tail(Link):
             for future in (*self._asked, *self._awaited):
                 _resolve(future)
             self._asked.clear()
+
+    async def _check_not_rewound(self, connection: Connection) -> None:
+        """A dump may be restored under our feet, with all connections alive: then the next connection, by
+        `begin_epoch`, sees to it that no id is issued twice."""
+        async with self._listening.calls(connection):
+            issued: int = await connection.fetchval("select last_value from notifier.message_seq")
+        if issued < self.position:
+            raise ConnectionResetError("the database has forgotten what it had issued")
 
     async def _listen(self, connection: Connection) -> bool:
         """Whether notifications arrive. A transaction pooler accepts LISTEN, and nothing ever comes: only a
@@ -185,18 +201,28 @@ class Tail(Link):
         asked, self._asked = self._asked, []
         try:
             while True:
-                async with self._listening.calls(connection):
-                    rows = await connection.fetch(READ, self.position, MAX_ROWS, MAX_BYTES)
+                most, timeout_s = (SLOW_BYTES, SLOW_TIMEOUT_S) if self._slow else (MAX_BYTES, TIMEOUT_S)
+                try:
+                    async with self._listening.calls(connection):
+                        rows = await connection.fetch(READ, self.position, MAX_ROWS, most, timeout=timeout_s)
+                except TimeoutError:
+                    self._slow = True
+                    raise
                 if not rows:
                     break
-                messages = [encode(*row) for row in rows]
+                *_, deleted_seq = rows[0]
+                if deleted_seq > self.position:
+                    # We were away for so long that retention took what we had not read.
+                    self._on_hole(deleted_seq)
+                messages = [encode(*fields) for *fields, _ in rows]
                 self.position = messages[-1].seq
                 self._on_messages(messages)
                 for future, seq in list(self._awaited.items()):
                     if seq <= self.position:
                         _resolve(future)
-                if len(rows) < MAX_ROWS and sum(len(row["body"]) for row in rows) < MAX_BYTES:
+                if len(rows) < MAX_ROWS and sum(len(row["body"]) for row in rows) < most:
                     break
+            self._slow = False
         finally:
             for future in asked:
                 _resolve(future)

@@ -47,7 +47,10 @@ class _Publish:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = sum(len(message.body) for message in self.messages)
+        self.size = sum(
+            len(message.body) + len(message.fields or "") + len(message.headers or "") + 200
+            for message in self.messages
+        )
 
 
 class Writer(Link):

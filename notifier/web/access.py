@@ -36,7 +36,7 @@ def check_host(request: web.Request) -> None:
     """Without a key only names of this machine are served: a website whose name resolves to 127.0.0.1 (DNS rebinding)
     is same-origin with us for the browser, but its Host betrays it."""
     settings = request.app[SERVICE].settings
-    if settings.anyone and not settings.open and not is_loopback(_hostname(f"//{request.host}")):
+    if settings.anyone and not settings.open and not is_loopback(_hostname(f"//{_host(request)}")):
         raise Forbidden(
             "This server has no key, so it answers to names of this machine only. "
             "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
@@ -45,7 +45,7 @@ def check_host(request: web.Request) -> None:
 
 def _check_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
-    foreign = origin is not None and origin.partition("://")[2] != request.host
+    foreign = origin is not None and origin.partition("://")[2] != _host(request)
     if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden("This server has no key, so it takes nothing from pages of other websites.")
 
@@ -79,6 +79,11 @@ def address(request: web.Request) -> str:
     if parsed.version == 6:
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def _host(request: web.Request) -> str:
+    # Not request.host: without the header (HTTP/1.0) that asks the DNS for our own name, and everybody waits.
+    return request.headers.get("Host", "")
 
 
 def _hostname(url: str) -> str:

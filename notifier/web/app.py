@@ -5,8 +5,8 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from notifier.service import Service, running
 from notifier.settings import Settings, SettingsError
 from notifier.web import health, hooks, pages, publish, subscribe
 from notifier.web.errors import answer_errors
+from notifier.web.handler import MAX_LINE, Runner
 from notifier.web.keys import SERVICE
 
 log = logging.getLogger(__name__)
@@ -55,12 +56,13 @@ def create_app(service: Service) -> web.Application:
 
 
 def create_runner(app: web.Application) -> web.AppRunner:
-    return web.AppRunner(
+    return Runner(
         app,
         handler_cancellation=True,  # a client that hangs up ends its poll; off by default
         keepalive_timeout=KEEP_ALIVE_S,
         shutdown_timeout=HANDLERS_S,
         auto_decompress=False,  # signatures cover what was sent
+        max_line_size=MAX_LINE,
         access_log=None,
     )
 
@@ -76,6 +78,8 @@ def serve(settings: Settings) -> int:
         _raise_file_limit()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings))
+    except asyncio.CancelledError:
+        log.info("stopped before it had started")
     except SettingsError as error:
         log.critical("notifier cannot start: %s", error)
         return 2
@@ -89,40 +93,57 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
+    main = asyncio.current_task()
+    assert main
+    starting = True
     stop = asyncio.Event()
     hurry = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
-    def interrupt(number: int, _: object) -> None:
+    def interrupt(number: int) -> None:
         if number == signal.SIGINT:
             # Ctrl-C: nobody routes to a developer's machine, so nobody has to notice.
-            loop.call_soon_threadsafe(hurry.set)
-        loop.call_soon_threadsafe(stop.set)
+            hurry.set()
+        if starting and not stop.is_set():
+            main.cancel()  # it may wait for a database that never comes
+        stop.set()
 
-    # Not the loop's add_signal_handler(): it lets go of the signals before the process has gone, and one more SIGTERM
-    # would make a good stop look like a kill.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, interrupt)
     if settings.processes > 1:
         log.warning(
             "WEB_CONCURRENCY is %d, but this version runs one process; it is enough for ten thousand clients",
             settings.processes,
         )
-    async with database_url(settings, log.info) as url:
-        if settings.database_url is None:
-            await migrate(url)
-        async with running(settings, url) as service:
-            runner = create_runner(create_app(service))
-            await runner.setup()
-            site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
-            await site.start()
-            _greet(settings, site.port)
-            try:
-                await stop.wait()
-            finally:
-                await _stop(service, runner, hurry)
+    with _signals(interrupt):
+        async with database_url(settings, log.info) as url:
+            if settings.database_url is None:
+                await migrate(url)
+            async with running(settings, url) as service:
+                runner = create_runner(create_app(service))
+                await runner.setup()
+                site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+                await site.start()
+                _greet(settings, site.port)
+                starting = False
+                try:
+                    await stop.wait()
+                finally:
+                    await _stop(service, runner, hurry)
+
+
+@contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT handled in the event loop; afterwards, for the rest of the process, they are ignored.
+
+    Not by the loop's add_signal_handler(), which lets go of them before the process has gone: one more SIGTERM would
+    make a stop in good order look like a kill.
+    """
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(handle, number))
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _stop(service: Service, runner: web.AppRunner, hurry: asyncio.Event) -> None:
@@ -142,7 +163,7 @@ async def _close(runner: web.AppRunner) -> None:
     assert runner.server
     transports = [connection.transport for connection in runner.server.connections]
     await runner.cleanup()
-    # What a client has not read by now it never will, and uvloop does not end before what it has to send is sent.
+    # What a client has not read by now it never will: aiohttp's close() waits for it, and would leave the socket open.
     for transport in transports:
         if transport:
             transport.abort()

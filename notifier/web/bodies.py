@@ -14,8 +14,9 @@ TOTAL_S = 60.0
 async def read_body(request: web.Request, limit: int) -> bytes:
     """The raw bytes. TooLarge as soon as they are more than `limit`, SlowRequest when they stall, UnsupportedMedia when
     they are compressed: a signature covers what was sent, and a small body must not become a large one."""
-    encodings = ",".join(request.headers.getall("Content-Encoding", [])).lower().split(",")
-    if any(encoding.strip() not in {"", "identity"} for encoding in encodings):
+    headers = request.headers
+    given = [*headers.getall("Content-Encoding", []), *headers.getall("Transfer-Encoding", [])]
+    if any(encoding.strip() not in {"", "identity", "chunked"} for encoding in ",".join(given).lower().split(",")):
         raise UnsupportedMedia("Compressed bodies are not taken: send it without Content-Encoding.")
     too_large = TooLarge(f"A body has at most {limit} bytes (NOTIFIER_MAX_BODY).")
     if (request.content_length or 0) > limit:

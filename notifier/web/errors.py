@@ -1,4 +1,4 @@
-"""From errors to RFC 9457 answers, and the headers that every response has. The one place that maps either."""
+"""From errors to RFC 9457 answers, and the headers that every response has."""
 
 import json
 import logging
@@ -30,9 +30,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             # Not Basic: a browser would answer a script's request with a dialog of its own.
             response.headers["WWW-Authenticate"] = 'Bearer realm="notifier"'
     except web.HTTPException as error:
-        response = problem(error.status, _CODES.get(error.status, "error"), _DETAILS.get(error.status, error.reason))
-        if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
+        response = refusal(error)
     except (ConnectionResetError, web.RequestPayloadError):
         # The client went away while it sent its body, or sent something else than HTTP says: nobody to answer.
         response = problem(400, "bad_request", "The body is incomplete or malformed.")
@@ -40,14 +38,26 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:
         log.exception("unexpected error: %s %s", request.method, request.path)
         response = problem(500, "internal", "Something is wrong with the server; its log says what.")
+    if request.app[SERVICE].draining:
+        # aiohttp leaves the connection open, and the client would send its next request into a closing socket.
+        response.force_close()
+    return response
+
+
+def dress(response: web.StreamResponse) -> None:
+    """Give `response` the headers that all have."""
     headers = response.headers
     headers["Server"] = "notifier"  # instead of the versions of Python and aiohttp
     headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
-    if request.app[SERVICE].draining:
-        # aiohttp leaves the connection open, and the client would send its next request into a closing socket.
-        response.force_close()
+
+
+def refusal(error: web.HTTPException) -> web.Response:
+    """The answer to what aiohttp itself refuses."""
+    response = problem(error.status, _CODES.get(error.status, "error"), _DETAILS.get(error.status, error.reason))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
     return response
 
 

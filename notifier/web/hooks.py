@@ -14,15 +14,17 @@ async def hook(request: web.Request) -> web.Response:
     name = request.match_info["source"]
     if not is_name(name):
         raise NotFound("There is no source of that name, and there cannot be one.")
-    source = await service.source(name)
     body = await read_body(request, service.settings.max_body)
-    verify(source, request.raw_headers, body)
-    message = from_body(
-        topic_for(source, request.raw_headers, body),
-        body,
-        request.headers.get("Content-Type"),
-        headers=webhook_headers(kept_headers(request.raw_headers)),
-        lenient=True,
-    )
-    [seq] = await service.publish([message])
-    return web.json_response({"id": str(seq), "topic": message.topic})
+    headers = request.raw_headers
+    content_type = request.headers.get("Content-Type")
+
+    async def publish() -> web.Response:
+        source = await service.source(name)
+        verify(source, headers, body)
+        kept = webhook_headers(kept_headers(headers))
+        message = from_body(topic_for(source, headers, body), body, content_type, headers=kept, lenient=True)
+        [seq] = await service.publish([message])
+        return web.json_response({"id": str(seq), "topic": message.topic})
+
+    # Some senders do not wait for an answer. Theirs are published all the same.
+    return await service.to_the_end(publish())

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
-from notifier.core.messages import LATER, fields_from_text, from_body, media_type, parse_batch
+from notifier.core.messages import LATER, fields_from_text, from_body, is_json_type, media_type, parse_batch
 from notifier.core.topics import check_topic, decode_path
 from notifier.core.wire import parse_query
 from notifier.web.access import may_publish, may_subscribe
@@ -51,7 +51,7 @@ async def message(request: web.Request) -> web.Response:
         "Content-Type": content_type,
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
-    if media_type(content_type) not in {"application/json", "text/plain"}:
+    if not is_json_type(content_type) and media_type(content_type) != "text/plain":
         headers["Content-Disposition"] = f'attachment; filename="message-{seq}"'
     response = web.Response(body=stored.body, headers=headers)
     for name, value in json.loads(stored.headers or "[]"):

@@ -85,6 +85,20 @@ async def test_a_database_older_than_what_this_process_has_seen_begins_a_new_epo
     assert (await app.poll("a", after=published[4], wait=20))["gap"]["reason"] == "reset"
 
 
+async def test_a_dump_restored_under_our_feet_begins_a_new_epoch(app: Running, sql: asyncpg.Connection) -> None:
+    """All connections live on, and only the quiet tail can notice."""
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    await another_life(sql, lost=2)
+    await sql.execute("update notifier.epoch set timeline = timeline - 7")
+    while await sql.fetchval("select count(*) from notifier.epoch") == 1:
+        await app.client.get("/healthz")
+    await until(lambda: app.service.not_ready() is None)
+    assert int(await app.publish("a", '"new"')) > int(published[-1])
+    answer = await app.poll("a", after=published[-1], wait=20)
+    assert answer["gap"] == {"reason": "reset", "after": published[2]}
+    assert data(answer) == ["new"]
+
+
 async def test_parked_polls_are_answered_when_the_database_becomes_another_one(
     app: Running, sql: asyncpg.Connection
 ) -> None:

@@ -52,6 +52,29 @@ async def test_a_file_that_fails_leaves_nothing_behind(empty_database: str, tmp_
     await connection.close()
 
 
+async def test_a_database_that_is_not_utf8_is_refused(postgres: str) -> None:
+    """In it a text can be stored that is no UTF-8, and one row of it would stop the pump."""
+    name = f"ascii_{uuid.uuid4().hex[:8]}"
+    await admin(postgres, f"create database {name} encoding 'SQL_ASCII' template template0")
+    try:
+        with pytest.raises(MigrationError, match="encoding SQL_ASCII; it must be UTF8"):
+            await migrate(at(postgres, name))
+    finally:
+        await admin(postgres, f"drop database {name}")
+
+
+async def test_a_role_that_may_not_use_the_schema_is_told_so(postgres: str, database: str) -> None:
+    role = f"stranger_{uuid.uuid4().hex[:8]}"
+    await admin(postgres, f"create role {role} login password 'secret'")
+    try:
+        connection = await asyncpg.connect(await as_role(postgres, role, empty_database_name(database)))
+        with pytest.raises(MigrationError, match="may not use the schema notifier"):
+            await check_schema(connection)
+        await connection.close()
+    finally:
+        await admin(postgres, f"drop role {role}")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [(["0001_a.sql", "0001_b.sql"], "same number"), (["first.sql"], "not named like")],

@@ -88,6 +88,25 @@ async def test_a_quiet_topic_is_not_told_of_the_losses_of_others(
     assert (await again.poll("busy/*", after=first, wait=0))["gap"]["reason"] == "retention"
 
 
+async def test_what_retention_took_before_the_tail_had_read_it_is_told(
+    app: Running, database: str, sql: asyncpg.Connection
+) -> None:
+    """A process that was suspended, or cut off, for longer than the retention."""
+    seen = await app.publish("a", '"seen"')
+    parked = app.start_poll("a", after=seen, wait=20)
+    await app.parked()
+    await app.service.tail.stop()
+    lost = await app.publish("a", '"lost"')
+    await age(sql, lost, "8 days")
+    assert await delete(database) == 2
+    kept = await app.publish("a", '"kept"')
+    await app.service.tail.start(20)
+    assert await parked == {"messages": [], "cursor": seen}  # ask again, and hear it:
+    answer = await app.poll("a", after=seen, wait=20)
+    assert answer["gap"] == {"reason": "retention", "after": seen}
+    assert ids(answer) == [kept]
+
+
 @pytest.mark.parametrize("params", [{"after": "earliest"}, {"after": 0}, {"since": "30d"}, {"last": 10}])
 async def test_other_beginnings_never_have_a_gap(
     start: Start, database: str, sql: asyncpg.Connection, params: dict

@@ -77,6 +77,17 @@ async def test_what_is_rolled_back_is_never_seen(app: Running, sql: asyncpg.Conn
         ("notifier.publish('a', '1', tags => '{}')", asyncpg.CheckViolationError, "tags"),
         (r"notifier.publish_bytes('a', '\x00', 'png')", asyncpg.CheckViolationError, "content_type"),
         (r"notifier.publish_bytes('a', '\x00', E'a/b\n')", asyncpg.CheckViolationError, "content_type"),
+        (
+            r"notifier.publish_bytes('a', '\xdeadbeef', 'application/json')",
+            asyncpg.CharacterNotInRepertoireError,
+            "UTF8",
+        ),
+        ("notifier.publish_bytes('a', '', 'application/json')", asyncpg.InvalidTextRepresentationError, "json"),
+        (
+            "notifier.publish_bytes('a', '1, \"id\": \"0\"', 'A/X+JSON ; a=b')",
+            asyncpg.InvalidTextRepresentationError,
+            "json",
+        ),
         ("notifier.publish_text('a', repeat('x', 16777217))", asyncpg.CheckViolationError, "larger than 16 MiB"),
     ],
 )
@@ -86,6 +97,14 @@ async def test_what_is_malformed_fails_in_the_callers_own_statement(
     with pytest.raises(error, match=message):
         await sql.execute(f"select {statement}")
     assert await sql.fetchval("select count(*) from notifier.inbox") == 0
+
+
+async def test_json_given_as_bytes_is_json(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute("select notifier.publish_bytes('a', '{\"b\":  1}', 'application/json; charset=utf-8')")
+    await sql.execute("select notifier.publish_bytes('a', '[2]', 'application/x+json')")
+    plain, other = await collect(app, "a", 2)
+    assert (plain["data"], other["data"]) == ({"b": 1}, [2])
+    assert ("content_type" in plain, other["content_type"]) == (False, "application/x+json")
 
 
 async def test_drivers_may_pass_parameters_of_any_json_type(app: Running, sql: asyncpg.Connection) -> None:

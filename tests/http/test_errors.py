@@ -133,7 +133,7 @@ async def test_bad_input_never_costs_a_500(app: Running) -> None:
     good = "GET /v1/topics/t?wait=0 HTTP/1.1"
     for request in (
         ["GET /v1/topics/t?wait=0&after=%ff HTTP/1.1"],
-        ["GET /v1/topics/t?%ff%fe=%00 HTTP/1.1"],
+        ["GET /v1/topics/t?wait=0&%ff%fe=%00 HTTP/1.1"],
         [b"GET /v1/topics/t?after=\xff HTTP/1.1"],
         ["GET /v1/topics/t?wait=0&" + "&".join(f"x{n}" for n in range(200)) + " HTTP/1.1"],
         [good, b"Last-Event-ID: \xff\xfe"],

@@ -7,7 +7,7 @@ from urllib.parse import quote_plus
 
 import asyncpg
 import pytest_asyncio
-from conftest import Running, Start, ids
+from conftest import Running, Start, ids, until
 from protocol import JSON, line, refusal
 
 from notifier.core.webhooks import check_source
@@ -196,3 +196,22 @@ async def test_what_cannot_be_stored_at_the_moment_is_503_so_that_the_sender_tri
         assert "nothing was stored" in await refusal(response, 503, "unavailable")
     await sql.execute("drop trigger full_disk on notifier.message")
     await deliver(hooks, "github", PUSH, signed(PUSH))
+
+
+async def test_a_sender_that_does_not_wait_for_the_answer_is_published_all_the_same(
+    hooks: Running, sql: asyncpg.Connection
+) -> None:
+    """Its source is still being looked up when it has gone."""
+    parked = hooks.start_poll("ci/*", wait=20)
+    await hooks.parked()
+    await sql.execute("begin; lock table notifier.source in access exclusive mode")
+    async with line(hooks) as raw:
+        body = b'{"job": {"name": "build"}}'
+        await raw.send("POST /hooks/ci HTTP/1.1", f"Content-Length: {len(body)}", body=body)
+        await until(lambda: len(hooks.service.history._reads) == 1)
+        connections = hooks.client.server.runner.server.connections
+        raw.hang_up()
+        await until(lambda: len(hooks.client.server.runner.server.connections) < len(connections))
+    await sql.execute("rollback")
+    [message] = (await parked)["messages"]
+    assert message["topic"] == "ci/build"

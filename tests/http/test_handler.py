@@ -1,0 +1,72 @@
+"""What aiohttp answers, or does, before any handler of ours: the same as everywhere, and within bounds."""
+
+import json
+
+import pytest
+from conftest import Running, until
+from protocol import line
+
+from notifier.web import handler
+
+GOOD = "GET /v1/topics/t?wait=0 HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "request_lines",
+    [
+        [GOOD, b"Authorization: Bearer SECRETKEY\x01"],
+        [GOOD, b"Authorization: Bearer SECRETKEY" + b"x" * 10_000],
+        [GOOD, "Host: localhost", "Host: SECRETKEY"],
+        [GOOD, "Content-Length: SECRETKEY"],
+        ["SECRETKEY"],
+        ["GET /" + "SECRETKEY" * 20_000 + " HTTP/1.1"],
+        [GOOD, *(f"X-{n}: SECRETKEY" for n in range(200))],
+    ],
+)
+async def test_a_malformed_request_is_refused_like_any_other_and_is_not_quoted(
+    app: Running, request_lines: list, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with line(app) as raw:
+        await raw.send(*request_lines)
+        answer = await raw.answer()
+        assert await raw.reader.read() == b""  # closed: what follows can be anything
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["server"] == "notifier"
+    assert json.loads(answer.body)["code"] == "bad_request"
+    assert b"SECRETKEY" not in answer.body
+    assert "SECRETKEY" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_an_expectation_that_cannot_be_met_is_refused_like_any_other(app: Running) -> None:
+    async with line(app) as raw:
+        await raw.send("POST /v1/topics/t HTTP/1.1", "Expect: the-unexpected", "Content-Length: 1", body=b"1")
+        answer = await raw.answer()
+    assert answer.status == 417
+    assert (answer.headers["content-type"], answer.headers["server"]) == ("application/problem+json", "notifier")
+
+
+async def test_a_hundred_long_topics_are_one_line(app: Running) -> None:
+    topics = ",".join(f"{'t%2F' * 50}{n}" for n in range(100))
+    async with line(app) as raw:
+        await raw.send(f"GET /v1/topics/{topics}?wait=0 HTTP/1.1")
+        assert (await raw.answer()).status == 200
+
+
+async def test_a_client_that_never_reads_its_answer_is_dropped(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "SEND_S", 0.1)
+    for _ in range(4):
+        await app.publish("t", json.dumps("x" * 1_000_000))
+    async with line(app) as raw:
+        connections = app.client.server.runner.server.connections
+        raw.reader._transport.pause_reading()
+        for _ in range(5):
+            await raw.send("GET /v1/topics/t?after=earliest HTTP/1.1")
+        await until(lambda: len(app.client.server.runner.server.connections) < len(connections))
+
+
+async def test_a_request_without_a_host_is_refused_in_open_mode(app: Running) -> None:
+    async with line(app) as raw:
+        raw.writer.write(b"GET /v1/topics/t?wait=0 HTTP/1.0\r\n\r\n")
+        assert (await raw.answer()).status == 403
