@@ -1,0 +1,53 @@
+"""What tests do to the log past the service, on a connection of their own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from faults.conftest import eventually
+
+APPEND = "select notifier.append(array[$1], array[convert_to($2, 'UTF8')], array[null::text], array[null], array[null])"
+NUMBERS = "select convert_from(body, 'UTF8')::int as number from notifier.message order by seq"
+WAITING = """
+select pid from pg_locks where locktype = 'advisory' and objid = 1 and not granted
+and database = (select oid from pg_database where datname = current_database())
+"""
+BACKENDS = """
+select pid from pg_stat_activity
+where datname = current_database() and application_name ~ ('^notifier-(' || array_to_string($1::text[], '|') || ')$')
+"""
+
+
+async def append(sql: asyncpg.Connection, topic: str, *data: str) -> list[str]:
+    """Commit messages one by one; their ids."""
+    return [str(await sql.fetchval(APPEND, topic, each)) for each in data]
+
+
+async def numbers(sql: asyncpg.Connection) -> list[int]:
+    """The data of all messages, which are numbers, in the order of the log."""
+    return [row["number"] for row in await sql.fetch(NUMBERS)]
+
+
+async def backends(sql: asyncpg.Connection, *names: str) -> set[int]:
+    """The process ids of the service's connections of these names."""
+    return {row["pid"] for row in await sql.fetch(BACKENDS, names)}
+
+
+async def end_connections(sql: asyncpg.Connection, *names: str) -> None:
+    await sql.execute(
+        f"select pg_terminate_backend(pid) from unnest(array{list(await backends(sql, *names))}::int[]) pid"
+    )
+
+
+@asynccontextmanager
+async def order_lock(sql: asyncpg.Connection) -> AsyncIterator[None]:
+    """Nobody else can commit a message meanwhile."""
+    async with sql.transaction():
+        await sql.execute("select pg_advisory_xact_lock(1852798057, 1)")
+        yield
+
+
+async def waiting(sql: asyncpg.Connection) -> list[int]:
+    """The process ids of those who wait for the order lock, once there are any."""
+    return [row["pid"] for row in await eventually(lambda: sql.fetch(WAITING))]

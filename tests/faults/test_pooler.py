@@ -1,0 +1,87 @@
+"""Behind a real pgbouncer in transaction mode, which accepts LISTEN and forgets it."""
+
+import asyncpg
+import pytest
+from conftest import Start, ids, until
+
+from faults.servers import Pgbouncer, Postgres
+from faults.traffic import assert_nothing_lost, following, publishing
+from notifier.postgres.migrations import MigrationError, migrate
+
+pytestmark = pytest.mark.all
+
+
+async def test_the_service_notices_that_listen_is_swallowed_and_polls_instead(
+    pooler: Pgbouncer, url_of_ours: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await start(pooler.url)
+    assert app.service.tail._deaf
+    assert "Set LISTEN_DATABASE_URL to a direct connection" in caplog.text
+    async with following(app, "orders", "*", "other,**") as followers:
+        async with publishing(app, "orders") as publisher:
+            await publisher.has_stored(50)
+        await assert_nothing_lost(url_of_ours, publisher, followers)
+    assert not publisher.refused
+    assert not publisher.unknown
+
+
+async def test_with_a_direct_way_to_listen_it_is_notified(pooler: Pgbouncer, url_of_ours: str, start: Start) -> None:
+    app = await start(pooler.url, listen_url=url_of_ours)
+    assert not app.service.tail._deaf
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    published = await app.publish("orders")
+    assert ids(await poll) == [published]
+
+
+async def test_everything_works_through_a_pooler(pooler: Pgbouncer, url_of_ours: str, start: Start) -> None:
+    app = await start(pooler.url)
+    sql = await asyncpg.connect(pooler.url, statement_cache_size=0)
+    try:
+        poll = app.start_poll("orders", wait=20)
+        await app.parked()
+        await sql.execute("select notifier.publish('orders', '1')")
+        [first] = ids(await poll)
+    finally:
+        await sql.close()
+    second = await app.publish("orders")
+    assert ids(await app.poll("orders", after="earliest")) == [first, second]
+    assert ids(await app.poll("*", since="1h")) == [first, second]
+    assert ids(await app.poll("**", last=1)) == [second]
+    async with app.client.get(f"/v1/messages/{first}") as response:
+        assert await response.read() == b"1"
+    async with app.client.post("/hooks/nobody", data=b"{}") as response:
+        assert response.status == 404
+
+
+async def test_the_service_comes_back_when_the_database_behind_the_pooler_restarts(
+    server_of_ours: Postgres, pooler: Pgbouncer, url_of_ours: str, impatient: None, start: Start
+) -> None:
+    app = await start(pooler.url)
+    async with following(app, "orders") as followers:
+        async with publishing(app, "orders") as publisher:
+            await publisher.has_stored(5)
+            await server_of_ours.stop()
+            await until(lambda: not app.service.tail.up and not app.service.writer.up)
+            await server_of_ours.start()
+            await publisher.has_stored(5)
+        await assert_nothing_lost(url_of_ours, publisher, followers)
+
+
+async def test_the_service_comes_back_when_the_pooler_restarts(
+    pooler: Pgbouncer, url_of_ours: str, impatient: None, start: Start
+) -> None:
+    app = await start(pooler.url)
+    async with following(app, "orders") as followers:
+        async with publishing(app, "orders") as publisher:
+            await publisher.has_stored(5)
+            await pooler.close()
+            await until(lambda: not app.service.tail.up and not app.service.writer.up)
+            await pooler.start()
+            await publisher.has_stored(5)
+        await assert_nothing_lost(url_of_ours, publisher, followers)
+
+
+async def test_migrations_refuse_to_go_through_a_pooler(pooler: Pgbouncer) -> None:
+    with pytest.raises(MigrationError, match="Migrations need a direct connection"):
+        await migrate(pooler.url)

@@ -1,0 +1,203 @@
+"""Publishers learn what became of their message, wherever the database or they themselves went away."""
+
+import asyncio
+import signal
+import socket
+
+import asyncpg
+import pytest
+from aiohttp import ClientResponse
+from conftest import Running, Server, Start, data, until
+
+from faults.by_hand import request
+from faults.conftest import eventually
+from faults.log import numbers, order_lock, waiting
+from faults.tcp_proxy import TcpProxy
+from notifier.core.errors import Unavailable
+from notifier.core.messages import NewMessage
+from notifier.postgres import pump, writer
+
+
+class Attempt:
+    """One publish over HTTP, under way."""
+
+    def __init__(self, app: Running, body: int) -> None:
+        self._task = asyncio.create_task(self._post(app, body))
+
+    async def _post(self, app: Running, body: int) -> ClientResponse:
+        async with app.client.post("/v1/topics/orders", json=body) as response:
+            await response.read()
+            return response
+
+    async def assert_unavailable(self) -> None:
+        """503: nothing was stored, try again."""
+        response = await self._task
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert (await response.json())["code"] == "unavailable"
+
+    async def assert_outcome_unknown(self) -> None:
+        """504: nobody can say; trying again blindly might publish it twice, so no Retry-After."""
+        response = await self._task
+        assert response.status == 504
+        assert "Retry-After" not in response.headers
+        assert (await response.json())["code"] == "outcome_unknown"
+
+    async def assert_stored(self) -> None:
+        assert (await self._task).status == 201
+
+    async def status(self) -> int:
+        return (await self._task).status
+
+
+async def test_a_publish_whose_commit_is_not_confirmed_is_unknown_and_what_waits_behind_it_is_not_stored(
+    start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection
+) -> None:
+    app = await start(proxy.url, listen_url=database)
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    async with order_lock(sql):
+        committed = Attempt(app, 1)
+        await waiting(sql)
+        proxy.replies.close()
+    await eventually(lambda: numbers(sql), lambda found: found == [1])
+    behind = [Attempt(app, 2), Attempt(app, 3)]
+    await until(lambda: app.service.writer._messages == 2)
+    proxy.refuses = True
+    await proxy.cut()
+    await committed.assert_outcome_unknown()
+    for attempt in behind:
+        await attempt.assert_unavailable()
+    assert data(await poll) == [1]  # it was stored indeed
+    await Attempt(app, 4).assert_unavailable()  # nothing to send it on
+    assert await numbers(sql) == [1]
+    proxy.heal()
+    await until(lambda: app.service.writer.up)
+    await Attempt(app, 5).assert_stored()
+    assert await numbers(sql) == [1, 5]
+
+
+async def test_a_publish_that_never_reached_the_database_is_unknown_too(
+    start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "SCAN_S", 600.0)
+    app = await start(proxy.url, listen_url=database)
+    await until(lambda: app.service.writer.pump.due_in() > 60)  # only a publish is sent from here on
+    proxy.requests.close()
+    attempt = Attempt(app, 1)
+    await until(lambda: app.service.writer._newest is not None and not app.service.writer._waiting)
+    await proxy.cut()
+    await attempt.assert_outcome_unknown()
+    assert await numbers(sql) == []
+
+
+async def test_a_publish_to_which_the_database_does_not_answer_in_time_is_unknown(
+    start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection, impatient: None
+) -> None:
+    app = await start(proxy.url, listen_url=database)
+    async with order_lock(sql):
+        attempt = Attempt(app, 1)
+        await waiting(sql)
+        proxy.black_hole()
+    await attempt.assert_outcome_unknown()
+    assert await numbers(sql) == [1]
+    proxy.heal()
+
+
+async def test_a_publish_at_the_moment_at_which_the_connection_closes_is_not_sent(
+    connections: dict[str, asyncpg.Connection], start: Start, sql: asyncpg.Connection
+) -> None:
+    app = await start()
+    attempts = []
+    service = app.service
+
+    def publish(_: object) -> None:
+        assert service.writer.up
+        attempts.append(asyncio.create_task(service.publish([NewMessage("orders", b"1")])))
+
+    connections["writer"].add_termination_listener(publish)
+    connections["writer"].terminate()
+    await until(lambda: attempts != [])
+    with pytest.raises(Unavailable):
+        await attempts[0]
+    assert await numbers(sql) == []
+
+
+async def test_a_commit_that_the_database_cancels_is_not_stored(app: Running, sql: asyncpg.Connection) -> None:
+    async with order_lock(sql):
+        attempt = Attempt(app, 1)
+        for pid in await waiting(sql):
+            await sql.execute("select pg_cancel_backend($1)", pid)
+        await attempt.assert_unavailable()
+    assert await numbers(sql) == []
+    await until(lambda: app.service.writer.up)
+    await Attempt(app, 2).assert_stored()
+
+
+async def test_a_commit_whose_connection_the_database_ends_is_unknown(app: Running, sql: asyncpg.Connection) -> None:
+    async with order_lock(sql):
+        attempt = Attempt(app, 1)
+        for pid in await waiting(sql):
+            await sql.execute("select pg_terminate_backend($1)", pid)
+        await attempt.assert_outcome_unknown()
+    assert await numbers(sql) == []
+
+
+async def test_a_message_that_the_database_refuses_takes_none_of_its_batch_with_it(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("alter table notifier.message add constraint no_seven check (convert_from(body, 'UTF8') <> '7')")
+    async with order_lock(sql):
+        first = Attempt(app, 5)
+        await until(lambda: app.service.writer._newest is not None)
+        batch = [Attempt(app, body) for body in (6, 7, 8)]
+        await until(lambda: app.service.writer._messages == 3)
+    assert [await attempt.status() for attempt in (first, *batch)] == [201, 201, 422, 201]
+    assert await numbers(sql) == [5, 6, 8]
+
+
+async def test_publishes_that_wait_for_a_slow_database_are_bounded(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING", 3)
+    async with order_lock(sql):
+        first = Attempt(app, 0)
+        await until(lambda: app.service.writer._newest is not None and not app.service.writer._waiting)
+        behind = [Attempt(app, body) for body in (1, 2, 3)]
+        await until(lambda: app.service.writer._messages == 3)
+        await Attempt(app, 4).assert_unavailable()
+    for attempt in (first, *behind):
+        await attempt.assert_stored()
+    assert await numbers(sql) == [0, 1, 2, 3]
+
+
+async def test_a_publish_is_done_although_its_client_hangs_up_right_after_sending(
+    server: Server, sql: asyncpg.Connection
+) -> None:
+    server.process.send_signal(signal.SIGSTOP)  # it finds requests and hang-ups all at once
+    for n in range(50):
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.sendall(request("POST", "/v1/topics/orders", str(n)).encode())
+    server.process.send_signal(signal.SIGCONT)
+    await eventually(lambda: numbers(sql), lambda found: sorted(found) == list(range(50)))
+
+
+async def test_a_publish_is_done_although_its_client_hangs_up_during_the_commit(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    async with order_lock(sql):
+        attempt = Attempt(app, 1)
+        await waiting(sql)
+        attempt._task.cancel()
+        await asyncio.wait([attempt._task])
+        await hung_up(app)
+    assert data(await poll) == [1]
+    assert await numbers(sql) == [1]
+
+
+async def hung_up(app: Running) -> None:
+    """Return when the server has noticed that its publisher has hung up."""
+    server = app.client.server.runner.server
+    await until(lambda: len(server.connections) == 1)  # the poll's
