@@ -13,7 +13,7 @@ SCAN_S = 1.0
 # After each notification again so much later, because of the transactions that commit together only one notifies, and
 # the others may become visible just after it.
 AGAIN_S = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)
-# Under load not more often than this: a pump for every few rows takes from the publishers the time that it saves nobody.
+# Under load not more often than this: a pump for every few rows takes time from the publishers and saves nobody any.
 PACE_S = 0.003
 
 # Rows are looked for above the highest id moved so long ago, so that a pump need not step over the dead rows that an

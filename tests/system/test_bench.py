@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 from conftest import DEADLINE_S, ROOT
 
 # Bounds a hang; half a minute is usual.
@@ -35,17 +36,6 @@ def start_bench(output: Path) -> "subprocess.Popen[str]":
     )
 
 
-def processes() -> dict[int, int]:
-    """All that run, with their parents."""
-    lines = subprocess.run(["ps", "-axo", "pid=,ppid="], text=True, capture_output=True, check=True).stdout.splitlines()
-    return {int(pid): int(parent) for pid, parent in map(str.split, lines)}
-
-
-def descendants(pid: int) -> set[int]:
-    children = {child for child, parent in processes().items() if parent == pid}
-    return children.union(*map(descendants, children))
-
-
 def test_a_quick_run_reports_every_row_with_both_flushes_and_no_void(tmp_path: Path) -> None:
     output = tmp_path / "results.md"
     bench = start_bench(output)
@@ -67,7 +57,7 @@ def test_an_interrupted_run_ends_what_it_has_started(tmp_path: Path) -> None:
         assert bench.stdout
         while "publish → delivered" not in (line := bench.stdout.readline()):
             assert line, bench.communicate(timeout=DEADLINE_S)[1]
-        started = descendants(bench.pid)
+        started = psutil.Process(bench.pid).children(recursive=True)
         assert len(started) > 3  # Postgres, its guard, a server, the load client, ...
         bench.send_signal(signal.SIGINT)
         _, errors = bench.communicate(timeout=BENCH_S)
@@ -76,4 +66,4 @@ def test_an_interrupted_run_ends_what_it_has_started(tmp_path: Path) -> None:
         bench.wait()
     assert bench.returncode == 130, errors
     assert "Traceback" not in errors
-    assert not started & processes().keys()
+    assert not any(process.is_running() for process in started)

@@ -1,0 +1,56 @@
+"""What does HTTP cost on top of the SQL function that appends?"""
+
+from bench.database import stored
+from bench.figures import Figure, Measured, at_least, pairs
+from bench.publish import losses
+from bench.setup import BODY, Setup
+
+ROWS = 100
+PUBLISHERS = 4
+
+TITLE = "Batches"
+TEXT = (
+    f"`POST /v1/messages` with {ROWS} messages of 100 bytes, {PUBLISHERS} publishers. Compared with the SQL function "
+    f"beneath, `notifier.append`, called from asyncpg with {ROWS} rows on {PUBLISHERS} connections. Over HTTP several "
+    "batches may share one commit; the function cannot."
+)
+
+
+async def measure(setup: Setup) -> Measured:
+    load = {"publishers": PUBLISHERS, "seconds": setup.scale.seconds}
+    void: list[str] = []
+    busiest = {"HTTP": 0.0, "SQL": 0.0}
+
+    async def ours() -> float:
+        topic = setup.topic()
+        body = "[" + ", ".join([f'{{"topic": "{topic}", "data": {BODY}}}'] * ROWS) + "]"
+        result = await setup.load.run("publish", port=setup.server.port, target="/v1/messages", body=body, **load)
+        busiest["HTTP"] = max(busiest["HTTP"], result["cpu"])
+        void.extend(await losses(result, setup.database, topic))
+        return float(result["per_s"]) * ROWS
+
+    async def theirs() -> float:
+        topic = setup.topic()
+        result = await setup.load.run("append", database=setup.database, topic=topic, body=BODY, rows=ROWS, **load)
+        busiest["SQL"] = max(busiest["SQL"], result["cpu"])
+        if (rows := await stored(setup.database, topic)) != result["done"] * ROWS:
+            void.append(f"{result['done'] * ROWS} rows appended, {rows} in the log")
+        return float(result["per_s"]) * ROWS
+
+    rounds = await pairs(setup.scale.pairs, ours, theirs)
+    note = (
+        f"{setup.flush.name} flush: the load client used at most {busiest['HTTP']:.0%} of one processor for HTTP, "
+        f"{busiest['SQL']:.0%} for SQL."
+    )
+    figures = [
+        Figure(
+            f"messages in batches of {ROWS}",
+            setup.flush.name,
+            "per second",
+            [ours for ours, _ in rounds],
+            [theirs for _, theirs in rounds],
+            at_least(0.3),
+            void,
+        )
+    ]
+    return Measured(figures, note)

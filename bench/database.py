@@ -1,0 +1,105 @@
+"""The Postgres that is measured on: one of its own with fsync on, or the one that DATABASE_URL names."""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from notifier.postgres.embedded import embedded_postgres
+from notifier.postgres.migrations import migrate
+
+# Room for two servers, 32 publishers and a few more. Else as embedded, but that no checkpoint falls into a round.
+SETTINGS = {"max_connections": "100", "max_wal_size": "2GB", "checkpoint_timeout": "30min"}
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """How long a commit waits for the disk. `delay_us` None: as long as the disk takes.
+
+    With a delay the backend that leads a group of commits sleeps before it flushes for all of them: a disk that takes
+    milliseconds, as network volumes do, on any machine.
+    """
+
+    name: str
+    delay_us: int | None
+
+
+FLUSHES = (Flush("2 ms", 2000), Flush("native", None))
+
+
+@asynccontextmanager
+async def postgres() -> AsyncIterator[str]:
+    """The URL of a server on which we may create databases."""
+    if given := os.environ.get("DATABASE_URL"):
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # as root the server runs as another user, who must be able to enter
+        async with embedded_postgres(Path(folder), settings=SETTINGS) as url:
+            yield url
+
+
+@asynccontextmanager
+async def database(server: str, flush: Flush) -> AsyncIterator[str]:
+    """The URL of a migrated database of its own, with `flush` for all that connect to it."""
+    name = f"notifier_bench_{secrets.token_hex(4)}"
+    await execute(server, f"create database {name}")
+    try:
+        if flush.delay_us is not None:
+            await execute(server, f"alter database {name} set commit_delay = {flush.delay_us}")
+            await execute(server, f"alter database {name} set commit_siblings = 0")
+        url = urlsplit(server)._replace(path=f"/{name}").geturl()
+        await migrate(url)
+        yield url
+    finally:
+        await execute(server, f"drop database {name} with (force)")
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def fetchval(url: str, query: str, *arguments: object) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query, *arguments)
+    finally:
+        await connection.close()
+
+
+async def stored(url: str, topic: str) -> int:
+    """How many messages the log holds on `topic`."""
+    query = "select count(*) from notifier.message m join notifier.topic t on t.id = m.topic_id where t.name = $1"
+    count = await fetchval(url, query, topic)
+    assert isinstance(count, int)
+    return count
+
+
+async def commit_ms(url: str) -> float:
+    """The time of one small commit, alone."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("create table one_commit (n int)")
+        insert = await connection.prepare("insert into one_commit values (1)")
+        times = []
+        for _ in range(50):
+            start = time.perf_counter()
+            await insert.fetch()
+            times.append(time.perf_counter() - start)
+        await connection.execute("drop table one_commit")
+        return median(times) * 1000
+    finally:
+        await connection.close()
