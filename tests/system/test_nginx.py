@@ -1,0 +1,66 @@
+"""Behind a real nginx, with the configuration that the README gives."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import DEADLINE_S, ROOT, Server, free_port
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+
+
+@pytest.fixture
+def proxy(server: Server, tmp_path: Path) -> Iterator[str]:
+    """The URL of an nginx in front of `server`."""
+    [block] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    port = free_port()
+    block = block.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
+    block = block.replace("server {", f"server {{ listen 127.0.0.1:{port};")
+    temporary = "".join(
+        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"{'user root;' if os.geteuid() == 0 else ''} daemon off; pid {tmp_path}/pid;\n"
+        f"error_log {tmp_path}/error.log; events {{}}\n"
+        f"http {{ access_log off; {temporary}\n{block}\n}}\n"
+    )
+    assert NGINX, "make test-all installs nginx"
+    with subprocess.Popen([NGINX, "-e", f"{tmp_path}/error.log", "-c", str(config)]) as nginx:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            nginx.terminate()
+            nginx.wait(DEADLINE_S)
+
+
+@pytest.mark.all
+async def test_polls_wait_and_are_woken_through_nginx(proxy: str) -> None:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S + 30)) as http:
+
+        async def get(path: str) -> dict:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:  # nginx takes a moment to listen
+                    try:
+                        async with http.get(f"{proxy}{path}") as response:
+                            assert response.status == 200
+                            return await response.json()
+                    except aiohttp.ClientConnectorError:
+                        await asyncio.sleep(0.02)
+
+        cursor = (await get("/v1/topics/t?wait=0"))["cursor"]
+        polls = [asyncio.create_task(get(f"/v1/topics/t?after={cursor}&wait=20&n={n}")) for n in range(50)]
+        large = "x" * 500_000
+        for body in ("first", large):
+            async with http.post(f"{proxy}/v1/topics/t", json=body) as response:
+                assert response.status == 201
+        for answer in await asyncio.gather(*polls):
+            assert answer["messages"][0]["data"] == "first"
+        after = (await get(f"/v1/topics/t?after={cursor}&wait=0"))["messages"]
+        assert [message["data"] for message in after] == ["first", large]
