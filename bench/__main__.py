@@ -36,6 +36,7 @@ RESULTS = ROOT / "bench" / "RESULTS.md"
 async def measure(scale: Scale) -> tuple[str, bool]:
     """The report, and whether all of it is valid."""
     start = time.monotonic()
+    busy = os.getloadavg()[0]
     measured: dict[str, list[Measured]] = {module.__name__: [] for module in MEASUREMENTS}
     commits = []
     async with postgres() as server_url, loading() as load:
@@ -49,7 +50,7 @@ async def measure(scale: Scale) -> tuple[str, bool]:
                     measured[module.__name__].append(part)
                     print("\n".join(report.row(figure) for figure in part.figures), flush=True)
     sections = [(module, measured[module.__name__]) for module in MEASUREMENTS]
-    where = report.machine(version, commits)
+    where = report.machine(version, busy, commits)
     valid = not any(figure.void for parts in measured.values() for part in parts for figure in part.figures)
     return report.write(sections, where, scale, time.monotonic() - start), valid
 

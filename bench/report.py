@@ -36,12 +36,12 @@ before it flushes for all of them, as a network volume would make it.
 """
 
 
-def machine(postgres: str, commits: Sequence[tuple[str, float]]) -> list[str]:
-    """Where it was measured, in lines; no names or addresses."""
+def machine(postgres: str, busy: float, commits: Sequence[tuple[str, float]]) -> list[str]:
+    """Where it was measured, in lines; no names or addresses. `busy`: the load average before."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "asyncpg", "uvloop"))
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     return [
-        f"- {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} processors ({_processor()}), {system}",
+        f"- {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} processors ({_processor()}), {system}; load {busy:.1f}",
         f"- Python {platform.python_version()}, {packages}; {postgres}",
         *(f"- with the {name} flush one small commit takes {ms:.2f} ms" for name, ms in commits),
     ]

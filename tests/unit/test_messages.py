@@ -57,7 +57,7 @@ def test_json_is_taken(body):
         (b"  ", "Expecting value at character 2"),
         (b"{", "Expecting property name"),
         (b"{'a': 1}", "double quotes"),
-        (b"[1, ]", "Expecting value"),
+        (b"[1, ]", "Expecting value|trailing comma"),
         (b'{"a": 1,}', "Expecting property name|Illegal trailing comma"),
         (b"1 2", "more text after the value, at character 2"),
         (b"01", "more text after the value, at character 1"),
