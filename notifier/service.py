@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound, Unavailable
@@ -13,7 +13,7 @@ from notifier.core.messages import Message, NewMessage
 from notifier.core.webhooks import Source
 from notifier.core.window import Window
 from notifier.core.wire import After, Answer, Gap, Last, Latest, Poll, Since
-from notifier.parking import Lot
+from notifier.parking import Lot, Waiter
 from notifier.postgres.database import Connection, Database, retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
@@ -39,6 +39,13 @@ FULL_RETRY_S = 5
 DRAIN_RETRY_S = 1
 
 
+class Wait(NamedTuple):
+    """A poll that has been told everything up to `cursor`, to be answered by `deadline` (loop time)."""
+
+    cursor: int
+    deadline: float
+
+
 class Service:
     """Everything behind the HTTP face. Use as `async with running(settings, url) as service`."""
 
@@ -60,6 +67,7 @@ class Service:
         )
         self._epochs: Epochs | None = None
         self._ending: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
         self.draining = False
 
     # --- what the tail tells
@@ -130,23 +138,23 @@ class Service:
 
     # --- polling
 
-    async def poll(self, poll: Poll, address: str) -> Answer:
-        """The answer to `poll`, at once or when there is something to say or its wait is over.
+    async def look(self, poll: Poll, address: str) -> Answer | Wait:
+        """The answer to `poll`, if there is one now; else how it is to be parked.
 
-        Unavailable when it needs the database, and the database is away.
+        Nothing is awaited between the last look into the window and the return: whoever parks the poll at once has
+        missed nothing. Unavailable when it needs the database, and the database is away.
         """
-        loop = asyncio.get_running_loop()
-        wait_s = DEFAULT_WAIT_S - random.uniform(0, WAIT_JITTER_S) if poll.wait_s is None else poll.wait_s
-        deadline = loop.time() + wait_s
+        wait_s = _wait_s(poll.wait_s)
+        deadline = self._loop.time() + wait_s
         # Who might as well be parked waits for a frozen database no longer than it wants to wait at all.
-        patience = loop.time() + max(wait_s, 0.5)
+        patience = self._loop.time() + max(wait_s, 0.5)
         position, gap = await self._begin(poll, patience)
         if gap or position < self.window.start or not self.tail.up:
             answer, complete = await self._read_table(poll, position, gap, patience)
             if answer.messages or answer.gap or not complete:
                 return answer
             position = answer.cursor
-        # From here to park() nothing is awaited, so no message can come in between.
+        # From here on nothing is awaited, so no message can come in between.
         if position < self.window.start:
             return Answer((), position)  # overtaken meanwhile: the next poll reads from the table again
         found = self.window.read(poll.topics, position, poll.limit)
@@ -156,7 +164,26 @@ class Service:
             return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
         if not self.lot.has_room(address):
             return Answer((), found.cursor, retry_after_s=FULL_RETRY_S)
-        waiter = self.lot.park(poll.topics, found.cursor, poll.limit, deadline, address)
+        return Wait(found.cursor, deadline)
+
+    def look_again(self, poll: Poll, cursor: int, address: str) -> Answer | Wait | None:
+        """What `look` would return for `poll`, which has been parked before, from `cursor` on. None where only `look`
+        can tell: what stands in the window needs nobody's help."""
+        window = self.window
+        if self.draining or not self.tail.up or not window.start <= cursor <= window.head:
+            return None
+        if cursor < window.head:
+            found = window.read(poll.topics, cursor, poll.limit)
+            if found.messages or found.cursor < window.head:
+                return Answer(*found)
+        if not self.lot.has_room(address):
+            return None
+        return Wait(window.head, self._loop.time() + _wait_s(poll.wait_s))
+
+    async def wait(self, poll: Poll, wait: Wait, address: str) -> Answer:
+        """Park `poll` as `look` has said, and return its answer."""
+        waiter = Waiter(wait.cursor, poll.limit, address)
+        self.lot.park(poll.topics, waiter, wait.deadline)
         try:
             return await waiter.future
         finally:
@@ -225,6 +252,10 @@ class Service:
         if self._ending:
             await asyncio.wait(self._ending)
         await self.writer.finish()
+
+
+def _wait_s(wanted: float | None) -> float:
+    return DEFAULT_WAIT_S - random.random() * WAIT_JITTER_S if wanted is None else wanted
 
 
 @asynccontextmanager

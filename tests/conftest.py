@@ -122,15 +122,28 @@ class Running:
 Start = Callable[..., Awaitable[Running]]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("both_paths") and "fast" in metafunc.fixturenames:
+        metafunc.parametrize("fast", [True, False], ids=["fast path", "plain path"])
+
+
+@pytest.fixture
+def fast() -> bool:
+    """Whether connections of parked polls are handed over. Tests marked `both_paths` run with and without."""
+    return True
+
+
 @pytest_asyncio.fixture
-async def start(database: str) -> AsyncIterator[Start]:
+async def start(database: str, fast: bool) -> AsyncIterator[Start]:
     """Start any number of services on the test's database: `await start(max_parked=1)`."""
     async with AsyncExitStack() as stack:
         services: list[Running] = []
 
-        async def start(url: str = database, listen_url: str | None = None, **settings: object) -> Running:
+        async def start(
+            url: str = database, listen_url: str | None = None, fast: bool = fast, **settings: object
+        ) -> Running:
             made = await stack.enter_async_context(
-                served(Settings(database_url=url, listen_database_url=listen_url, **settings))
+                served(Settings(database_url=url, listen_database_url=listen_url, **settings), fast=fast)
             )
             services.append(made)
             return made
@@ -148,11 +161,11 @@ async def start(database: str) -> AsyncIterator[Start]:
 
 
 @asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[Running]:
+async def served(settings: Settings, *, fast: bool = True) -> AsyncIterator[Running]:
     assert settings.database_url
     async with (
         running(settings, settings.database_url) as service,
-        TestClient(RealServer(create_app(service))) as client,
+        TestClient(RealServer(create_app(service), fast=fast)) as client,
     ):
         yield Running(service, client)
 
@@ -160,8 +173,12 @@ async def served(settings: Settings) -> AsyncIterator[Running]:
 class RealServer(TestServer):
     """aiohttp's test server has settings of its own; this one has those of `serve`."""
 
+    def __init__(self, app: web.Application, *, fast: bool) -> None:
+        super().__init__(app)
+        self._fast = fast
+
     async def _make_runner(self, **_: object) -> web.AppRunner:
-        return create_runner(self.app)
+        return create_runner(self.app, fast=self._fast)
 
 
 @pytest_asyncio.fixture

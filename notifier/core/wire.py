@@ -1,7 +1,7 @@
 """The wire of a poll: what its request means, and the bytes of its answer."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -88,6 +88,11 @@ class Answer:
             gap = b', "gap": {"reason": "%b", "after": "%d"}' % (self.gap.reason.encode(), self.gap.after)
         messages = b", ".join([message.wire for message in self.messages])
         return b'{"messages": [%b], "cursor": "%d"%b}' % (messages, self.cursor, gap)
+
+    @cached_property
+    def renderings(self) -> dict[Hashable, bytes]:
+        """Room for whole responses made of this answer, which live as long as it."""
+        return {}
 
 
 def parse_query(query: str, names: Iterable[str]) -> dict[str, str]:

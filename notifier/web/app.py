@@ -1,6 +1,7 @@
 """The web application: its routes, and `serve`, which runs it from start to a stop in good order."""
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -18,9 +19,11 @@ from notifier.postgres.migrations import MigrationError, migrate
 from notifier.service import Service, running
 from notifier.settings import Settings, SettingsError
 from notifier.web import health, hooks, pages, publish, subscribe
+from notifier.web.desk import Desk
 from notifier.web.errors import answer_errors
-from notifier.web.handler import MAX_LINE, Runner
-from notifier.web.keys import SERVICE
+from notifier.web.front import Runner
+from notifier.web.handler import MAX_LINE
+from notifier.web.keys import DESK, SERVICE
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,10 @@ def create_app(service: Service) -> web.Application:
     return app
 
 
-def create_runner(app: web.Application) -> web.AppRunner:
+def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
+    """`fast=False`: parked polls stay in their handlers; for clients nothing else is different."""
+    if fast:
+        app[DESK] = Desk(app[SERVICE])
     return Runner(
         app,
         handler_cancellation=True,  # a client that hangs up ends its poll; off by default
@@ -121,6 +127,9 @@ async def _serve(settings: Settings) -> None:
                 await runner.setup()
                 site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
                 await site.start()
+                # What is here stays until the end: the garbage collector need not look at it each time.
+                gc.collect()
+                gc.freeze()
                 _greet(settings, site.port)
                 starting = False
                 try:

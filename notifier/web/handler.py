@@ -51,16 +51,3 @@ class Handler(RequestHandler):
             if self.transport is not None:
                 self.transport.abort()
             return resp, True
-
-
-class Runner(web.AppRunner):
-    """aiohttp's runner, with our handler."""
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(server.request_handler, request_factory=server.request_factory, **self._kwargs)
-
-
-class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
-        return Handler(self, loop=self._loop, **self._kwargs)

@@ -5,11 +5,13 @@ from aiohttp import web
 from notifier.core.errors import NotAcceptable
 from notifier.core.topics import TopicList
 from notifier.core.wire import parse_poll
+from notifier.service import Wait
 from notifier.web.access import address, may_subscribe
-from notifier.web.keys import SERVICE
+from notifier.web.answers import preference, respond
+from notifier.web.keys import DESK, SERVICE
 
 
-async def subscribe(request: web.Request) -> web.Response:
+async def subscribe(request: web.Request) -> web.StreamResponse:
     may_subscribe(request)
     accept = request.headers.get("Accept", "").lower()
     if "text/event-stream" in accept and "json" not in accept and "*/*" not in accept:
@@ -21,11 +23,13 @@ async def subscribe(request: web.Request) -> web.Response:
         headers.getall("Last-Event-ID", []),
         headers.getall("Prefer", []),
     )
-    answer = await request.app[SERVICE].poll(poll, address(request))
-    response = web.Response(body=answer.body, content_type="application/json")
-    if poll.preferred:
-        response.headers["Preference-Applied"] = f"wait={poll.wait_s:.0f}"
-        response.headers["Vary"] = "Prefer"
-    if answer.retry_after_s is not None:
-        response.headers["Retry-After"] = str(answer.retry_after_s)
-    return response
+    client = address(request)
+    service = request.app[SERVICE]
+    found = await service.look(poll, client)
+    if isinstance(found, Wait):
+        # Nothing has been awaited since `look`, and nothing is until the poll is parked.
+        desk = request.app.get(DESK)
+        if desk and (handed_over := desk.hand_over(request, poll, found, client)):
+            return handed_over
+        found = await service.wait(poll, found, client)
+    return respond(found, preference(poll))

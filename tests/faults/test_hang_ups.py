@@ -9,6 +9,8 @@ from faults.by_hand import calling
 from faults.conftest import Halt
 from notifier import parking
 
+pytestmark = pytest.mark.both_paths
+
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 async def test_a_client_that_hangs_up_while_parked_is_forgotten(app: Running, reset: bool) -> None:
@@ -55,16 +57,16 @@ async def test_clients_that_hang_up_at_the_moment_of_the_wake_take_nothing_from_
 async def test_a_client_that_hangs_up_while_the_table_is_read_is_never_parked(app: Running) -> None:
     halt = Halt()
     app.service.history.read = halt.after(app.service.history.read)
-    poll = app.service.poll
+    look = app.service.look
     ended = asyncio.Event()
 
     async def watched(*args: object) -> object:
         try:
-            return await poll(*args)
+            return await look(*args)
         finally:
             ended.set()
 
-    app.service.poll = watched
+    app.service.look = watched
     with calling(app, 1) as [client]:
         client.send("GET", "/v1/topics/orders?after=earliest&wait=20")
         await halt.reached()

@@ -12,6 +12,8 @@ from faults.tcp_proxy import TcpProxy
 from notifier import parking
 from notifier.postgres import history, tail
 
+pytestmark = pytest.mark.both_paths
+
 
 @pytest.fixture
 def only_notified(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 import json
 
 import asyncpg
+import pytest
 from conftest import Running, admin, at, ids, until
 from protocol import JSON, line, refusal
+
+pytestmark = pytest.mark.both_paths
 
 
 async def test_a_service_in_good_health_is_ready(app: Running) -> None:

@@ -9,6 +9,8 @@ from protocol import DEADLINE_S, TEXT, line, refusal
 
 from notifier.web import bodies
 
+pytestmark = pytest.mark.both_paths
+
 POLL = "GET /v1/topics/t?wait=28 HTTP/1.1"
 
 # Bodies

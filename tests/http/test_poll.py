@@ -12,6 +12,8 @@ from protocol import DEADLINE_S, JSON, empty_window, exactly, refusal
 from notifier.core import window
 from notifier.parking import TICK_S
 
+pytestmark = pytest.mark.both_paths
+
 FROM = pytest.mark.parametrize("table", [False, True], ids=["from the window", "from the table"])
 
 # For what must be answered at once: a poll that waits instead runs into this, and fails.

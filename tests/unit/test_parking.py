@@ -7,7 +7,8 @@ import pytest
 from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
-from notifier.parking import CHUNK, Lot
+from notifier.core.wire import Answer
+from notifier.parking import CHUNK, Lot, Waiter
 
 
 def publish(window: Window, lot: Lot, *topics: str) -> None:
@@ -15,6 +16,12 @@ def publish(window: Window, lot: Lot, *topics: str) -> None:
     messages = [Message(before + n, topic, b"{}") for n, topic in enumerate(topics, 1)]
     window.extend(messages)
     lot.wake(messages, before)
+
+
+def parked(lot: Lot, topics: TopicList, cursor: int, limit: int = 100) -> Waiter:
+    waiter = Waiter(cursor, limit, "")
+    lot.park(topics, waiter, asyncio.get_running_loop().time() + 3600)
+    return waiter
 
 
 @pytest.fixture
@@ -28,20 +35,19 @@ async def lot(window: Window) -> Lot:
 
 
 async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot: Lot) -> None:
-    far = asyncio.get_running_loop().time() + 3600
     crowd, quiet = TopicList(["crowd"]), TopicList(["quiet"])
     waiting = 0
 
     def come_back(_: object) -> None:
         # As clients do: each asks again at once, from the newest cursor.
-        lot.park(crowd, window.head, 100, far, "").future.add_done_callback(come_back)
+        parked(lot, crowd, window.head).future.add_done_callback(come_back)
 
     for _ in range(20 * CHUNK):
-        lot.park(crowd, 0, 100, far, "").future.add_done_callback(come_back)
+        parked(lot, crowd, 0).future.add_done_callback(come_back)
     for _ in range(50):
         publish(window, lot, "crowd")
         assert len(lot._walks) <= 1  # however many messages come, there is one walk through the crowd
-        waiter = lot.park(quiet, window.head, 100, far, "")
+        waiter = parked(lot, quiet, window.head)
         publish(window, lot, "quiet")
         turns = 0
         while not waiter.future.done():
@@ -52,7 +58,6 @@ async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot
 
 
 async def test_whoever_comes_back_during_a_walk_gets_each_message_once_and_in_order(window: Window, lot: Lot) -> None:
-    far = asyncio.get_running_loop().time() + 3600
     topics = TopicList(["t", "u/*"])
     seen: dict[int, list[int]] = {client: [] for client in range(3 * CHUNK)}
 
@@ -61,7 +66,7 @@ async def test_whoever_comes_back_during_a_walk_gets_each_message_once_and_in_or
         if found.messages:
             answered(client, [message.seq for message in found.messages], found.cursor)
             return
-        waiter = lot.park(topics, found.cursor, 2, far, "")
+        waiter = parked(lot, topics, found.cursor, 2)
         waiter.future.add_done_callback(
             lambda done: answered(client, [message.seq for message in done.result().messages], done.result().cursor)
         )
@@ -83,3 +88,18 @@ async def test_whoever_comes_back_during_a_walk_gets_each_message_once_and_in_or
             await asyncio.sleep(0)
     expected = [message.seq for message in window._messages if topics.matches(message.topic)]
     assert all(seqs == expected for seqs in seen.values())
+
+
+async def test_a_poll_that_cannot_be_answered_keeps_nobody_else_waiting(window: Window, lot: Lot) -> None:
+    class Broken(Waiter):
+        def answer(self, answer: Answer) -> None:
+            raise OSError("it is gone")
+
+    topics = TopicList(["t"])
+    polls = [parked(lot, topics, 0), Broken(0, 100, ""), parked(lot, topics, 0)]
+    lot.park(topics, polls[1], asyncio.get_running_loop().time() + 3600)
+    polls.append(parked(lot, topics, 0))
+    publish(window, lot, "t")
+    for poll in (polls[0], polls[2], polls[3]):
+        assert [message.seq for message in (await asyncio.wait_for(poll.future, 20)).messages] == [1]
+    assert len(lot) == 0

@@ -1,0 +1,173 @@
+"""Kinds of requests: polls that are the same but for their cursor, and but for what cannot matter.
+
+A kind has been read, routed and authorised by aiohttp once; who sends such a request again is known. Clients behind one
+proxy share its connections, so whatever tells one from another is part of the kind: the peer's address, the target and
+every header, except those few that proxies make anew for each request and nothing here looks at.
+"""
+
+import re
+from hashlib import sha256
+from sys import intern
+from typing import NamedTuple
+
+from aiohttp.http import RawRequestMessage
+
+from notifier.core.wire import Poll
+
+# A kind is forgotten when it was not asked for during one to two of these. Behind a proxy a client's next request comes
+# on any connection, so kinds outlive connections; it comes after 28 s of waiting at most, and a little more.
+FORGET_S = 60.0
+
+# Of all kinds that came during FORGET_S: some 60,000 clients, each of a kind of its own. Those beyond are read
+# anew each time.
+MAX_BYTES = 32 * 1024 * 1024
+
+_KIND_BYTES = 500
+# Of a list of topics, for each character: its text, what it was parsed to, and what it compiles to.
+_TOPIC_BYTES = 4
+
+IMMATERIAL = frozenset(
+    {
+        b"x-request-id",
+        b"x-request-start",
+        b"x-correlation-id",
+        b"x-amzn-trace-id",
+        b"x-cloud-trace-context",
+        b"traceparent",
+        b"tracestate",
+        b"cf-ray",
+    }
+)
+
+_CURSOR_HEADER = b"last-event-id"
+_CURSOR = re.compile(rb"0|[1-9][0-9]{0,18}")
+_PARAMETER = re.compile(r"(?:^|&)after=([0-9]+)(?=&|$)")
+_RAW_PARAMETER = re.compile(rb"[?&]after=([0-9]+)(?=[& ])")
+_RAW_HEADER = re.compile(rb"\r\n" + _CURSOR_HEADER + rb":[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+
+# Larger than any head, so that a kind that has it is never the same as what comes.
+_NOWHERE = 2**30
+
+_ZERO = ord("0")
+
+
+class Kind:
+    """Polls from `peer` like `poll`, whose own beginning does not count."""
+
+    __slots__ = ("address", "digest", "offset", "peer", "poll", "preference", "rest")
+
+    def __init__(self, poll: Poll, preference: str | None, peer: str, address: str) -> None:
+        self.poll = poll
+        # Many have the same.
+        self.preference = preference and intern(preference)
+        self.peer = intern(peer)
+        self.address = intern(address)
+        self.rest = _NOWHERE
+        self.offset = 0
+        self.digest = b""
+
+    def learn(self, head: bytes, begin: int, end: int) -> None:
+        """The bytes of such a request, the cursor from `begin` to `end` of them.
+
+        Only their digest is kept: with a token for each client they would be half of what a parked poll costs.
+        """
+        self.offset = begin
+        self.rest = len(head) - (end - begin)
+        self.digest = _digest(head, begin, end)
+
+    def cursor(self, data: bytes) -> int | None:
+        """The cursor of `data`, if that is a request of this kind, its bytes the same to the last."""
+        begin = self.offset
+        digits = len(data) - self.rest
+        if 0 < digits < 20:
+            cursor = data[begin : begin + digits]
+            # A leading zero, or something that is not ASCII digits, is for aiohttp to refuse.
+            if (
+                cursor.isdigit()
+                and (cursor[0] != _ZERO or digits == 1)
+                and _digest(data, begin, begin + digits) == self.digest
+            ):
+                return int(cursor)
+        return None
+
+
+def _digest(head: bytes, begin: int, end: int) -> bytes:
+    """Of what stands around the cursor; nobody can make another head with the same, even if he sees it."""
+    return sha256(head[:begin] + head[end:]).digest()
+
+
+class Mark(NamedTuple):
+    """What a request is known by, whatever its cursor; and the cursor."""
+
+    digest: bytes
+    cursor: int
+
+
+class Kinds:
+    """The kinds that came lately."""
+
+    def __init__(self) -> None:
+        self._recent: dict[bytes, Kind] = {}
+        self._older: dict[bytes, Kind] = {}
+        self._bytes = 0
+        self._turned = 0.0
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._older)
+
+    def mark(self, message: RawRequestMessage, peer: str) -> Mark | None:
+        """None if it has no cursor in a place that is known."""
+        cursor = None
+        parts = [peer.encode(), b""]
+        for name, value in message.raw_headers:
+            lower = name.lower()
+            if lower == _CURSOR_HEADER:
+                if cursor is not None:
+                    return None
+                cursor = value
+                parts.append(lower)
+            elif lower not in IMMATERIAL:
+                parts += (lower, value)
+        path: str = message.path
+        if cursor is None:
+            target, _, query = path.partition("?")
+            found = _PARAMETER.search(query)
+            if found is None or "#" in path:
+                return None
+            cursor = found[1].encode()
+            path = f"{target}?{query[: found.start(1)]} {query[found.end(1) :]}"
+        if not _CURSOR.fullmatch(cursor):
+            return None
+        parts[1] = path.encode(errors="surrogateescape")
+        # No part holds a line feed, so no other parts give the same text.
+        return Mark(sha256(b"\n".join(parts)).digest(), int(cursor))
+
+    def find(self, digest: bytes, now: float) -> Kind | None:
+        kind = self._recent.get(digest)
+        if kind is None:
+            kind = self._older.get(digest)
+            if kind is not None:
+                self.add(digest, kind, now)
+        return kind
+
+    def add(self, digest: bytes, kind: Kind, now: float) -> None:
+        if now - self._turned > FORGET_S or self._bytes > MAX_BYTES:
+            self._older = self._recent
+            self._recent = {}
+            self._bytes = 0
+            self._turned = now
+        self._older.pop(digest, None)
+        self._recent[digest] = kind
+        topics = kind.poll.topics
+        self._bytes += _KIND_BYTES + _TOPIC_BYTES * sum(map(len, topics.exact + topics.patterns))
+
+
+def place(head: bytes, cursor: int) -> tuple[int, int] | None:
+    """Where the cursor begins and ends in `head`, a request that has been read to begin after `cursor`."""
+    line_end = head.index(b"\r\n")
+    found = _RAW_HEADER.search(head)
+    if found is None:
+        found = _RAW_PARAMETER.search(head, head.find(b"?", 0, line_end), line_end)
+    if found is None or int(found[1]) != cursor:
+        return None
+    return found.span(1)

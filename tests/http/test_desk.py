@@ -1,0 +1,322 @@
+"""Parked connections: what they cost, what is told apart, and how they end."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import resource
+import socket
+
+import pytest
+from conftest import Running, Start, until
+from protocol import DEADLINE_S, line
+from seam import KEY, connections, desk, request
+
+from notifier.core.messages import NewMessage
+from notifier.core.topics import TopicList
+from notifier.core.wire import Latest, Poll
+from notifier.parking import TICK_S
+from notifier.web import desk as module
+from notifier.web import kinds
+from notifier.web.kinds import Kind, Kinds
+
+
+async def park(app, raw, *headers, after="latest", topic="t"):
+    """Park a poll on this connection; what the desk has of it."""
+    count = len(app.service.lot)
+    await raw.send(f"GET /v1/topics/{topic}?after={after} HTTP/1.1", *headers)
+    await app.parked(count + 1)
+    port = raw.writer.get_extra_info("sockname")[1]
+    return next((held for held in connections(app) if held.transport.get_extra_info("peername")[1] == port), None)
+
+
+def head(app):
+    """A cursor that has seen everything."""
+    return app.service.window.head
+
+
+def large(size=1_000_000):
+    return NewMessage("t", json.dumps("x" * size).encode())
+
+
+async def wake(app, raw):
+    """Answer it; the cursor."""
+    await app.publish("t")
+    return json.loads((await raw.answer()).body)["cursor"]
+
+
+async def connect(app, count):
+    """That many more connections, which have each sent a poll that is parked now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    already = len(app.service.lot)
+    socks = []
+    for n in range(count):
+        socks.append(await connection(app))
+        socks[-1].send(b"GET /v1/topics/t,t%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % (n % 10))
+    await app.parked(already + count)
+    return socks
+
+
+async def connection(app):
+    """A socket whose owner reads nothing, and which takes little before he does."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (app.client.host, app.client.port))
+    return sock
+
+
+# What is told apart
+
+
+async def test_the_same_client_with_a_new_cursor_stays_with_the_desk(app: Running) -> None:
+    async with line(app) as raw:
+        first = await park(app, raw, after=head(app))
+        assert first
+        for _ in range(3):
+            assert await park(app, raw, after=await wake(app, raw)) is first
+
+
+async def test_a_request_that_differs_in_what_cannot_matter_stays_with_the_desk(app: Running) -> None:
+    async with line(app) as raw:
+        first = await park(app, raw, "X-Request-ID: 1", after=head(app))
+        kind = first.kind
+        for n in range(3):
+            # Not even the place of the cursor is the same.
+            again = await park(app, raw, *[f"X-Request-ID: {n}"] * n, "TraceParent: x", after=await wake(app, raw))
+            assert again is first
+            assert again.kind is kind
+
+
+@pytest.mark.parametrize(
+    "header", ["Authorization: Bearer x", "Cookie: a=b", "X-Forwarded-For: 203.0.113.9", "Origin: x", "X-Else: 1"]
+)
+async def test_a_request_that_differs_in_anything_else_is_authorised_anew(app: Running, header: str) -> None:
+    async with line(app) as raw:
+        first = await park(app, raw, after=head(app))
+        again = await park(app, raw, header, after=await wake(app, raw))
+        assert again is not first
+        assert again.kind is not first.kind
+
+
+async def test_a_client_behind_a_proxy_is_known_on_any_of_its_connections(app: Running) -> None:
+    async with line(app) as raw, line(app) as other:
+        first = await park(app, raw, "X-Forwarded-For: 203.0.113.1", "X-Request-ID: 1", after=head(app))
+        second = await park(app, other, "X-Forwarded-For: 203.0.113.2", "X-Request-ID: 2", after=head(app))
+        kind = first.kind
+        await app.publish("t")
+        cursor = json.loads((await raw.answer()).body)["cursor"]
+        await other.answer()
+        again = await park(app, other, "X-Forwarded-For: 203.0.113.1", "X-Request-ID: 3", after=cursor)
+        assert again is second
+        assert again.kind is kind
+
+
+async def test_a_wait_begins_anew_with_each_poll(app: Running) -> None:
+    loop = asyncio.get_running_loop()
+    async with line(app) as raw:
+        cursor = str(app.service.window.head)
+        for _ in range(3):
+            await raw.send(f"GET /v1/topics/t?after={cursor}&wait=20 HTTP/1.1")
+            now = loop.time()
+            await app.parked()
+            [held] = connections(app)
+            assert 20 - 0.1 <= held.due * TICK_S - now <= 20 + DEADLINE_S
+            assert held.tick <= held.due
+            cursor = await wake(app, raw)
+
+
+# What they cost
+
+
+async def test_a_parked_connection_holds_no_task(app: Running) -> None:
+    socks = await connect(app, 1)
+    await until(lambda: not app.client.server.runner.server.connections)
+    before = len(asyncio.all_tasks())
+    socks += await connect(app, 499)
+    await until(lambda: not app.client.server.runner.server.connections)
+    assert len(asyncio.all_tasks()) == before
+    for sock in socks:
+        sock.close()
+    await app.parked(0)
+
+
+async def test_a_handler_is_let_go_without_waiting_for_the_garbage_collector(app: Running) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        socks = await connect(app, 20)
+        await until(lambda: not any(type(thing).__name__ == "Clerk" for thing in gc.get_objects()))
+    finally:
+        gc.enable()
+    for sock in socks:
+        sock.close()
+
+
+# How they end
+
+
+async def test_two_thousand_that_hang_up_at_once_leave_nothing(app: Running) -> None:
+    socks = await connect(app, 2000)
+    for sock in socks:
+        sock.close()
+    await app.parked(0)
+    lot = app.service.lot
+    assert not connections(app)
+    assert (lot._buckets, lot._hub._groups, lot._hub._exact) == ({}, {}, {})
+
+
+async def test_an_idle_connection_is_closed_after_its_time(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with line(app) as raw:
+        assert await park(app, raw)
+        monkeypatch.setattr(module, "IDLE_S", 0.1)
+        await wake(app, raw)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await raw.reader.read() == b""
+        assert not connections(app)
+
+
+async def test_a_connection_that_aiohttp_has_again_is_not_closed_with_it(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 0.05)
+    async with line(app) as raw, line(app) as other:
+        await park(app, raw)
+        await park(app, other)
+        await app.publish("t")
+        await raw.answer()
+        await other.answer()
+        await raw.send("GET /healthz HTTP/1.1")
+        assert (await raw.answer()).status == 200
+        async with asyncio.timeout(DEADLINE_S):
+            assert await other.reader.read() == b""
+        await raw.send("GET /healthz HTTP/1.1")
+        assert (await raw.answer()).status == 200
+
+
+async def test_a_client_that_does_not_read_is_dropped(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with await connection(app) as sock:
+        sock.send(b"GET /v1/topics/t?wait=28 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await app.parked()
+        [held] = connections(app)
+        monkeypatch.setattr(module, "IDLE_S", 0.1)
+        for _ in range(4):
+            await app.service.publish([large()])
+        await until(lambda: not connections(app))
+        assert held.transport.is_closing()
+
+
+async def test_a_client_that_asks_on_without_reading_has_a_bounded_buffer(app: Running) -> None:
+    for _ in range(3):
+        await app.service.publish([large()])
+    with await connection(app) as sock:
+        ask = b"GET /v1/topics/t?after=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        sock.send(ask % app.service.window.head)
+        await app.parked()
+        [held] = connections(app)
+        await app.publish("t")
+        await app.parked(0)
+        for _ in range(50):
+            with contextlib.suppress(BlockingIOError):
+                sock.send(ask % app.service.window.start * 2)
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await until(lambda: not connections(app))
+        assert held.transport.get_write_buffer_size() < 8 * 1024 * 1024
+
+
+async def test_what_comes_behind_a_parked_poll_is_bounded(app: Running) -> None:
+    async with line(app) as raw:
+        held = await park(app, raw)
+        raw.writer.transport.set_write_buffer_limits(high=0)
+        poll = b"GET /v1/topics/t?wait=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        sent = 0
+        while held.transport.is_reading():
+            raw.writer.write(poll * 100)
+            sent += 100
+            await asyncio.sleep(0)
+        assert len(held.behind) < module.MAX_BEHIND + 2**19
+        await app.publish("t")
+        for _ in range(1 + sent):
+            assert (await raw.answer()).status == 200
+
+
+async def test_a_stop_closes_all_of_them(start: Start) -> None:
+    app = await start()
+    async with line(app) as raw, line(app) as idle:
+        await park(app, idle)
+        await wake(app, idle)
+        await park(app, raw)
+        await app.service.drain()
+        assert (await raw.answer()).headers["connection"] == "close"
+        assert len(connections(app)) >= 1
+        await app.client.server.runner.cleanup()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await idle.reader.read() == b""
+            assert await raw.reader.read() == b""
+        assert not connections(app)
+
+
+async def test_a_stop_does_not_wait_for_a_client_that_does_not_read(app: Running) -> None:
+    with await connection(app) as sock:
+        sock.send(b"GET /v1/topics/t?wait=28&limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await app.parked()
+        await app.service.publish([large(900_000) for _ in range(4)])
+        await app.parked(0)
+        await app.service.drain()
+        await app.client.server.runner.cleanup()
+        await until(lambda: not connections(app))
+
+
+# Kinds
+
+
+def kind(topic: str = "t") -> Kind:
+    return Kind(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1")
+
+
+def test_a_kind_is_forgotten_when_nobody_asks_for_it() -> None:
+    known = Kinds()
+    known.add(b"used", kind(), 1000.0)
+    known.add(b"unused", kind(), 1000.0)
+    now = 1000.0
+    for _ in range(10):
+        now += kinds.FORGET_S * 0.7
+        assert known.find(b"used", now)
+        known.add(b"another", kind(), now)
+    assert not known.find(b"unused", now)
+    assert len(known) == 2
+
+
+def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "MAX_BYTES", 100_000)
+    known = Kinds()
+    for n in range(1000):
+        known.add(b"%d" % n, kind(), 1000.0)
+    assert 190 <= len(known) <= 2 * 200 * 1.1
+    assert known.find(b"999", 1000.0)
+    for n in range(1000):
+        known.add(b"%d" % n, kind("x" * 255), 1000.0)
+    assert len(known) <= 2 * 80
+
+
+def test_only_a_canonical_cursor_is_read_from_the_bytes() -> None:
+    known = Kind(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1")
+    data = request("/v1/topics/t?after=AT&wait=1")
+    before, after = data.split(b"AT")
+    for text in (b"0", b"1", b"7", b"42", b"9" * 19):
+        assert known.cursor(before + text + after) is None  # it has no place for a cursor
+    known.learn(before + b"12" + after, len(before), len(before) + 2)
+    for text in (b"0", b"1", b"7", b"42", b"9" * 19):
+        assert known.cursor(before + text + after) == int(text)
+    for text in (b"", b"00", b"01", b"+1", b" 1", b"1 ", b"1_0", b"-1", b"\xb2", b"x", b"9" * 20, b"1&after=1"):
+        assert known.cursor(before + text + after) is None
+    assert known.cursor(before + b"1" + after + b"1") is None
+    assert known.cursor(before[:-1] + b"1" + after) is None
+    assert KEY.encode() in after
+    assert known.cursor(before + b"1" + after.replace(KEY.encode(), b"another-key")) is None
+
+
+async def test_the_desk_of_the_tests_is_the_one_that_serves(app: Running) -> None:
+    assert app.client.server.runner.server is desk(app).server
