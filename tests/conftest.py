@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ import asyncpg
 import hypothesis
 import pytest
 import pytest_asyncio
+import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -120,6 +122,14 @@ class Running:
 
 
 Start = Callable[..., Awaitable[Running]]
+
+
+def pytest_configure() -> None:
+    """The event loop is the one that `serve` runs on; with TEST_LOOP=asyncio, the one where there is no uvloop."""
+    if os.environ.get("TEST_LOOP") != "asyncio":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # policies, from Python 3.14 on
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,6 +12,7 @@ There is one implementation of HTTP, aiohttp's, and no second parser to attack:
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -20,6 +21,7 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from notifier.core.wire import After, Answer, Latest, Poll
+from notifier.parking import CHUNK
 from notifier.service import Service, Wait
 from notifier.web.answers import preference, render
 from notifier.web.clerk import Clerk, HandedOver, Reader, same_request
@@ -47,6 +49,7 @@ class Desk:
         self.kinds = Kinds()
         self.reader = Reader()
         self.loop = asyncio.get_running_loop()
+        self._leaving: deque[ParkedConnection] = deque()
         self._topics: WeakValueDictionary[TopicList, TopicList] = WeakValueDictionary()
 
     def hand_over(self, request: web.Request, poll: Poll, wait: Wait, address: str) -> web.StreamResponse | None:
@@ -78,6 +81,18 @@ class Desk:
         mark = self.kinds.mark(message, peer) if message else None
         kind = self.kinds.find(mark.digest, self.loop.time()) if mark else None
         return (kind, mark.cursor) if mark and kind else None
+
+    def see_off(self, connection: "ParkedConnection") -> None:
+        """Close a connection whose client has hung up; of a crowd that hangs up together, a few in each turn."""
+        self._leaving.append(connection)
+        if len(self._leaving) == 1:
+            self.loop.call_soon(self._close)
+
+    def _close(self) -> None:
+        for _ in range(min(CHUNK, len(self._leaving))):
+            self._leaving.popleft().transport.close()
+        if self._leaving:
+            self.loop.call_soon(self._close)
 
     def connections(self) -> list["ParkedConnection"]:
         return [parked for parked in self.lot.everybody() if isinstance(parked, ParkedConnection)]
@@ -153,6 +168,10 @@ class ParkedConnection(asyncio.Protocol):
                         self.answer(found)
                     return
         self._give_back(data)
+
+    def eof_received(self) -> bool:
+        self.desk.see_off(self)
+        return True  # the transport must not close by itself, all of a crowd in one turn
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.desk.lot.forget(self)

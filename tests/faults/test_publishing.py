@@ -168,7 +168,7 @@ async def test_publishes_that_wait_for_a_slow_database_are_bounded(
         await Attempt(app, 4).assert_unavailable()
     for attempt in (first, *behind):
         await attempt.assert_stored()
-    assert await numbers(sql) == [0, 1, 2, 3]
+    assert sorted(await numbers(sql)) == [0, 1, 2, 3]  # they came on several connections
 
 
 async def test_a_publish_is_done_although_its_client_hangs_up_right_after_sending(
