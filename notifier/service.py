@@ -56,7 +56,6 @@ class Service:
             self.window, max_parked=settings.max_parked, max_parked_per_address=settings.max_parked_per_address
         )
         self.history = History(writing)
-        self.writer = Writer(writing, seen=lambda: self.tail.position)
         self.tail = Tail(
             listening,
             writing,
@@ -65,6 +64,7 @@ class Service:
             on_messages=self._on_messages,
             on_inbox=lambda: self.writer.pump.notified(),
         )
+        self.writer = Writer(writing, seen=lambda: self.tail.position, on_commit=self.tail.committed)
         self._epochs: Epochs | None = None
         self._ending: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()

@@ -7,10 +7,12 @@ the hint was; read again every second without any hint, which also finds out whe
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 
 from notifier.core.cursors import Epochs
-from notifier.core.messages import Message, encode
+from notifier.core.messages import Message, NewMessage, encode
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.link import Link
@@ -99,6 +101,24 @@ class Tail(Link):
         self._awaited: dict[asyncio.Future[None], int] = {}
         self.position = 0
 
+    def committed(self, first: int, time: datetime, messages: Sequence[NewMessage]) -> None:
+        """This process has just committed `messages`, of seq `first` on: they are handed on at once if nothing came
+        before them that has not been read. That saves the way through NOTIFY and a query."""
+        if self.up and first == self.position + 1:
+            self._hand_on(
+                [
+                    encode(seq, message.topic, time, message.body, message.content_type, message.fields)
+                    for seq, message in enumerate(messages, first)
+                ]
+            )
+
+    def _hand_on(self, messages: list[Message]) -> None:
+        self.position = messages[-1].seq
+        self._on_messages(messages)
+        for future, seq in list(self._awaited.items()):
+            if seq <= self.position:
+                _resolve(future)
+
     async def reached(self, seq: int) -> None:
         """Return once everything up to `seq`, which is committed, has been handed on, or the tail is down."""
         if self.position >= seq or not self.up:
@@ -157,9 +177,10 @@ class Tail(Link):
     async def _check_not_rewound(self, connection: Connection) -> None:
         """A dump may be restored under our feet, with all connections alive: then the next connection, by
         `begin_epoch`, sees to it that no id is issued twice."""
+        position = self.position
         async with self._listening.calls(connection):
             issued: int = await connection.fetchval("select last_value from notifier.message_seq")
-        if issued < self.position:
+        if issued < position:
             raise ConnectionResetError("the database has forgotten what it had issued")
 
     async def _listen(self, connection: Connection) -> bool:
@@ -175,7 +196,7 @@ class Tail(Link):
         # Without a connection nothing will come either, and that says nothing about poolers.
         connection.add_termination_listener(lambda _: heard.set())
         await connection.add_listener("notifier_probe", on_probe)
-        await connection.add_listener("notifier", lambda *_: self._wake.set())
+        await connection.add_listener("notifier", self._on_notification)
         await connection.add_listener("notifier_inbox", lambda *_: self._on_inbox())
         other = await self._publishing.connect("probe", command_timeout_s=TIMEOUT_S)
         try:
@@ -196,6 +217,13 @@ class Tail(Link):
         await connection.remove_listener("notifier_probe", on_probe)
         return True
 
+    def _on_notification(self, *notification: object) -> None:
+        """The payload is the seq up to which somebody has appended. What is no number is only a hint."""
+        with suppress(ValueError):
+            if int(str(notification[-1])) <= self.position:
+                return
+        self._wake.set()
+
     async def _read(self, connection: Connection) -> None:
         """Hand on all that is committed above `position`."""
         asked, self._asked = self._asked, []
@@ -214,12 +242,9 @@ class Tail(Link):
                 if deleted_seq > self.position:
                     # We were away for so long that retention took what we had not read.
                     self._on_hole(deleted_seq)
-                messages = [encode(*fields) for *fields, _ in rows]
-                self.position = messages[-1].seq
-                self._on_messages(messages)
-                for future, seq in list(self._awaited.items()):
-                    if seq <= self.position:
-                        _resolve(future)
+                # What was committed here meanwhile has been handed on.
+                if messages := [encode(*fields) for *fields, _ in rows if fields[0] > self.position]:
+                    self._hand_on(messages)
                 if len(rows) < MAX_ROWS and sum(len(row["body"]) for row in rows) < most:
                     break
             self._slow = False

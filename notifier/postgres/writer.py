@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import asyncpg
 
@@ -35,7 +36,12 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 AWAY_TEXT = "The database is away; nothing was stored. Try again."
 UNKNOWN_TEXT = "The database went away during the commit: the message may or may not be stored."
 
-APPEND = "select notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
+APPEND = """
+with appended as materialized (
+    select notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[]) as first
+)
+select a.first, notifier.time_of(a.first) from appended a
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,14 +60,25 @@ class _Publish:
 
 
 class Writer(Link):
-    """Commits publishes and pumps the inbox. `seen` is the newest seq this process knows of."""
+    """Commits publishes and pumps the inbox.
+
+    `seen` is the newest seq this process knows of. `on_commit` gets the seq of the first message of a batch that has
+    been committed, the time of all, and the messages.
+    """
 
     name = "writer"
 
-    def __init__(self, database: Database, seen: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        seen: Callable[[], int],
+        on_commit: Callable[[int, datetime, list[NewMessage]], None],
+    ) -> None:
         super().__init__()
         self._database = database
         self._seen = seen
+        self._on_commit = on_commit
         self._wake = asyncio.Event()
         self._waiting: deque[_Publish] = deque()
         self._messages = 0
@@ -161,7 +178,7 @@ class Writer(Link):
         messages = [message for publish in batch for message in publish.messages]
         try:
             async with self._database.calls(connection):
-                first: int = await connection.fetchval(
+                [row] = await connection.fetch(
                     APPEND,
                     [message.topic for message in messages],
                     [message.body for message in messages],
@@ -182,6 +199,8 @@ class Writer(Link):
         except BaseException:
             _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
             raise
+        first, time = row
+        self._on_commit(first, time, messages)
         for publish in batch:
             publish.first.set_result(first)
             first += len(publish.messages)

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 from conftest import Running, Start, data, ids, until
 
-from faults.conftest import Halt, Halting, HaltingReads
-from faults.log import append, end_connections
+from faults.conftest import Halt, Halting, HaltingReads, eventually
+from faults.log import append, end_connections, numbers
 from faults.tcp_proxy import TcpProxy
 from notifier import parking
 from notifier.postgres import history, tail
@@ -79,6 +79,47 @@ async def test_a_commit_between_listen_and_the_first_read_is_not_missed(
     [published] = await append(sql, "orders", "1")
     halt.go_on.set()
     assert ids(await poll) == [published]
+
+
+async def test_what_this_process_commits_needs_no_read_and_comes_once(
+    start: Start, sql: asyncpg.Connection, only_notified: None
+) -> None:
+    app = await start()
+    committing, reading = Halt(), Halt()
+    app.service.writer._database = HaltingReads(app.service.writer._database, committing)
+    app.service.tail._listening = HaltingReads(app.service.tail._listening, reading)
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    publishing = asyncio.create_task(app.publish("orders"))
+    await committing.reached()
+    await reading.reached()  # it was faster this time, and has the message as well
+    committing.go_on.set()
+    published = await publishing
+    assert ids(await poll) == [published]
+    again = app.start_poll("orders", after=published, wait=20)
+    await app.parked()
+    reading.go_on.set()
+    await app.service.tail.catch_up()
+    assert not again.done()
+    [other] = await append(sql, "orders", "2")
+    assert ids(await again) == [other]
+
+
+async def test_what_others_have_committed_comes_before_what_this_process_commits(
+    start: Start, sql: asyncpg.Connection, only_notified: None
+) -> None:
+    app = await start()
+    cursor = (await app.poll("orders", wait=0))["cursor"]
+    halt = Halt()
+    app.service.tail._listening = HaltingReads(app.service.tail._listening, halt)
+    [first] = await append(sql, "orders", "1")
+    await halt.reached()
+    publishing = asyncio.create_task(app.publish("orders", "2"))
+    await eventually(lambda: numbers(sql), lambda found: found == [1, 2])
+    assert app.service.tail.position < int(first)
+    halt.go_on.set()
+    second = await publishing
+    assert ids(await app.poll("orders", after=cursor)) == [first, second]
 
 
 @pytest.mark.parametrize("wake_first", [True, False], ids=["wake, then timeout", "timeout, then wake"])
