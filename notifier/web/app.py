@@ -6,7 +6,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_S = 95.0
 # Connections that arrive in one turn of the loop; the kernel caps it at somaxconn.
 BACKLOG = 1024
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+# The exit code of who finds no database.
+UNAVAILABLE = 3
 
 # A stop: routers learn that we are not ready while we still answer; then handlers get twice HANDLERS_S (aiohttp waits,
 # cancels, and waits again), and the rest has STOP_S, whatever happens. Platforms kill after 30 s, some after 5.
@@ -76,16 +81,36 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. The exit code: 0 after a stop in good order, 1 when it cannot start, 2 for unsafe
     settings, 3 without a database."""
-    logging.basicConfig(
-        stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
-    try:
+    start_logging()
+
+    def work() -> int:
         settings.check_exposure()
         _raise_file_limit()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings))
+        if settings.processes > 1:
+            from notifier.web.workers import manage  # gunicorn is for those who have many
+
+            return manage(settings)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_serve_alone(settings))
+        return 0
+
+    return explained(work)
+
+
+def start_logging(name: str = "") -> None:
+    """To standard output; `name` tells processes apart that share it."""
+    logging.basicConfig(
+        stream=sys.stdout, level=logging.INFO, format=f"%(asctime)s %(levelname)s {name}%(message)s", force=True
+    )
+
+
+def explained(work: Callable[[], int]) -> int:
+    """The exit code that `work` returns, or the one of what kept it from starting, which is told in a sentence."""
+    try:
+        return work()
     except asyncio.CancelledError:
         log.info("stopped before it had started")
+        return 0
     except SettingsError as error:
         log.critical("notifier cannot start: %s", error)
         return 2
@@ -94,11 +119,24 @@ def serve(settings: Settings) -> int:
         return 1
     except Unavailable as error:
         log.critical("notifier cannot start: %s", error)
-        return 3
-    return 0
+        return UNAVAILABLE
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve_alone(settings: Settings) -> None:
+    def sites(runner: web.AppRunner) -> list[web.BaseSite]:
+        return [web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)]
+
+    await serve_until_stopped(settings, sites, ready=lambda port: greet(settings, port), announce=log.info)
+
+
+async def serve_until_stopped(
+    settings: Settings,
+    sites: Callable[[web.AppRunner], Iterable[web.BaseSite]],
+    *,
+    ready: Callable[[int], None],
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve on `sites` in this process. `ready` gets the port, `announce` where the embedded database is."""
     main = asyncio.current_task()
     assert main
     starting = True
@@ -113,24 +151,19 @@ async def _serve(settings: Settings) -> None:
             main.cancel()  # it may wait for a database that never comes
         stop.set()
 
-    if settings.processes > 1:
-        log.warning(
-            "WEB_CONCURRENCY is %d, but this version runs one process; it is enough for ten thousand clients",
-            settings.processes,
-        )
     with _signals(interrupt):
-        async with database_url(settings, log.info) as url:
+        async with database_url(settings, announce) as url:
             if settings.database_url is None:
                 await migrate(url)
             async with running(settings, url) as service:
                 runner = create_runner(create_app(service))
                 await runner.setup()
-                site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
-                await site.start()
+                for site in sites(runner):
+                    await site.start()
                 # What is here stays until the end: the garbage collector need not look at it each time.
                 gc.collect()
                 gc.freeze()
-                _greet(settings, site.port)
+                ready(runner.addresses[0][1])
                 starting = False
                 try:
                     await stop.wait()
@@ -146,12 +179,13 @@ def _signals(handle: Callable[[int], None]) -> Iterator[None]:
     make a stop in good order look like a kill.
     """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(handle, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # blocked where a worker begins, so that none gets lost
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -178,7 +212,7 @@ async def _close(runner: web.AppRunner) -> None:
             transport.abort()
 
 
-def _greet(settings: Settings, port: int) -> None:
+def greet(settings: Settings, port: int) -> None:
     url = f"http://{settings.host}:{port}"
     if settings.open:
         log.warning("NOTIFIER_OPEN=1: everybody who can reach %s may publish and read everything", url)
@@ -195,7 +229,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _loop_factory() -> Callable[[], Any] | None:
+def loop_factory() -> Callable[[], Any] | None:
     try:
         import uvloop
     except ImportError:

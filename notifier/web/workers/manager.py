@@ -1,0 +1,180 @@
+"""The parent of the workers."""
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+
+from notifier.settings import Settings
+from notifier.web import app
+from notifier.web.workers.listeners import bind, bound
+from notifier.web.workers.worker import KEEPER, READY, STARTING, Worker
+
+log = logging.getLogger(__name__)
+
+# A loop that has not turned for so long hangs: the longest turns known take some tenths of a second, and a worker that
+# has to start waits for its database without standing still.
+TIMEOUT_S = 30
+# A stop of one process takes 10 s at most.
+STOP_S = 12
+# One that fails as soon as it starts is not tried more often than this.
+PAUSE_S = 1.0
+
+
+def manage(settings: Settings) -> int:
+    """Serve with `settings.processes` workers until SIGTERM or SIGINT. The exit code, as of one process; OSError when
+    the address cannot be had."""
+    manager = Manager(Plan(settings, bind(settings.host, settings.port, settings.processes)))
+    try:
+        manager.run()
+    except SystemExit as end:
+        # From here on a signal must not make a stop in good order look like a kill.
+        for number in Manager.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        return manager.code or int(end.code or 0)
+    raise AssertionError("gunicorn ends by SystemExit")
+
+
+class Plan(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """What the processes have in common: what gunicorn is told, our settings, the slots."""
+
+    def __init__(self, settings: Settings, listeners: Sequence[list[socket.socket]]) -> None:
+        self.settings = settings
+        self.listeners = dict(enumerate(listeners, KEEPER + 1))
+        self.slots = list(self.listeners)
+        if settings.database_url is None:
+            self.slots.insert(0, KEEPER)
+        self.states = mmap.mmap(-1, len(listeners) + 1)  # a byte for each slot, shared with the workers
+        # All but the keeper hold the writing end: it breaks when the last of them has gone, whichever way.
+        self.reading, self.lifeline = os.pipe()
+        super().__init__(prog="notifier")
+
+    def all_listeners(self) -> list[socket.socket]:
+        return [sock for sockets in self.listeners.values() for sock in sockets]
+
+    def renew(self, slot: int) -> None:
+        """Let nobody listen for this slot until there is a worker."""
+        for number, sock in enumerate(self.listeners.get(slot, [])):
+            self.listeners[slot][number] = bound(sock.family, sock.getsockname(), shared=True)
+            sock.close()
+
+    def load_config(self) -> None:
+        for name, value in {
+            "workers": 1,
+            "worker_class": Worker,
+            "logger_class": Log,
+            "timeout": TIMEOUT_S,
+            "graceful_timeout": STOP_S,
+            # The sign of life is a file's time; on a disk, touching it can take as long as the disk likes.
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
+            "control_socket_disable": True,
+            "pre_fork": Manager.choose_slot,
+            "child_exit": Manager.missed,
+        }.items():
+            self.cfg.set(name, value)
+
+
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's warnings, among ours."""
+
+    def setup(self, _: object) -> None:
+        self.error_log.setLevel(logging.WARNING)
+        self.error_log.propagate = True
+
+
+class Manager(Arbiter):  # type: ignore[misc]
+    """The parent. It starts one worker, and the others when that has found that it can: so what keeps them from
+    starting is told once. Until all have been ready, a failure ends everything; later others are tried, unless the
+    reason is one that time does not heal."""
+
+    # USR1 comes from workers that are ready. To change their number (TTIN, TTOU) would leave a listener unserved.
+    SIGNALS = (*app.STOPS, signal.SIGUSR1)
+    IGNORED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
+
+    app: Plan
+    num_workers: int
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.LISTENERS = plan.all_listeners()
+        self.code = 0
+        self._port: int = self.LISTENERS[0].getsockname()[1]
+        self._served = False
+        self._stopping = False
+        self._not_before = 0.0
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        for number in self.IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+
+    def choose_slot(self, worker: Worker) -> None:
+        taken = {other.slot for other in self.WORKERS.values()}
+        worker.slot = next(slot for slot in self.app.slots if slot not in taken)
+        self.app.states[worker.slot] = STARTING
+
+    def spawn_worker(self) -> None:
+        # A stop that came before the worker has its handlers would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, app.STOPS)
+        try:
+            super().spawn_worker()
+        except SystemExit as end:
+            # The worker's end. The frames below are the parent's, and not for us to leave.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        except OSError as error:
+            log.critical("no worker can be started: %s", error)
+            self._failed()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, app.STOPS)
+
+    def manage_workers(self) -> None:
+        if time.monotonic() >= self._not_before:
+            super().manage_workers()
+
+    def handle_usr1(self) -> None:
+        """Somebody is ready."""
+        ready = sum(self.app.states[slot] == READY for slot in self.app.slots)
+        # The second may be the first that serves: the one before it keeps the database.
+        self.num_workers = max(self.num_workers, min(2 * ready, len(self.app.slots)))
+        if ready == len(self.app.slots) and not self._served:
+            self._served = True
+            app.greet(self.app.settings, self._port)
+
+    def missed(self, worker: Worker) -> None:
+        """A worker has ended."""
+        if self._stopping:
+            return
+        state = self.app.states[worker.slot]
+        if state == READY and self._served:
+            log.warning("worker %d (pid %s) has ended: another one takes its place", worker.slot, worker.pid)
+        else:
+            self._failed(0 if state == READY else state)
+            # Nobody takes what comes to this slot, perhaps for long: leave it to the others, which do listen.
+            self.app.renew(worker.slot)
+            self.LISTENERS = self.app.all_listeners()
+
+    def _failed(self, code: int = 0) -> None:
+        """A worker cannot start, and has said why with this exit code; 0: it could say nothing."""
+        if not self._served or code not in {0, app.UNAVAILABLE}:
+            self.code = code or 1
+            raise StopIteration  # ends the main loop, and stops the others in good order
+        self._not_before = time.monotonic() + PAUSE_S
+
+    def stop(self, graceful: bool = True) -> None:
+        if not self._stopping:
+            self._stopping = True
+            os.close(self.app.lifeline)
+        super().stop(graceful)
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        super().kill_worker(pid, signal.SIGINT if sig == signal.SIGQUIT else sig)
