@@ -91,6 +91,11 @@ class Lot:
         """How many polls are parked."""
         return len(self._hub)
 
+    @property
+    def busy(self) -> bool:
+        """Whether some are about to be answered, a few in each turn of the loop."""
+        return bool(self._walks)
+
     def has_room(self, address: str) -> bool:
         """Whether one more poll, from `address`, may be parked."""
         if len(self._hub) >= self._max_parked:

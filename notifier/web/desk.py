@@ -38,6 +38,10 @@ IDLE_S = 95.0
 # What a client sends behind a parked poll is kept for its turn; beyond this nothing more is read until then.
 MAX_BEHIND = 2**16
 
+# While a message goes out to a crowd, those who have it already ask for the next. They can wait until the others have
+# it too, but where one crowd follows the other for no longer than this.
+POSTPONE_S = 0.1
+
 
 class Desk:
     """Takes connections over from aiohttp, and gives them back. One for each process."""
@@ -50,6 +54,8 @@ class Desk:
         self.reader = Reader()
         self.loop = asyncio.get_running_loop()
         self._leaving: deque[ParkedConnection] = deque()
+        self._postponed: deque[ParkedConnection] = deque()
+        self._postponed_until = 0.0
         self._topics: WeakValueDictionary[TopicList, TopicList] = WeakValueDictionary()
 
     def hand_over(self, request: web.Request, poll: Poll, wait: Wait, address: str) -> web.StreamResponse | None:
@@ -82,6 +88,20 @@ class Desk:
         kind = self.kinds.find(mark.digest, self.loop.time()) if mark else None
         return (kind, mark.cursor) if mark and kind else None
 
+    def postpone(self, connection: "ParkedConnection") -> None:
+        """Let `connection` go on when the lot has answered whom it is about to answer."""
+        self._postponed.append(connection)
+        if len(self._postponed) == 1:
+            self._postponed_until = self.loop.time() + POSTPONE_S
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.lot.busy or self.loop.time() > self._postponed_until:
+            for _ in range(min(CHUNK, len(self._postponed))):
+                self._postponed.popleft().go_on()
+        if self._postponed:
+            self.loop.call_soon(self._go_on)
+
     def see_off(self, connection: "ParkedConnection") -> None:
         """Close a connection whose client has hung up; of a crowd that hangs up together, a few in each turn."""
         self._leaving.append(connection)
@@ -111,7 +131,7 @@ class ParkedConnection(asyncio.Protocol):
         self.group: Group[Parked] | None = None
         self.due = 0
         self.tick = 0
-        self.behind: bytes | None = None  # came while the poll was parked
+        self.behind: bytes | None = None  # came while the poll was parked, or is postponed
         self.paused = False  # the client does not read, and the write buffer is full
 
     @property
@@ -149,9 +169,23 @@ class ParkedConnection(asyncio.Protocol):
     # --- what the transport calls
 
     def data_received(self, data: bytes) -> None:
-        if self.group is not None:
+        if self.group is not None or self.behind is not None:
             self._keep(data)
-            return
+        elif self.desk.lot.busy:
+            self.behind = data
+            self.desk.postpone(self)
+        else:
+            self._receive(data)
+
+    def go_on(self) -> None:
+        """With what has been postponed."""
+        data, self.behind = self.behind, None
+        if data is not None and not self.transport.is_closing():
+            if len(data) > MAX_BEHIND:
+                self.transport.resume_reading()
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         if not self.paused:
             desk = self.desk
             kind = self.kind
@@ -185,7 +219,7 @@ class ParkedConnection(asyncio.Protocol):
     # ---
 
     def _keep(self, data: bytes) -> None:
-        """A request behind a parked poll waits for its turn."""
+        """A request behind another one waits for its turn."""
         self.behind = (self.behind or b"") + data
         if len(self.behind) > MAX_BEHIND:
             self.transport.pause_reading()

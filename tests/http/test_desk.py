@@ -242,6 +242,53 @@ async def test_what_comes_behind_a_parked_poll_is_bounded(app: Running) -> None:
             assert (await raw.answer()).status == 200
 
 
+@contextlib.contextmanager
+def answering_others(app):
+    """The lot is about to answer a crowd, and does not come to its end."""
+    going = True
+
+    def walk():
+        while going:
+            yield
+
+    app.service.lot._start(walk())
+    yield
+    going = False
+
+
+async def test_who_asks_again_waits_until_others_have_been_answered(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POSTPONE_S", 600.0)
+    async with line(app) as raw, line(app) as gone:
+        held = await park(app, raw, after=head(app))
+        lost = await park(app, gone, after=head(app))
+        cursor = await wake(app, raw)
+        await gone.answer()
+        with answering_others(app):
+            # In two pieces, the second of which comes while the first waits.
+            raw.writer.write(f"GET /v1/topics/t?after={cursor}".encode())
+            await until(lambda: held.behind)
+            raw.writer.write(b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await until(lambda: held.behind.endswith(b"\r\n\r\n"))
+            await gone.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
+            await until(lambda: lost.behind)
+            gone.writer.transport.abort()
+            await until(lost.transport.is_closing)
+            assert len(app.service.lot) == 0
+        await app.parked()
+        assert await wake(app, raw)
+
+
+async def test_who_asks_again_does_not_wait_for_others_for_ever(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POSTPONE_S", 0.0)
+    async with line(app) as raw:
+        await park(app, raw, after=head(app))
+        cursor = await wake(app, raw)
+        with answering_others(app):
+            await park(app, raw, after=cursor)
+
+
 async def test_a_stop_closes_all_of_them(start: Start) -> None:
     app = await start()
     async with line(app) as raw, line(app) as idle:
