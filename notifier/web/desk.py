@@ -121,7 +121,7 @@ class Desk:
 class ParkedConnection(asyncio.Protocol):
     """A connection whose last poll is parked, or has been answered: then it is idle, and has no `group`."""
 
-    __slots__ = ("behind", "cursor", "desk", "due", "group", "kind", "paused", "tick", "transport")
+    __slots__ = ("behind", "cursor", "desk", "due", "group", "kind", "paused", "postponed", "tick", "transport")
 
     def __init__(self, desk: Desk, kind: Kind, transport: asyncio.Transport) -> None:
         self.desk = desk
@@ -131,7 +131,8 @@ class ParkedConnection(asyncio.Protocol):
         self.group: Group[Parked] | None = None
         self.due = 0
         self.tick = 0
-        self.behind: bytes | None = None  # came while the poll was parked, or is postponed
+        self.postponed = False
+        self.behind: bytes | None = None  # came while the poll was parked or postponed
         self.paused = False  # the client does not read, and the write buffer is full
 
     @property
@@ -145,6 +146,12 @@ class ParkedConnection(asyncio.Protocol):
     def park(self, wait: Wait) -> None:
         self.cursor = wait.cursor
         self.desk.lot.park(self.kind.poll.topics, self, wait.deadline)
+
+    def _go_on_with(self, found: Answer | Wait) -> None:
+        if isinstance(found, Wait):
+            self.park(found)
+        else:
+            self.answer(found)
 
     # --- what the lot calls
 
@@ -169,39 +176,36 @@ class ParkedConnection(asyncio.Protocol):
     # --- what the transport calls
 
     def data_received(self, data: bytes) -> None:
-        if self.group is not None or self.behind is not None:
+        if self.group is not None or self.postponed:
             self._keep(data)
-        elif self.desk.lot.busy:
-            self.behind = data
-            self.desk.postpone(self)
-        else:
-            self._receive(data)
-
-    def go_on(self) -> None:
-        """With what has been postponed."""
-        data, self.behind = self.behind, None
-        if data is not None and not self.transport.is_closing():
-            if len(data) > MAX_BEHIND:
-                self.transport.resume_reading()
-            self._receive(data)
-
-    def _receive(self, data: bytes) -> None:
+            return
         if not self.paused:
             desk = self.desk
             kind = self.kind
             cursor = kind.cursor(data)
             if cursor is None and (recognised := desk.recognise(data, kind.peer)):
                 kind, cursor = recognised
+            if cursor is not None and desk.lot.busy:
+                self.kind = kind
+                self.cursor = cursor
+                self.postponed = True
+                desk.postpone(self)
+                return
             if cursor is not None:
                 found = desk.service.look_again(kind.poll, cursor, kind.address)
                 if found is not None:
                     self.kind = kind
-                    if isinstance(found, Wait):
-                        self.park(found)
-                    else:
-                        self.answer(found)
+                    self._go_on_with(found)
                     return
         self._give_back(data)
+
+    def go_on(self) -> None:
+        """With the request that was postponed."""
+        self.postponed = False
+        if not self.transport.is_closing():
+            found = self.desk.service.look_again(self.kind.poll, self.cursor, self.address)
+            # None, for what came meanwhile: the client asks again, and is told by aiohttp's handler.
+            self._go_on_with(found or Answer((), self.cursor))
 
     def eof_received(self) -> bool:
         self.desk.see_off(self)

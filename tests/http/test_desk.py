@@ -266,18 +266,43 @@ async def test_who_asks_again_waits_until_others_have_been_answered(
         cursor = await wake(app, raw)
         await gone.answer()
         with answering_others(app):
-            # In two pieces, the second of which comes while the first waits.
-            raw.writer.write(f"GET /v1/topics/t?after={cursor}".encode())
+            await raw.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
+            await until(lambda: held.postponed)
+            await raw.send("GET /healthz HTTP/1.1")  # behind it
             await until(lambda: held.behind)
-            raw.writer.write(b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await until(lambda: held.behind.endswith(b"\r\n\r\n"))
             await gone.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
-            await until(lambda: lost.behind)
+            await until(lambda: lost.postponed)
             gone.writer.transport.abort()
             await until(lost.transport.is_closing)
             assert len(app.service.lot) == 0
         await app.parked()
         assert await wake(app, raw)
+        assert (await raw.answer()).body == b"ok\n"
+
+
+@pytest.mark.parametrize("meanwhile", ["a message", "a stop", "a hole"])
+async def test_what_comes_meanwhile_is_not_lost_on_who_waits_to_ask_again(
+    app: Running, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    monkeypatch.setattr(module, "POSTPONE_S", 600.0)
+    async with line(app) as raw:
+        held = await park(app, raw, after=head(app))
+        cursor = await wake(app, raw)
+        with answering_others(app):
+            await raw.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
+            await until(lambda: held.postponed)
+            if meanwhile == "a message":
+                published = await app.publish("t")
+            elif meanwhile == "a stop":
+                await app.service.drain()
+            else:
+                app.service.window.reset(int(cursor) + 1)
+        answer = await raw.answer()
+        if meanwhile == "a message":
+            assert [message["id"] for message in json.loads(answer.body)["messages"]] == [published]
+        else:
+            assert json.loads(answer.body) == {"messages": [], "cursor": cursor}
+        assert answer.headers.get("connection") == ("close" if meanwhile == "a stop" else None)
 
 
 async def test_who_asks_again_does_not_wait_for_others_for_ever(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
