@@ -189,11 +189,13 @@ class Lot:
                             shared.clear()
                             head = self._window.head
                         # Above `before`: its cursor came from another process, or it came back while we walked.
-                        key = (max(parked.cursor, before), parked.limit)
-                        if key not in shared:
-                            shared[key] = self._read(group.topics, *key)
-                        if parked.cursor <= before or shared[key].messages:
-                            self._answer(parked, shared[key])
+                        cursor = parked.cursor
+                        key = (max(before, cursor), parked.limit)
+                        answer = shared.get(key)
+                        if answer is None:
+                            answer = shared[key] = self._read(group.topics, *key)
+                        if cursor <= before or answer.messages:
+                            self._answer(parked, answer)
                     yield
         finally:
             self._walked.discard(group)

@@ -121,7 +121,19 @@ class Desk:
 class ParkedConnection(asyncio.Protocol):
     """A connection whose last poll is parked, or has been answered: then it is idle, and has no `group`."""
 
-    __slots__ = ("behind", "cursor", "desk", "due", "group", "kind", "paused", "postponed", "tick", "transport")
+    __slots__ = (
+        "behind",
+        "cursor",
+        "desk",
+        "due",
+        "group",
+        "kind",
+        "limit",
+        "paused",
+        "postponed",
+        "tick",
+        "transport",
+    )
 
     def __init__(self, desk: Desk, kind: Kind, transport: asyncio.Transport) -> None:
         self.desk = desk
@@ -136,15 +148,12 @@ class ParkedConnection(asyncio.Protocol):
         self.paused = False  # the client does not read, and the write buffer is full
 
     @property
-    def limit(self) -> int:
-        return self.kind.poll.limit
-
-    @property
     def address(self) -> str:
         return self.kind.address
 
     def park(self, wait: Wait) -> None:
         self.cursor = wait.cursor
+        self.limit = self.kind.poll.limit
         self.desk.lot.park(self.kind.poll.topics, self, wait.deadline)
 
     def _go_on_with(self, found: Answer | Wait) -> None:
