@@ -9,7 +9,7 @@ pip := $(python) -m pip install --quiet --disable-pip-version-check --no-input -
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-all lint bench clean
+.PHONY: help run test test-all lint bench tarpit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -23,6 +23,8 @@ test: .venv/.test ## Everything that Python and the Postgres of the wheel can te
 test-all: .venv/.test ## Install Chromium, nginx, pgbouncer, PostgreSQL and Node.js from Debian's packages, test everything
 	@sh tests/install.sh
 	@$(python) -m pytest $(PYTEST)
+	@echo "Parked connections again, on the event loop of asyncio"
+	@TEST_LOOP=asyncio $(python) -m pytest $(PYTEST) tests/http/test_desk.py tests/http/test_seam.py tests/faults/test_hang_ups.py
 	@echo "The database again, on the PostgreSQL of the system"
 	@TEST_POSTGRES=system $(python) -m pytest $(PYTEST) tests/database tests/system/test_order.py
 
@@ -32,8 +34,11 @@ lint: .venv/.test ## Formatting, style, types, and which module may import which
 	@$(python) -m mypy
 	@$(python) .venv/bin/lint-imports
 
-bench: .venv/.test ## Measure, each figure as a ratio to something simpler in the same run
+bench: .venv/.test ## Measure, also beside other ways to build it, each figure as a ratio in the same run (a quarter of an hour)
 	@$(python) -m bench
+
+tarpit: .venv/.test ## Show what waiting clients do to a server that gives each a worker, and what they do here
+	@$(python) -m bench.tarpit
 
 clean: ## Remove what this Makefile made; the data in .notifier stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -88,6 +88,18 @@ async def stored(url: str, topic: str) -> int:
     return count
 
 
+async def postmaster(url: str) -> int:
+    """The process id of the Postgres server; 0 if it is on another machine."""
+    connection = await asyncpg.connect(url)
+    try:
+        status = Path(f"/proc/{connection.get_server_pid()}/stat")
+        if not status.exists() or "(postgres)" not in (line := status.read_text()):
+            return 0
+        return int(line.rpartition(")")[2].split()[1])
+    finally:
+        await connection.close()
+
+
 async def commit_ms(url: str) -> float:
     """The time of one small commit, alone."""
     connection = await asyncpg.connect(url)

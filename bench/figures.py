@@ -1,51 +1,63 @@
-"""What a measurement gives: figures, each a ratio of alternating pairs, void when anything was lost."""
+"""What a measurement gives: figures, most of them ratios of alternating pairs, void when anything was lost."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
 
+RATIO = "x"
+
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the ratio should be: at most or at least `ratio`."""
+    """What the ratio should be, or the value itself if there is another `unit`."""
 
     sign: str
-    ratio: float
+    value: float
+    unit: str = RATIO
 
-    def met(self, ratio: float) -> bool:
-        return ratio <= self.ratio if self.sign == "≤" else ratio >= self.ratio
+    def met(self, value: float) -> bool:
+        return {"≤": value <= self.value, "≥": value >= self.value, "=": value == self.value}[self.sign]
 
     def __str__(self) -> str:
-        return f"{self.sign} {self.ratio:g}x"
+        return f"{self.sign} {self.value:g}{self.unit if self.unit == RATIO else ' ' + self.unit}"
 
 
-def at_most(ratio: float) -> Aim:
-    return Aim("≤", ratio)
+def at_most(value: float, unit: str = RATIO) -> Aim:
+    return Aim("≤", value, unit)
 
 
 def at_least(ratio: float) -> Aim:
     return Aim("≥", ratio)
 
 
+def same() -> Aim:
+    return Aim("=", 1)
+
+
 @dataclass(slots=True)
 class Figure:
-    """`ours` and `theirs` hold one value for each pair, in `unit`. `void` says what was lost, repeated or refused."""
+    """`ours` and `theirs` hold one value for each pair, in `unit`; without `theirs` (of `peer`, unless the section says
+    whose they are) the value stands for itself. `where`: the flush, or how many clients. `void` says what was lost,
+    repeated or refused."""
 
     what: str
-    flush: str
+    where: str
     unit: str
     ours: Sequence[float]
-    theirs: Sequence[float]
+    theirs: Sequence[float] = ()
     aim: Aim | None = None
     void: Sequence[str] = ()
+    required: Aim | None = None
+    peer: str = ""
 
     @property
     def ratios(self) -> list[float]:
-        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        return [ours / theirs if theirs else inf for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
     @property
     def ratio(self) -> float:
@@ -55,17 +67,27 @@ class Figure:
     def verdict(self) -> str:
         if self.void:
             return "void"
-        if self.aim is None:
-            return ""
-        return "met" if self.aim.met(self.ratio) else "missed"
+        if self.required and not self._meets(self.required):
+            return "missed"
+        if self.aim and not self._meets(self.aim):
+            return "aim missed" if self.required else "missed"
+        return "met" if self.aim or self.required else ""
+
+    def _meets(self, aim: Aim) -> bool:
+        return aim.met(self.ratio if aim.unit == RATIO else median(self.ours))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures, and what else a reader must know to believe them."""
+    """Figures, and what else a reader must know to believe them. `failed`: what could not be measured, and why."""
 
     figures: Sequence[Figure]
     note: str = ""
+    failed: Sequence[str] = ()
+
+    @property
+    def valid(self) -> bool:
+        return not self.failed and not any(figure.void for figure in self.figures)
 
 
 async def pairs(count: int, ours: Callable[[], Awaitable[T]], theirs: Callable[[], Awaitable[U]]) -> list[tuple[T, U]]:

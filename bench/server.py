@@ -19,15 +19,17 @@ START_S = 30.0
 NOTIFIER = "notifier", "serve"  # as shipped
 BATCHES_OF_ONE = ("bench.batches_of_one",)
 CEILING = ("bench.ceiling",)
+BLIND = ("bench.blind",)
 
 _SERVES = re.compile(r"serves on http://127\.0\.0\.1:([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A program that serves on `port` of the loopback."""
+    """A program that serves on `port` of the loopback, in the process `pid`."""
 
     port: int
+    pid: int
 
 
 @asynccontextmanager
@@ -44,7 +46,7 @@ async def running(program: tuple[str, ...], database: str = "") -> AsyncIterator
                     if not child.runs():
                         raise RuntimeError(f"{program[0]} did not start:\n{child.last_words()}")
                     await asyncio.sleep(0.02)
-            yield Server(int(found[1]))
+            yield Server(int(found[1]), child.pid)
             if not child.runs():
                 raise RuntimeError(f"{program[0]} has ended:\n{child.last_words()}")
         finally:

@@ -1,13 +1,50 @@
-"""The cheapest HTTP client that is still one: prebuilt requests, answers found by their Content-Length."""
+"""The cheapest HTTP client that is still one: prebuilt requests, answers found by their length."""
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 
 def request(method: str, target: str, body: bytes = b"") -> bytes:
     head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+class Answer(NamedTuple):
+    """`head` from the status line to the end of the last header; `end` is how many bytes it all has."""
+
+    status: int
+    head: bytes
+    body: bytes
+    end: int
+
+
+def first_answer(data: bytes) -> Answer | None:
+    """The answer at the beginning of `data`; None if it is not there whole. ValueError for what none of our servers
+    sends: a body that lasts until the end of the connection."""
+    start = data.find(b"\r\n\r\n") + 4
+    if start < 4:
+        return None
+    head = data[: start - 2]
+    lower = head.lower()
+    status = int(head[9:12])
+    length = lower.find(b"\r\ncontent-length:")
+    if length < 0 and b"\r\ntransfer-encoding: chunked\r\n" in lower:
+        body = b""
+        while (line := data.find(b"\r\n", start)) >= 0:
+            size = int(data[start:line], 16)
+            body += data[line + 2 : line + 2 + size]
+            start = line + 2 + size + 2
+            if size == 0 or start > len(data):
+                break
+        return Answer(status, head, body, start) if line >= 0 and size == 0 and start <= len(data) else None
+    if length >= 0:
+        end = start + int(head[length + 17 : head.index(b"\r\n", length + 2)])
+    elif status in {204, 304}:
+        end = start
+    else:
+        raise ValueError("an answer without its length")
+    return Answer(status, head, data[start:end], end) if end <= len(data) else None
 
 
 class Connection(asyncio.Protocol):
@@ -44,14 +81,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         data = self._rest + data
-        while (end := data.find(b"\r\n\r\n")) >= 0:
-            head = data[: end + 2].lower()
-            length = head.index(b"content-length:") + 15
-            stop = end + 4 + int(head[length : head.index(b"\r\n", length)])
-            if len(data) < stop:
-                break
-            status, body, data = int(data[9:12]), data[end + 4 : stop], data[stop:]
-            self._on_answer(status, body)
+        while answer := first_answer(data):
+            data = data[answer.end :]
+            self._on_answer(answer.status, answer.body)
         self._rest = data
 
 
