@@ -6,6 +6,7 @@ All clients poll one topic, from processes of their own. Two messages are publis
 import argparse
 import asyncio
 import json
+import math
 import re
 import resource
 import signal
@@ -115,9 +116,10 @@ async def quiet(workers: list[psutil.Process]) -> None:
         return sum(sum(worker.cpu_times()[:2]) for worker in workers)
 
     async with asyncio.timeout(OPEN_S):
-        before = cpu_s()
-        while await asyncio.sleep(1) or (now := cpu_s()) - before > QUIET:
-            before = now
+        before, now = -math.inf, cpu_s()
+        while now - before > QUIET:
+            await asyncio.sleep(1)
+            before, now = now, cpu_s()
 
 
 async def measure(workers: int, clients: int) -> bool:

@@ -42,6 +42,12 @@ class Watched:
     instants: list[float] = field(default_factory=list)  # hang-ups of which the server heard when all were over
     void: list[str] = field(default_factory=list)
 
+    def p99(self) -> float:
+        return percentile(corrected(self.parked), 0.99)
+
+    def longest(self) -> list[float]:
+        return [max(ms) for _, ms in self.fan_outs]
+
     def p99s(self) -> list[float]:
         return [percentile(corrected(ms), 0.99) for _, ms in self.fan_outs]
 
@@ -85,9 +91,9 @@ async def measure(stage: Stage) -> Measured:
     for name, other in list(watched.items())[1:]:
         void = [*mine.void, *other.void]
         rows: list[tuple[str, Sequence[float], Sequence[float]]] = [
-            ("p99 while all are parked", *([percentile(corrected(w.parked), 0.99)] for w in (mine, other))),
+            ("p99 while all are parked", [mine.p99()], [other.p99()]),
             ("p99 during a fan-out", mine.p99s(), other.p99s()),
-            ("longest during a fan-out", *([max(ms) for _, ms in w.fan_outs] for w in (mine, other))),
+            ("longest during a fan-out", mine.longest(), other.longest()),
             ("longest while all hang up", mine.hang_ups, other.hang_ups),
             (INSTANT, mine.instants, other.instants),
         ]
@@ -154,7 +160,7 @@ async def standstill(side: Side) -> AsyncIterator[None]:
 def longest(result: dict[str, Any], since: float) -> float:
     """The longest that a request waited after that, in ms."""
     asked = zip(result["asked"], result["ms"], strict=True)
-    return max(start * 1000 + ms - max(start, since) * 1000 for start, ms in asked if start + ms / 1000 > since)
+    return max(float(start * 1000 + ms - max(start, since) * 1000) for start, ms in asked if start + ms / 1000 > since)
 
 
 def during(result: dict[str, Any], began: float, ended: float) -> list[float]:

@@ -17,7 +17,7 @@ PEERS = "nchan", "node", "express", "fastapi", "aiohttp", "flask"
 
 
 async def measure(stage: Stage) -> Measured:
-    figures = []
+    figures: list[Figure] = []
     failed = []
     most = stage.scale.crowd
     for peer in stage.some(*PEERS):
