@@ -68,7 +68,9 @@ class Desk:
         peer = request.remote or ""
         mark = self.kinds.mark(message, peer)
         kind = self.kinds.find(mark.digest, self.loop.time()) if mark else None
-        if kind is None:
+        if kind:
+            self.kinds.share(kind, head)
+        else:
             topics = self._topics.setdefault(poll.topics, poll.topics)
             kind = Kind(replace(poll, topics=topics, begin=Latest()), preference(poll), peer, address)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None

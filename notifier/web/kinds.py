@@ -54,7 +54,7 @@ _ZERO = ord("0")
 class Kind:
     """Polls from `peer` like `poll`, whose own beginning does not count."""
 
-    __slots__ = ("address", "digest", "offset", "peer", "poll", "preference", "rest")
+    __slots__ = ("address", "around", "digest", "offset", "peer", "poll", "preference", "rest")
 
     def __init__(self, poll: Poll, preference: str | None, peer: str, address: str) -> None:
         self.poll = poll
@@ -65,6 +65,7 @@ class Kind:
         self.rest = _NOWHERE
         self.offset = 0
         self.digest = b""
+        self.around: tuple[bytes, bytes] | None = None
 
     def learn(self, head: bytes, begin: int, end: int) -> None:
         """The bytes of such a request, the cursor from `begin` to `end` of them.
@@ -75,6 +76,13 @@ class Kind:
         self.rest = len(head) - (end - begin)
         self.digest = _digest(head, begin, end)
 
+    def share(self, head: bytes) -> bool:
+        """Keep the bytes around the cursor too, if `head` has them: when many send the same, comparing is cheaper."""
+        if self.around is None and self.cursor(head) is not None:
+            self.around = head[: self.offset], head[len(head) - self.rest + self.offset :]
+            return True
+        return False
+
     def cursor(self, data: bytes) -> int | None:
         """The cursor of `data`, if that is a request of this kind, its bytes the same to the last."""
         begin = self.offset
@@ -82,12 +90,14 @@ class Kind:
         if 0 < digits < 20:
             cursor = data[begin : begin + digits]
             # A leading zero, or something that is not ASCII digits, is for aiohttp to refuse.
-            if (
-                cursor.isdigit()
-                and (cursor[0] != _ZERO or digits == 1)
-                and _digest(data, begin, begin + digits) == self.digest
-            ):
-                return int(cursor)
+            if cursor.isdigit() and (cursor[0] != _ZERO or digits == 1):
+                if self.around is not None:
+                    before, after = self.around
+                    same = data.startswith(before) and data.endswith(after)
+                else:
+                    same = _digest(data, begin, begin + digits) == self.digest
+                if same:
+                    return int(cursor)
         return None
 
 
@@ -160,6 +170,11 @@ class Kinds:
         self._recent[digest] = kind
         topics = kind.poll.topics
         self._bytes += _KIND_BYTES + _TOPIC_BYTES * sum(map(len, topics.exact + topics.patterns))
+
+    def share(self, kind: Kind, head: bytes) -> None:
+        """Somebody else has sent `head`, which is of this kind."""
+        if kind.share(head):
+            self._bytes += len(head)
 
 
 def place(head: bytes, cursor: int) -> tuple[int, int] | None:

@@ -113,6 +113,20 @@ async def test_a_client_behind_a_proxy_is_known_on_any_of_its_connections(app: R
         assert again.kind is kind
 
 
+async def test_clients_who_send_the_same_share_a_kind_and_its_bytes(app: Running) -> None:
+    async with line(app) as raw, line(app) as other:
+        first = await park(app, raw, after=head(app))
+        assert first.kind.around is None
+        second = await park(app, other, after=head(app))
+        assert second.kind is first.kind
+        assert b"".join(first.kind.around).startswith(b"GET /v1/topics/t?after= HTTP/1.1\r\n")
+        for _ in range(3):
+            cursor = await wake(app, raw)
+            await other.answer()
+            assert await park(app, raw, after=cursor) is first
+            assert await park(app, other, after=cursor) is second
+
+
 async def test_a_wait_begins_anew_with_each_poll(app: Running) -> None:
     loop = asyncio.get_running_loop()
     async with line(app) as raw:
@@ -371,15 +385,27 @@ def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(1000):
         known.add(b"%d" % n, kind("x" * 255), 1000.0)
     assert len(known) <= 2 * 80
+    head = b"GET /1 " + b"x" * 8000
+    for n in range(1000):
+        large = kind()
+        large.learn(head, 5, 6)
+        known.add(b"%d" % n, large, 1000.0)
+        known.share(large, head)
+    assert len(known) <= 2 * 14
 
 
-def test_only_a_canonical_cursor_is_read_from_the_bytes() -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["of one client", "of many"])
+def test_only_a_canonical_cursor_is_read_from_the_bytes(shared: bool) -> None:
     known = Kind(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1")
     data = request("/v1/topics/t?after=AT&wait=1")
     before, after = data.split(b"AT")
     for text in (b"0", b"1", b"7", b"42", b"9" * 19):
         assert known.cursor(before + text + after) is None  # it has no place for a cursor
     known.learn(before + b"12" + after, len(before), len(before) + 2)
+    if shared:
+        assert not known.share(before + b"1" + after + b"1")  # these are not its bytes
+        assert known.share(before + b"123" + after)
+        assert not known.share(before + b"4" + after)  # it has them already
     for text in (b"0", b"1", b"7", b"42", b"9" * 19):
         assert known.cursor(before + text + after) == int(text)
     for text in (b"", b"00", b"01", b"+1", b" 1", b"1 ", b"1_0", b"-1", b"\xb2", b"x", b"9" * 20, b"1&after=1"):
