@@ -16,7 +16,8 @@ TOPIC = "bench"
 
 # Parked before memory is first looked at, so that what a server loads with its first clients is not theirs.
 FEW = 10
-WARM_UPS = 2
+# The peers in JavaScript need some until they are compiled, also of small crowds.
+WARM_UPS = 5
 
 _, NATIVE = FLUSHES
 
