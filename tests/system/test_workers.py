@@ -442,7 +442,7 @@ async def test_a_worker_that_finds_no_database_now_is_tried_again(
         for _ in range(40):  # new connections go to the others meanwhile
             assert (await ask(workers, "GET", "/healthz"))[0] == 200
         await sql.execute(f"alter role {role} login")
-        await workers.replaced(pid)
+        await until(lambda: len(set(workers.pids()) - {pid}) == workers.count)
     finally:
         await put_away(workers)
         await sql.execute(f"drop role {role}")
