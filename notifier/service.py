@@ -55,7 +55,7 @@ class Service:
         self.lot = Lot(
             self.window, max_parked=settings.max_parked, max_parked_per_address=settings.max_parked_per_address
         )
-        self.history = History(writing)
+        self.history = History(writing, seen=lambda: self.tail.position)
         self.tail = Tail(
             listening,
             writing,
@@ -72,10 +72,10 @@ class Service:
 
     # --- what the tail tells
 
-    async def _on_connect(self, connection: Connection, epochs: Epochs) -> int:
+    async def _on_connect(self, connection: Connection, epochs: Epochs, settled: int) -> int:
         if epochs != self._epochs:
             # The first connection, or the database is another one than before: nothing in the window is sure.
-            position = await first_position(connection)
+            position = await first_position(connection, settled)
             self.window.reset(position)
             self.lot.answer_all()
             self._epochs = epochs

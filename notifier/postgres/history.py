@@ -1,7 +1,8 @@
 """The table as the truth: reads of what is older than the window, and of everything while the tail is down.
 
 Each read takes its rows, what retention has taken and where the log ends from one snapshot, so nothing slips between
-them. All are bounded whatever the request: by messages, bytes, topics looked up and rows scanned.
+them. Its transaction ends with that snapshot flushed, so no crash takes what has been passed on. All are bounded
+whatever the request: by messages, bytes, topics looked up and rows scanned.
 """
 
 import asyncio
@@ -131,10 +132,14 @@ class Stored:
 
 
 class History:
-    """Reads for polls. All raise Unavailable while the database is away or too many reads wait."""
+    """Reads for polls. All raise Unavailable while the database is away or too many reads wait.
 
-    def __init__(self, database: Database) -> None:
+    `seen` is a seq up to which everything is known to be settled.
+    """
+
+    def __init__(self, database: Database, *, seen: Callable[[], int]) -> None:
         self._database = database
+        self._seen = seen
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
         for _ in range(CONNECTIONS):
             self._idle.put_nowait(None)
@@ -209,7 +214,7 @@ class History:
                 self._connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await connection.execute(PLANS)
+                await connection.execute(f"{PLANS}; select notifier.settle({self._seen():d})")
                 return await read(connection)
         except TimeoutError as error:
             raise Unavailable("The database does not answer at the moment.") from error

@@ -2,13 +2,15 @@
 
 NOTIFY is only a hint. What makes it safe: LISTEN first, then read; read everything above the last seq known, whatever
 the hint was; read again every second without any hint, which also finds out whether the connection lives.
+
+What is visible in the log but not yet flushed could be lost in a crash, and its id be given to another message. So only
+what is settled is handed on: up to the seq that the hint tells, or that the tail has itself seen to.
 """
 
 import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 
 from notifier.core.cursors import Epochs
@@ -34,14 +36,18 @@ MAX_BYTES = 8 * 1024 * 1024
 SLOW_BYTES = 64 * 1024
 SLOW_TIMEOUT_S = 30.0
 
-# Above $1, at most $2 rows and $3 bytes, but at least one. The size of a large body is known without reading it.
+# Batches of this process that wait for what comes before them: on another of its connections, or of another process.
+MAX_AHEAD = 8
+
+# Above $1 and up to $4, at most $2 rows and $3 bytes, but at least one. The size of a large body is known without
+# reading it.
 READ = """
 select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, r.deleted_seq from (
     select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
-    from (select * from notifier.message m where m.seq > $1 order by m.seq limit $2) m
+    from (select * from notifier.message m where m.seq > $1 and m.seq <= $4 order by m.seq limit $2) m
 ) m join notifier.topic t on t.id = m.topic_id, notifier.retention r where m.before < $3 order by m.seq
 """
-
+SETTLE = "select notifier.settle($1)"
 
 # The window begins with the newest of what is there, so that clients that come back after a restart are served from it
 # and not each from the table.
@@ -52,7 +58,7 @@ FIRST = """
 select greatest(
     (select min(m.seq) - 1 from (
         select m.seq, sum(octet_length(m.body)) over (order by m.seq desc) as total
-        from (select m.seq, m.body from notifier.message m order by m.seq desc limit $1) m
+        from (select m.seq, m.body from notifier.message m where m.seq <= $3 order by m.seq desc limit $1) m
     ) m where m.total <= $2),
     (select max(e.start_seq) from notifier.epoch e),
     (select r.deleted_seq from notifier.retention r)
@@ -60,9 +66,9 @@ select greatest(
 """
 
 
-async def first_position(connection: Connection) -> int:
-    """Where to begin in a log that is new to this process: a little before its end, and inside its current epoch."""
-    position: int = await connection.fetchval(FIRST, FILL_ROWS, FILL_BYTES)
+async def first_position(connection: Connection, settled: int) -> int:
+    """Where to begin in a log that is new to this process: a little before `settled`, and inside its current epoch."""
+    position: int = await connection.fetchval(FIRST, FILL_ROWS, FILL_BYTES, settled)
     return position
 
 
@@ -81,7 +87,7 @@ class Tail(Link):
         listening: Database,
         publishing: Database,
         *,
-        on_connect: Callable[[Connection, Epochs], Awaitable[int]],
+        on_connect: Callable[[Connection, Epochs, int], Awaitable[int]],
         on_hole: Callable[[int], None],
         on_messages: Callable[[list[Message]], None],
         on_inbox: Callable[[], None],
@@ -100,17 +106,27 @@ class Tail(Link):
         self._asked: list[asyncio.Future[None]] = []
         self._awaited: dict[asyncio.Future[None], int] = {}
         self.position = 0
+        self._settled = 0  # no crash can take what stands up to here
+        self._unsure = False  # there may be more than that
+        self._ahead: dict[int, tuple[datetime, Sequence[NewMessage]]] = {}  # of this process, by their first seq
 
     def committed(self, first: int, time: datetime, messages: Sequence[NewMessage]) -> None:
-        """This process has just committed `messages`, of seq `first` on: they are handed on at once if nothing came
-        before them that has not been read. That saves the way through NOTIFY and a query."""
-        if self.up and first == self.position + 1:
-            self._hand_on(
-                [
-                    encode(seq, message.topic, time, message.body, message.content_type, message.fields)
-                    for seq, message in enumerate(messages, first)
-                ]
-            )
+        """This process has just committed and settled `messages`, of seq `first` on: they are handed on as soon as
+        everything before them has been. That saves the way through NOTIFY and a query."""
+        if self.up and len(self._ahead) < MAX_AHEAD:
+            self._ahead[first] = (time, messages)
+            self._hand_on_own()
+
+    def _hand_on_own(self) -> None:
+        while self._ahead and (first := min(self._ahead)) <= self.position + 1:
+            time, messages = self._ahead.pop(first)
+            if first > self.position:
+                self._hand_on(
+                    [
+                        encode(seq, message.topic, time, message.body, message.content_type, message.fields)
+                        for seq, message in enumerate(messages, first)
+                    ]
+                )
 
     def _hand_on(self, messages: list[Message]) -> None:
         self.position = messages[-1].seq
@@ -124,7 +140,7 @@ class Tail(Link):
         if self.position >= seq or not self.up:
             return
         if self._deaf:
-            self._wake.set()  # no notification will come
+            self._look(seq)  # no notification will come
         future = asyncio.get_running_loop().create_future()
         self._awaited[future] = seq
         try:
@@ -137,7 +153,7 @@ class Tail(Link):
         if self.up:
             future = asyncio.get_running_loop().create_future()
             self._asked.append(future)
-            self._wake.set()
+            self._look()
             await future
 
     async def _work(self) -> None:
@@ -150,11 +166,15 @@ class Tail(Link):
                 self._wake.set()
 
             connection.add_termination_listener(on_termination)
+            self._settled = 0  # what was, may have been in another database
             # LISTEN first, then read: nothing can fall between.
             self._deaf = not await self._listen(connection)
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
-                self.position = await self._on_connect(connection, epochs)
+                settled: int = await connection.fetchval(SETTLE, 0)
+            self._settled = max(self._settled, settled)
+            async with self._listening.calls(connection):
+                self.position = await self._on_connect(connection, epochs, settled)
             await self._read(connection)
             self._connected()
             while not lost.is_set():
@@ -163,6 +183,7 @@ class Tail(Link):
                         await self._wake.wait()
                 except TimeoutError:
                     await self._check_not_rewound(connection)
+                    self._unsure = True
                 self._wake.clear()
                 if not lost.is_set():
                     await self._read(connection)
@@ -170,6 +191,7 @@ class Tail(Link):
             # Not close(), which waits for a peer that may be half dead.
             connection.terminate()
             self._up.clear()
+            self._ahead.clear()
             for future in (*self._asked, *self._awaited):
                 _resolve(future)
             self._asked.clear()
@@ -218,26 +240,44 @@ class Tail(Link):
         return True
 
     def _on_notification(self, *notification: object) -> None:
-        """The payload is the seq up to which somebody has appended. What is no number is only a hint."""
-        with suppress(ValueError):
-            if int(str(notification[-1])) <= self.position:
-                return
+        """The payload is the seq up to which everything is settled. What is no number is only a hint."""
+        try:
+            seq = int(str(notification[-1]))
+        except ValueError:
+            self._look()
+        else:
+            if seq > self.position:
+                self._look(min(seq, 2**63 - 1))
+
+    def _look(self, settled: int | None = None) -> None:
+        """There is something up to `settled`, or perhaps, and perhaps still to be settled."""
+        if settled is None:
+            self._unsure = True
+        else:
+            self._settled = max(self._settled, settled)
         self._wake.set()
 
     async def _read(self, connection: Connection) -> None:
-        """Hand on all that is committed above `position`."""
+        """Hand on all that is settled above `position`, after settling what there is if that is not known."""
         asked, self._asked = self._asked, []
         try:
-            while True:
+            if self._unsure:
+                self._unsure = False
+                async with self._listening.calls(connection):
+                    settled: int = await connection.fetchval(SETTLE, self.position)
+                self._settled = max(self._settled, settled)
+            while self.position < (to := self._settled):
                 most, timeout_s = (SLOW_BYTES, SLOW_TIMEOUT_S) if self._slow else (MAX_BYTES, TIMEOUT_S)
                 try:
                     async with self._listening.calls(connection):
-                        rows = await connection.fetch(READ, self.position, MAX_ROWS, most, timeout=timeout_s)
+                        rows = await connection.fetch(READ, self.position, MAX_ROWS, most, to, timeout=timeout_s)
                 except TimeoutError:
                     self._slow = True
                     raise
                 if not rows:
-                    break
+                    # Retention has taken the last, or somebody else's NOTIFY has told us a tale.
+                    self._settled = self.position if self._settled == to else self._settled
+                    continue
                 *_, deleted_seq = rows[0]
                 if deleted_seq > self.position:
                     # We were away for so long that retention took what we had not read.
@@ -245,8 +285,7 @@ class Tail(Link):
                 # What was committed here meanwhile has been handed on.
                 if messages := [encode(*fields) for *fields, _ in rows if fields[0] > self.position]:
                     self._hand_on(messages)
-                if len(rows) < MAX_ROWS and sum(len(row["body"]) for row in rows) < most:
-                    break
+                    self._hand_on_own()
             self._slow = False
         finally:
             for future in asked:

@@ -1,14 +1,14 @@
-"""The writer: everything that appends to the log, on one connection for each process.
+"""The writer: everything that appends to the log.
 
-HTTP publishes are committed in groups: while one batch commits, the next gathers. So the time of a flush bounds how
-long one publish takes, not how many there are. What SQL publishers left in the inbox is moved by the pump, in between.
+HTTP publishes are committed in groups: while batches commit, the next gathers. So the time of a flush bounds how long
+one publish takes, not how many there are. What SQL publishers left in the inbox is moved by the pump, in between.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -36,12 +36,14 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 AWAY_TEXT = "The database is away; nothing was stored. Try again."
 UNKNOWN_TEXT = "The database went away during the commit: the message may or may not be stored."
 
-APPEND = """
-with appended as materialized (
-    select notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[]) as first
-)
-select a.first, notifier.time_of(a.first) from appended a
-"""
+# One more than is flushing at a time: what comes during a flush gets its place meanwhile, and may be flushed with it.
+CONNECTIONS = 2
+
+APPEND = "call notifier.place_and_settle($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], null, null)"
+# In one transaction, where that has to be around everything.
+APPEND_POOLED = "select * from notifier.place($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
+# Errors after which it may be stored all the same: they can come between the two transactions of APPEND.
+UNCLEAR = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +85,8 @@ class Writer(Link):
         self._waiting: deque[_Publish] = deque()
         self._messages = 0
         self._bytes = 0
-        self._newest: asyncio.Future[int] | None = None
+        self._open: set[asyncio.Future[int]] = set()
+        self._told = 0
         self.pump = Pump(self._wake)
 
     async def publish(self, messages: Sequence[NewMessage]) -> list[int]:
@@ -100,41 +103,63 @@ class Writer(Link):
         self._messages += len(messages)
         self._bytes += publish.size
         self._wake.set()
-        self._newest = publish.first
+        self._open.add(publish.first)
+        publish.first.add_done_callback(self._open.discard)
         first = await asyncio.shield(publish.first)
         return list(range(first, first + len(messages)))
 
     async def finish(self) -> None:
         """Return once everything handed in so far is committed, or has failed."""
-        if self._newest:
-            await asyncio.wait([self._newest])
+        if self._open:
+            await asyncio.wait(self._open)
 
     async def _work(self) -> None:
-        connection = await self._database.connect(self.name, command_timeout_s=TIMEOUT_S)
-        try:
-            async with self._database.calls(connection):
+        tasks: list[asyncio.Task[None]] = []
+        async with AsyncExitStack() as stack:
+            connections = []
+            for _ in range(CONNECTIONS):
+                connections.append(await self._database.connect(self.name, command_timeout_s=TIMEOUT_S))
+                stack.callback(connections[-1].terminate)
+            async with self._database.calls(connections[0]):
                 # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
-                await begin_epoch(connection, self._seen())
-            connection.add_termination_listener(lambda _: self._wake.set())
+                await begin_epoch(connections[0], self._seen())
             self._connected()
-            while not connection.is_closed():
-                if not self._waiting:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self.pump.due_in()):
-                            await self._wake.wait()
-                self._wake.clear()
-                if connection.is_closed():
-                    break  # what waits was not sent, and is told so
-                if self._waiting:
-                    await self._commit(connection)
-                if self.pump.due_in() <= 0 and not connection.is_closed():
-                    async with self._database.calls(connection):
-                        await self.pump.run(connection)
-        finally:
-            connection.terminate()
-            self._up.clear()
-            while self._waiting:
-                _fail(self._take(), Unavailable(AWAY_TEXT))
+            for connection in connections:
+                connection.add_termination_listener(lambda _: self._wake.set())
+                tasks.append(asyncio.create_task(self._work_on(connection, pumping=connection is connections[0])))
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                self._go_away()
+                await asyncio.wait(tasks)  # the others finish what they have begun
+            finally:
+                self._go_away()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            for task in tasks:
+                task.result()
+
+    def _go_away(self) -> None:
+        """Take nothing more; what waits was not sent, and is told so."""
+        self._up.clear()
+        self._wake.set()
+        while self._waiting:
+            _fail(self._take(), Unavailable(AWAY_TEXT))
+
+    async def _work_on(self, connection: Connection, *, pumping: bool) -> None:
+        while self.up and not connection.is_closed():
+            if not self._waiting:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.pump.due_in() if pumping else None):
+                        await self._wake.wait()
+            self._wake.clear()
+            if connection.is_closed():
+                break
+            if self._waiting:
+                await self._commit(connection)
+            if pumping and self.pump.due_in() <= 0 and not connection.is_closed():
+                async with self._database.calls(connection):
+                    await self.pump.run(connection)
 
     def _take(self) -> _Publish:
         publish = self._waiting.popleft()
@@ -179,7 +204,7 @@ class Writer(Link):
         try:
             async with self._database.calls(connection):
                 [row] = await connection.fetch(
-                    APPEND,
+                    APPEND_POOLED if self._database.pooled else APPEND,
                     [message.topic for message in messages],
                     [message.body for message in messages],
                     [message.content_type for message in messages],
@@ -187,7 +212,7 @@ class Writer(Link):
                     [message.headers for message in messages],
                 )
         except asyncpg.PostgresError as error:
-            if error.severity_en != "ERROR":
+            if error.severity_en != "ERROR" or isinstance(error, UNCLEAR):
                 # FATAL: the server may have committed before it ended the connection.
                 _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
                 raise
@@ -200,10 +225,24 @@ class Writer(Link):
             _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
             raise
         first, time = row
+        last = first + len(messages) - 1
         self._on_commit(first, time, messages)
         for publish in batch:
             publish.first.set_result(first)
             first += len(publish.messages)
+        await self._tell(connection, last)
+
+    async def _tell(self, connection: Connection, last: int) -> None:
+        """Tell all servers that everything up to `last` can be passed on."""
+        if last <= self._told:
+            return
+        self._told = last
+        try:
+            async with self._database.calls(connection):
+                await connection.execute(f"select pg_notify('notifier', '{last:d}')")
+        except asyncpg.ProgramLimitExceededError as error:
+            # Somebody listens and does not read, and the queue of the cluster is full. The others look every second.
+            log.warning("writer: the other servers could not be told of a message: %s", describe(error))
 
 
 class _Refused(Exception):

@@ -34,7 +34,8 @@ def folder() -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def breakable(folder: Path) -> AsyncIterator[Postgres]:
-    server = Postgres(folder / "breakable")
+    # What no commit has flushed, nobody else soon does: a crash takes it.
+    server = Postgres(folder / "breakable", {"wal_writer_delay": "10s"})
     await server.create()
     await server.start()
     yield server
@@ -144,6 +145,9 @@ class HaltingReads:
         self._database = database
         self._halt = halt
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
     @asynccontextmanager
     async def calls(self, connection: asyncpg.Connection) -> AsyncIterator[Any]:
         async with self._database.calls(connection):
@@ -152,14 +156,15 @@ class HaltingReads:
 
 
 @pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> dict[str, asyncpg.Connection]:
-    """The newest connection of each kind that services in this process have made."""
-    made: dict[str, asyncpg.Connection] = {}
+def connections(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[asyncpg.Connection]]:
+    """The connections of each kind that services in this process have made."""
+    made: dict[str, list[asyncpg.Connection]] = {}
     connect = Database.connect
 
     async def remembering(self: Database, name: str, **kwargs: Any) -> asyncpg.Connection:
-        made[name] = await connect(self, name, **kwargs)
-        return made[name]
+        connection = await connect(self, name, **kwargs)
+        made.setdefault(name, []).append(connection)
+        return connection
 
     monkeypatch.setattr(Database, "connect", remembering)
     return made

@@ -48,6 +48,6 @@ async def order_lock(sql: asyncpg.Connection) -> AsyncIterator[None]:
         yield
 
 
-async def waiting(sql: asyncpg.Connection) -> list[int]:
-    """The process ids of those who wait for the order lock, once there are any."""
-    return [row["pid"] for row in await eventually(lambda: sql.fetch(WAITING))]
+async def waiting(sql: asyncpg.Connection, count: int = 1) -> list[int]:
+    """The process ids of those who wait for the order lock, once there are `count`."""
+    return [row["pid"] for row in await eventually(lambda: sql.fetch(WAITING), lambda found: len(found) == count)]

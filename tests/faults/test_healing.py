@@ -15,7 +15,7 @@ from faults.log import append, backends, end_connections
 from faults.servers import Postgres
 from faults.tcp_proxy import TcpProxy
 from faults.traffic import assert_nothing_lost, following, publishing
-from notifier.postgres import history, tail
+from notifier.postgres import history, tail, writer
 from notifier.postgres.database import retried
 
 
@@ -26,13 +26,14 @@ async def test_connections_that_the_database_ends_lose_and_repeat_nothing(
     async def pids() -> set[int]:
         return await backends(sql, *which)
 
+    count = sum({"tail": 1, "writer": writer.CONNECTIONS}[name] for name in which)
     async with following(app, "orders", "*", "other,**") as followers:
         async with publishing(app, "orders") as publisher:
             for _ in range(6):
                 await publisher.has_stored(5)
-                old = await eventually(pids, lambda found: len(found) == len(which))
+                old = await eventually(pids, lambda found: len(found) == count)
                 await end_connections(sql, *which)
-                await eventually(pids, lambda found, old=old: len(found) == len(which) and not found & old)
+                await eventually(pids, lambda found, old=old: len(found) == count and not found & old)
             await publisher.has_stored(5)
         await assert_nothing_lost(database, publisher, followers)
 

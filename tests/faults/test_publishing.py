@@ -50,6 +50,15 @@ class Attempt:
         return (await self._task).status
 
 
+async def on_each_connection(app: Running, sql: asyncpg.Connection) -> list[Attempt]:
+    """Publishes of 1, 2 ... that wait for the order lock: as many as are sent before the next waits in this process."""
+    attempts = []
+    for number in range(1, 1 + writer.CONNECTIONS):
+        attempts.append(Attempt(app, number))
+        await waiting(sql, number)
+    return attempts
+
+
 async def test_a_publish_whose_commit_is_not_confirmed_is_unknown_and_what_waits_behind_it_is_not_stored(
     start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection
 ) -> None:
@@ -57,24 +66,24 @@ async def test_a_publish_whose_commit_is_not_confirmed_is_unknown_and_what_waits
     poll = app.start_poll("orders", wait=20)
     await app.parked()
     async with order_lock(sql):
-        committed = Attempt(app, 1)
-        await waiting(sql)
+        committed = await on_each_connection(app, sql)
         proxy.replies.close()
-    await eventually(lambda: numbers(sql), lambda found: found == [1])
-    behind = [Attempt(app, 2), Attempt(app, 3)]
+    await eventually(lambda: numbers(sql), lambda found: found == [1, 2])
+    behind = [Attempt(app, 3), Attempt(app, 4)]
     await until(lambda: app.service.writer._messages == 2)
     proxy.refuses = True
     await proxy.cut()
-    await committed.assert_outcome_unknown()
+    for attempt in committed:
+        await attempt.assert_outcome_unknown()
     for attempt in behind:
         await attempt.assert_unavailable()
-    assert data(await poll) == [1]  # it was stored indeed
-    await Attempt(app, 4).assert_unavailable()  # nothing to send it on
-    assert await numbers(sql) == [1]
+    assert data(await poll)[0] == 1  # it was stored indeed
+    await Attempt(app, 5).assert_unavailable()  # nothing to send it on
+    assert await numbers(sql) == [1, 2]
     proxy.heal()
     await until(lambda: app.service.writer.up)
-    await Attempt(app, 5).assert_stored()
-    assert await numbers(sql) == [1, 5]
+    await Attempt(app, 6).assert_stored()
+    assert await numbers(sql) == [1, 2, 6]
 
 
 async def test_a_publish_that_never_reached_the_database_is_unknown_too(
@@ -85,7 +94,7 @@ async def test_a_publish_that_never_reached_the_database_is_unknown_too(
     await until(lambda: app.service.writer.pump.due_in() > 60)  # only a publish is sent from here on
     proxy.requests.close()
     attempt = Attempt(app, 1)
-    await until(lambda: app.service.writer._newest is not None and not app.service.writer._waiting)
+    await until(lambda: app.service.writer._open and not app.service.writer._waiting)
     await proxy.cut()
     await attempt.assert_outcome_unknown()
     assert await numbers(sql) == []
@@ -105,7 +114,7 @@ async def test_a_publish_to_which_the_database_does_not_answer_in_time_is_unknow
 
 
 async def test_a_publish_at_the_moment_at_which_the_connection_closes_is_not_sent(
-    connections: dict[str, asyncpg.Connection], start: Start, sql: asyncpg.Connection
+    connections: dict[str, list[asyncpg.Connection]], start: Start, sql: asyncpg.Connection
 ) -> None:
     app = await start()
     attempts = []
@@ -115,20 +124,24 @@ async def test_a_publish_at_the_moment_at_which_the_connection_closes_is_not_sen
         assert service.writer.up
         attempts.append(asyncio.create_task(service.publish([NewMessage("orders", b"1")])))
 
-    connections["writer"].add_termination_listener(publish)
-    connections["writer"].terminate()
-    await until(lambda: attempts != [])
-    with pytest.raises(Unavailable):
-        await attempts[0]
+    for connection in connections["writer"]:
+        connection.add_termination_listener(publish)
+    for connection in connections["writer"]:
+        connection.terminate()
+    await until(lambda: len(attempts) == len(connections["writer"]))
+    for attempt in attempts:
+        with pytest.raises(Unavailable):
+            await attempt
     assert await numbers(sql) == []
 
 
-async def test_a_commit_that_the_database_cancels_is_not_stored(app: Running, sql: asyncpg.Connection) -> None:
+async def test_a_commit_that_the_database_cancels_is_unknown(app: Running, sql: asyncpg.Connection) -> None:
+    """It may be cancelled after its message has its place, before that is settled."""
     async with order_lock(sql):
         attempt = Attempt(app, 1)
         for pid in await waiting(sql):
             await sql.execute("select pg_cancel_backend($1)", pid)
-        await attempt.assert_unavailable()
+        await attempt.assert_outcome_unknown()
     assert await numbers(sql) == []
     await until(lambda: app.service.writer.up)
     await Attempt(app, 2).assert_stored()
@@ -143,17 +156,32 @@ async def test_a_commit_whose_connection_the_database_ends_is_unknown(app: Runni
     assert await numbers(sql) == []
 
 
+async def test_a_connection_that_the_database_ends_takes_no_publish_on_another_with_it(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    async with order_lock(sql):
+        ended = Attempt(app, 1)
+        [pid] = await waiting(sql)
+        other = Attempt(app, 2)
+        await waiting(sql, 2)
+        await sql.execute("select pg_terminate_backend($1)", pid)
+        await ended.assert_outcome_unknown()
+    await other.assert_stored()
+    await until(lambda: app.service.writer.up)
+    await Attempt(app, 3).assert_stored()
+    assert await numbers(sql) == [2, 3]
+
+
 async def test_a_message_that_the_database_refuses_takes_none_of_its_batch_with_it(
     app: Running, sql: asyncpg.Connection
 ) -> None:
     await sql.execute("alter table notifier.message add constraint no_seven check (convert_from(body, 'UTF8') <> '7')")
     async with order_lock(sql):
-        first = Attempt(app, 5)
-        await until(lambda: app.service.writer._newest is not None)
+        before = await on_each_connection(app, sql)
         batch = [Attempt(app, body) for body in (6, 7, 8)]
         await until(lambda: app.service.writer._messages == 3)
-    assert [await attempt.status() for attempt in (first, *batch)] == [201, 201, 422, 201]
-    assert await numbers(sql) == [5, 6, 8]
+    assert [await attempt.status() for attempt in (*before, *batch)] == [201, 201, 201, 422, 201]
+    assert await numbers(sql) == [1, 2, 6, 8]
 
 
 async def test_publishes_that_wait_for_a_slow_database_are_bounded(
@@ -161,14 +189,13 @@ async def test_publishes_that_wait_for_a_slow_database_are_bounded(
 ) -> None:
     monkeypatch.setattr(writer, "MAX_WAITING", 3)
     async with order_lock(sql):
-        first = Attempt(app, 0)
-        await until(lambda: app.service.writer._newest is not None and not app.service.writer._waiting)
-        behind = [Attempt(app, body) for body in (1, 2, 3)]
+        before = await on_each_connection(app, sql)
+        behind = [Attempt(app, body) for body in (3, 4, 5)]
         await until(lambda: app.service.writer._messages == 3)
-        await Attempt(app, 4).assert_unavailable()
-    for attempt in (first, *behind):
+        await Attempt(app, 6).assert_unavailable()
+    for attempt in (*before, *behind):
         await attempt.assert_stored()
-    assert sorted(await numbers(sql)) == [0, 1, 2, 3]  # they came on several connections
+    assert sorted(await numbers(sql)) == [1, 2, 3, 4, 5]  # they came on several connections
 
 
 async def test_a_publish_is_done_although_its_client_hangs_up_right_after_sending(

@@ -7,10 +7,10 @@ import pytest
 from conftest import Running, Start, data, ids, until
 
 from faults.conftest import Halt, Halting, HaltingReads, eventually
-from faults.log import append, end_connections, numbers
+from faults.log import append, backends, end_connections, numbers
 from faults.tcp_proxy import TcpProxy
 from notifier import parking
-from notifier.postgres import history, tail
+from notifier.postgres import history, pump, tail
 
 pytestmark = pytest.mark.both_paths
 
@@ -92,7 +92,8 @@ async def test_what_this_process_commits_needs_no_read_and_comes_once(
     await app.parked()
     publishing = asyncio.create_task(app.publish("orders"))
     await committing.reached()
-    await reading.reached()  # it was faster this time, and has the message as well
+    await sql.execute("select pg_notify('notifier', (select max(seq) from notifier.message)::text)")
+    await reading.reached()  # somebody else has settled it too, and was faster: the tail has it as well
     committing.go_on.set()
     published = await publishing
     assert ids(await poll) == [published]
@@ -103,6 +104,55 @@ async def test_what_this_process_commits_needs_no_read_and_comes_once(
     assert not again.done()
     [other] = await append(sql, "orders", "2")
     assert ids(await again) == [other]
+
+
+async def test_notifications_of_strangers_change_nothing(
+    start: Start, sql: asyncpg.Connection, only_notified: None
+) -> None:
+    app = await start()
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    listening = await backends(sql, "tail")
+    for payload in ("", "x", "-1", "9" * 18, "9" * 30):
+        await sql.execute("select pg_notify('notifier', $1)", payload)
+    published = await append(sql, "orders", "1")
+    assert ids(await poll) == published
+    await until(lambda: app.service.tail._settled == app.service.tail.position)
+    assert await backends(sql, "tail") == listening
+
+
+async def test_what_this_process_commits_on_two_connections_comes_in_order_and_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch, only_notified: None
+) -> None:
+    monkeypatch.setattr(pump, "SCAN_S", 600.0)
+    app = await start()
+    await until(lambda: app.service.writer.pump.due_in() > 60)  # it takes none of the connections
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    database = app.service.writer._database
+    committing, reading = Halt(), Halt()
+    app.service.writer._database = HaltingReads(database, committing)
+    app.service.tail._listening = HaltingReads(app.service.tail._listening, reading)
+    first = asyncio.create_task(app.publish("orders", "1"))
+    await committing.reached()
+    app.service.writer._database = database
+    second = asyncio.create_task(app.publish("orders", "2"))
+    await reading.reached()  # the second is told of, and the tail has both
+    assert not poll.done()
+    committing.go_on.set()
+    published = [await first, await second]
+    answer = await poll
+    if len(ids(answer)) == 1:
+        assert ids(answer) == published[:1]
+        answer = await app.poll("orders", after=answer["cursor"])
+    assert ids(answer)[-1] == published[1]
+    again = app.start_poll("orders", after=published[1], wait=20)
+    await app.parked()
+    reading.go_on.set()
+    await app.service.tail.catch_up()
+    assert not again.done()
+    last = await app.publish("orders", "3")
+    assert ids(await again) == [last]
 
 
 async def test_what_others_have_committed_comes_before_what_this_process_commits(

@@ -8,6 +8,8 @@ import pytest
 from conftest import Running, data, ids, until
 from protocol import DEADLINE_S, JSON, TEXT, empty_window, exactly, line, refusal
 
+from notifier.postgres.writer import CONNECTIONS
+
 
 async def publish(app, topic="t", body=b"", headers=None, **params):
     async with app.client.post(f"/v1/topics/{topic}", data=body, headers=headers, params=params) as response:
@@ -241,22 +243,24 @@ async def test_a_message_is_published_though_its_publisher_hung_up(app: Running,
     server = app.client.server.handler
     async with line(app) as raw:
         async with sql.transaction(), asyncio.timeout(DEADLINE_S):
-            # Whoever appends holds this lock: one publish waits for it, and the next two for that one.
+            # Whoever appends holds this lock: publishes wait for it on all connections, and the next two for those.
             await sql.execute("select pg_advisory_xact_lock(1852798057, 1)")
-            first = asyncio.create_task(app.publish("t", "1"))
-            while not await sql.fetchval("select exists (select from pg_locks where not granted)"):
-                await asyncio.sleep(0.005)
+            first = []
+            for number in range(1, 1 + CONNECTIONS):
+                first.append(asyncio.create_task(app.publish("t", "1")))
+                while await sql.fetchval("select count(*) from pg_locks where not granted") < number:
+                    await asyncio.sleep(0.005)
             await raw.send("POST /v1/topics/t HTTP/1.1", "Content-Length: 1", body=b"2")
             await until(lambda: len(app.service.writer._waiting) == 1)
             last = asyncio.create_task(app.publish("t", "3"))
             await until(lambda: len(app.service.writer._waiting) == 2)
             raw.hang_up()
-            await until(lambda: len(server.connections) == 2)
+            await until(lambda: len(server.connections) == CONNECTIONS + 1)
         async with asyncio.timeout(DEADLINE_S):
-            published = [await first, await last]
+            published = [await each for each in (*first, last)]
     answer = await app.poll("t", after="earliest", wait=0)
-    assert data(answer) == [1, 2, 3]
-    assert [ids(answer)[0], ids(answer)[2]] == published
+    assert data(answer) == [1] * len(first) + [2, 3]
+    assert [*ids(answer)[:-2], ids(answer)[-1]] == published
 
 
 async def test_a_body_that_ends_before_its_length_is_not_published(app: Running) -> None:

@@ -1,0 +1,121 @@
+"""What a client has been told survives a crash of the database, even what the writer does not yet know to be safe."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from conftest import Running, Start, data, until
+
+from faults.conftest import Halt, eventually
+from faults.log import numbers
+from faults.servers import Postgres
+from notifier.core.errors import OutcomeUnknown
+from notifier.core.messages import NewMessage
+from notifier.postgres import tail
+
+HELD = 77
+
+
+class Crash:
+    """The server, on which a batch that has its place stays unflushed while `held`."""
+
+    def __init__(self, server: Postgres, url: str) -> None:
+        self._server = server
+        self.url = url
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[asyncpg.Connection]:
+        sql = await asyncpg.connect(self.url)
+        source = await sql.fetchval("select pg_get_functiondef('notifier.place_and_settle'::regproc)")
+        assert "commit;" in source
+        await sql.execute(source.replace("commit;", f"commit; perform pg_advisory_xact_lock({HELD});"))
+        await sql.execute(f"select pg_advisory_lock({HELD})")
+        yield sql
+        sql.terminate()
+
+    async def comes(self) -> None:
+        await self._server.stop(signal.SIGQUIT)
+        await self._server.start()
+
+    async def stored(self) -> list[int]:
+        sql = await asyncpg.connect(self.url)
+        try:
+            return await numbers(sql)
+        finally:
+            sql.terminate()
+
+
+@pytest.fixture
+def crash(server_of_ours: Postgres, url_of_ours: str) -> Crash:
+    return Crash(server_of_ours, url_of_ours)
+
+
+async def place(app: Running, sql: asyncpg.Connection) -> "asyncio.Task[list[int]]":
+    """Begin to publish 1; return when it is visible."""
+    publish = asyncio.create_task(app.service.publish([NewMessage("orders", b"1")]))
+    await eventually(lambda: numbers(sql), lambda found: found == [1])
+    return publish
+
+
+async def test_what_was_published_survives(crash: Crash, start: Start) -> None:
+    app = await start(crash.url)
+    await app.publish("orders", "1")
+    await crash.comes()
+    assert await crash.stored() == [1]
+
+
+async def test_nobody_is_told_what_a_crash_may_take(
+    crash: Crash, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "POLL_S", 600.0)
+    app = await start(crash.url)
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    read = Halt()
+    app.service.tail._read = read.after(app.service.tail._read)
+    told = asyncio.Queue[str]()
+    async with crash.held() as sql:
+        await sql.add_listener("notifier", lambda *notification: told.put_nowait(notification[-1]))
+        before = str(await sql.fetchval("select nextval('notifier.message_seq')"))
+        publish = await place(app, sql)
+        await sql.execute("select pg_notify('notifier', $1)", before)
+        assert await told.get() == before
+        await read.reached()  # it looks up to there, and no further
+        read.go_on.set()
+        await crash.comes()
+        with pytest.raises(OutcomeUnknown):
+            await publish
+    await until(lambda: app.service.not_ready() is None)
+    await app.publish("orders", "2")
+    answer = await poll
+    while data(answer)[-1] != 2:
+        more = await app.poll("orders", after=answer["cursor"], wait=20)
+        answer = {**more, "messages": answer["messages"] + more["messages"]}
+    assert data(answer) == await crash.stored()
+
+
+async def test_what_a_read_of_the_table_has_shown_survives(crash: Crash, start: Start) -> None:
+    app = await start(crash.url)
+    async with crash.held() as sql:
+        publish = await place(app, sql)
+        assert data(await app.poll("orders", after="earliest", wait=0)) == [1]
+        await crash.comes()
+    with pytest.raises(OutcomeUnknown):
+        await publish
+    assert await crash.stored() == [1]
+
+
+async def test_what_the_safety_poll_of_another_server_has_found_survives(crash: Crash, start: Start) -> None:
+    app, other = await start(crash.url), await start(crash.url)
+    poll = other.start_poll("orders", wait=20)
+    await other.parked()
+    async with crash.held() as sql:
+        publish = await place(app, sql)
+        assert data(await poll) == [1]
+        await crash.comes()
+    assert await crash.stored() == [1]
+    with pytest.raises(OutcomeUnknown):
+        await publish
