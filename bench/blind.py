@@ -6,6 +6,8 @@ from typing import cast
 
 import uvloop
 
+from bench.ceiling import serve
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 OK = HEAD % (2, b"{}")
 
@@ -35,11 +37,5 @@ class Parking(asyncio.Protocol):
                 parking.transport.write(answer)
 
 
-async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Parking, "127.0.0.1", 0, backlog=1024)
-    print(f"serves on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    await server.serve_forever()
-
-
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(serve(Parking))

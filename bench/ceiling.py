@@ -2,6 +2,7 @@
 this is more than any server could get from it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import uvloop
@@ -20,11 +21,11 @@ class Answering(asyncio.Protocol):
         self.transport.write(ANSWER)
 
 
-async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=1024)
+async def serve(protocol: Callable[[], asyncio.Protocol]) -> None:
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0, backlog=1024)
     print(f"serves on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(serve(Answering))

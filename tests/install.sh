@@ -7,6 +7,8 @@ missing() {
         PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null || echo "$program"
     done
     ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || echo postgresql
+    # Playwright's own node needs it.
+    ls /usr/lib*/libatomic.so.1 /usr/lib/*/libatomic.so.1 2>/dev/null | grep -q . || echo libatomic1
 }
 
 packages=$(missing | sed 's/^node$/nodejs/' | xargs)

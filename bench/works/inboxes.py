@@ -15,7 +15,8 @@ TITLE = "Inboxes"
 TEXT = (
     "Each client waits on a topic of its own, and messages are published over HTTP to topics at random, evenly spaced; "
     "from the moment a message is to be sent until its client has it. Ours waits for a commit with a flush of 2 ms "
-    "each time. Compared with the bare database (insert and notify, one at a time, at the same flush, as under "
+    "each time; one that comes while another's flush waits shares it, where a disk would make it wait for the next. "
+    "Compared with the bare database (insert and notify, one at a time, at the same flush, as under "
     "*Publish → delivered*), and with peers that keep messages in memory."
 )
 WHERE = "clients"

@@ -1,4 +1,4 @@
-"""What keeps a connection: connect, work until it breaks, come back. The tail and the writer each have one."""
+"""What keeps connections: connect, work until one breaks, come back. The tail and the writer each have such a link."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ LAST_PAUSE_S = 2.0
 
 
 class Link(ABC):
-    """A task that holds one connection for as long as it lives and makes a new one whenever it breaks."""
+    """A task that holds a connection, or several, for as long as they live, and makes new ones whenever one breaks."""
 
     name: str
 

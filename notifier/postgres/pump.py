@@ -18,7 +18,7 @@ PACE_S = 0.003
 
 # Rows are looked for above the highest id moved so long ago, so that a pump need not step over the dead rows that an
 # old snapshot elsewhere keeps alive. An older id that commits late is found by the next scan from the beginning.
-SETTLED_S = 2.0
+AGED_S = 2.0
 
 PUMP = "select moved, last_id from notifier.pump($1, $2, $3)"
 
@@ -34,7 +34,7 @@ class Pump:
         self._ran = 0.0
         self._step = len(AGAIN_S)
         self._scan_due = 0.0
-        self._settled = 0
+        self._aged = 0
         self._moved: tuple[float, int] = (0.0, 0)
 
     def notified(self) -> None:
@@ -50,7 +50,7 @@ class Pump:
     async def run(self, connection: Connection) -> None:
         start = self._loop.time()
         scan = start >= self._scan_due
-        row = await connection.fetchrow(PUMP, 0 if scan else self._settled, MAX_ROWS, MAX_BYTES)
+        row = await connection.fetchrow(PUMP, 0 if scan else self._aged, MAX_ROWS, MAX_BYTES)
         assert row is not None
         end = self._loop.time()
         if scan:
@@ -58,8 +58,8 @@ class Pump:
             self._scan_due = end if end - start < 0.01 else end + SCAN_S
         self._ran = end
         if row["moved"]:
-            if end - self._moved[0] > SETTLED_S:
-                self._settled, self._moved = self._moved[1], (end, max(row["last_id"], self._moved[1]))
+            if end - self._moved[0] > AGED_S:
+                self._aged, self._moved = self._moved[1], (end, max(row["last_id"], self._moved[1]))
             self._due = end if row["moved"] == MAX_ROWS else end + PACE_S
             self._step = 0
         elif self._step < len(AGAIN_S):

@@ -1,7 +1,7 @@
 """The tail: the reader that follows the log, one for each process, on a connection of its own.
 
-NOTIFY is only a hint. What makes it safe: LISTEN first, then read; read everything above the last seq known, whatever
-the hint was; read again every second without any hint, which also finds out whether the connection lives.
+NOTIFY is only a hint. What makes it safe: LISTEN first, then read; read from the last seq known on, however many hints
+there were; read again every second without any hint, which also finds out whether the connection lives.
 
 What is visible in the log but not yet flushed could be lost in a crash, and its id be given to another message. So only
 what is settled is handed on: up to the seq that the hint tells, or that the tail has itself seen to.
@@ -113,7 +113,7 @@ class Tail(Link):
     def committed(self, first: int, time: datetime, messages: Sequence[NewMessage]) -> None:
         """This process has just committed and settled `messages`, of seq `first` on: they are handed on as soon as
         everything before them has been. That saves the way through NOTIFY and a query."""
-        if self.up and len(self._ahead) < MAX_AHEAD:
+        if self.up and (first <= self.position + 1 or len(self._ahead) < MAX_AHEAD):
             self._ahead[first] = (time, messages)
             self._hand_on_own()
 
@@ -136,7 +136,7 @@ class Tail(Link):
                 _resolve(future)
 
     async def reached(self, seq: int) -> None:
-        """Return once everything up to `seq`, which is committed, has been handed on, or the tail is down."""
+        """Return once everything up to `seq`, which is settled, has been handed on, or the tail is down."""
         if self.position >= seq or not self.up:
             return
         if self._deaf:
@@ -171,7 +171,7 @@ class Tail(Link):
             self._deaf = not await self._listen(connection)
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
-                settled: int = await connection.fetchval(SETTLE, 0)
+                settled: int = await connection.fetchval(SETTLE, self.position)
             self._settled = max(self._settled, settled)
             async with self._listening.calls(connection):
                 self.position = await self._on_connect(connection, epochs, settled)

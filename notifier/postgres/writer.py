@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,10 +34,13 @@ MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 AWAY_TEXT = "The database is away; nothing was stored. Try again."
-UNKNOWN_TEXT = "The database went away during the commit: the message may or may not be stored."
+UNKNOWN_TEXT = "The database went away, or cancelled, during the commit: the message may or may not be stored."
 
 # One more than is flushing at a time: what comes during a flush gets its place meanwhile, and may be flushed with it.
 CONNECTIONS = 2
+# An idle connection asks for something so often: else nobody would notice that its other end is gone, or it would be
+# ended for being idle. The one that pumps does so anyway.
+HEARTBEAT_S = 1.0
 
 APPEND = "call notifier.place_and_settle($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], null, null)"
 # In one transaction, where that has to be around everything.
@@ -65,7 +68,7 @@ class Writer(Link):
     """Commits publishes and pumps the inbox.
 
     `seen` is the newest seq this process knows of. `on_commit` gets the seq of the first message of a batch that has
-    been committed, the time of all, and the messages.
+    been committed and settled, the time of all, and the messages.
     """
 
     name = "writer"
@@ -118,11 +121,12 @@ class Writer(Link):
         async with AsyncExitStack() as stack:
             connections = []
             for _ in range(CONNECTIONS):
-                connections.append(await self._database.connect(self.name, command_timeout_s=TIMEOUT_S))
-                stack.callback(connections[-1].terminate)
-            async with self._database.calls(connections[0]):
-                # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
-                await begin_epoch(connections[0], self._seen())
+                connection = await self._database.connect(self.name, command_timeout_s=TIMEOUT_S)
+                stack.callback(connection.terminate)
+                async with self._database.calls(connection):
+                    # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
+                    await begin_epoch(connection, self._seen())
+                connections.append(connection)
             self._connected()
             for connection in connections:
                 connection.add_termination_listener(lambda _: self._wake.set())
@@ -149,9 +153,13 @@ class Writer(Link):
     async def _work_on(self, connection: Connection, *, pumping: bool) -> None:
         while self.up and not connection.is_closed():
             if not self._waiting:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.pump.due_in() if pumping else None):
+                try:
+                    async with asyncio.timeout(self.pump.due_in() if pumping else HEARTBEAT_S):
                         await self._wake.wait()
+                except TimeoutError:
+                    if not pumping:
+                        async with self._database.calls(connection):
+                            await connection.execute("select")
             self._wake.clear()
             if connection.is_closed():
                 break
@@ -188,7 +196,7 @@ class Writer(Link):
     async def _one_by_one(self, connection: Connection, batch: list[_Publish]) -> None:
         left = deque(batch)
         try:
-            while left:
+            while left and self.up:
                 publish = left.popleft()
                 try:
                     await self._append(connection, [publish])
@@ -226,10 +234,11 @@ class Writer(Link):
             raise
         first, time = row
         last = first + len(messages) - 1
-        self._on_commit(first, time, messages)
+        each = first
         for publish in batch:
-            publish.first.set_result(first)
-            first += len(publish.messages)
+            publish.first.set_result(each)
+            each += len(publish.messages)
+        self._on_commit(first, time, messages)
         await self._tell(connection, last)
 
     async def _tell(self, connection: Connection, last: int) -> None:

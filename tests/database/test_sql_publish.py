@@ -152,7 +152,7 @@ async def test_an_older_row_that_commits_late_is_found(app: Running, database: s
     await other.close()
     [message] = await collect(app, "a", 1)
     # As after a scan that was slow: the pump looks only above what it has moved.
-    pump._settled = 10**6
+    pump._aged = 10**6
     pump._scan_due = asyncio.get_running_loop().time() + 0.5
     await held.commit()
     assert [m["data"] for m in await collect(app, "a", 1, after=message["id"])] == [1]

@@ -4,17 +4,21 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 from conftest import Running, Start, data, until
 
 from faults.conftest import Halt, eventually
-from faults.log import numbers
+from faults.log import append, numbers
 from faults.servers import Postgres
 from notifier.core.errors import OutcomeUnknown
 from notifier.core.messages import NewMessage
 from notifier.postgres import tail
+from notifier.postgres.database import Database
+from notifier.postgres.history import History
+from notifier.postgres.migrations import migrate
 
 HELD = 77
 
@@ -119,3 +123,22 @@ async def test_what_the_safety_poll_of_another_server_has_found_survives(crash: 
     assert await crash.stored() == [1]
     with pytest.raises(OutcomeUnknown):
         await publish
+
+
+async def test_what_a_standby_shows_needs_no_flush(folder: Path) -> None:
+    server = Postgres(folder / "standby")
+    try:
+        await server.create()
+        await server.start()
+        await migrate(server.url)
+        sql = await asyncpg.connect(server.url)
+        [published] = await append(sql, "orders", "1")
+        sql.terminate()
+        await server.stop()
+        (server.data / "standby.signal").touch()
+        await server.start()
+        history = History(await Database.probe(server.url), seen=lambda: 0)
+        assert await history.head() == int(published)
+        await history.close()
+    finally:
+        await server.close()

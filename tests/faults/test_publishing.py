@@ -11,7 +11,7 @@ from conftest import Running, Server, Start, data, until
 
 from faults.by_hand import request
 from faults.conftest import eventually
-from faults.log import numbers, order_lock, waiting
+from faults.log import backends, numbers, order_lock, waiting
 from faults.tcp_proxy import TcpProxy
 from notifier.core.errors import Unavailable
 from notifier.core.messages import NewMessage
@@ -170,6 +170,23 @@ async def test_a_connection_that_the_database_ends_takes_no_publish_on_another_w
     await until(lambda: app.service.writer.up)
     await Attempt(app, 3).assert_stored()
     assert await numbers(sql) == [2, 3]
+
+
+async def test_no_idle_connection_goes_unnoticed(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "HEARTBEAT_S", 0.01)
+    await start()
+    asked = "select pid, state_change from pg_stat_activity where pid = any ($1)"
+    pids = await backends(sql, "writer")
+    before = dict(await sql.fetch(asked, pids))
+    assert len(before) == writer.CONNECTIONS
+
+    async def silent() -> list[int]:
+        now = dict(await sql.fetch(asked, pids))
+        return [pid for pid in before if now[pid] == before[pid]]
+
+    await eventually(silent, lambda found: not found)
 
 
 async def test_a_message_that_the_database_refuses_takes_none_of_its_batch_with_it(

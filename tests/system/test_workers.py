@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import asyncpg
@@ -107,13 +108,11 @@ class Workers(Server):
             client.send("GET", "/healthz")
             await client.answer()
 
-    async def replaced(self, pid: int) -> int:
-        """The process id of the worker that has come in place of this one, once it answers."""
-        before = set(self.pids()) - {pid}
-        await until(lambda: len(set(self.pids()) - {pid}) == self.count)
-        [new] = set(self.pids()) - before - {pid}
-        await self.client_of(new)
-        return new
+    async def replaced(self, pid: int) -> None:
+        """Return when another worker has come in place of this one, and all answer."""
+        await until(lambda: pid not in self.pids() and len(self.pids()) == self.count)
+        for each in self.pids():
+            await self.client_of(each)
 
     async def ended(self) -> int:
         """The exit code."""
@@ -490,12 +489,20 @@ async def test_the_keeper_of_the_embedded_database_is_replaced_too(embedded: Wor
     assert await embedded.ended() == 0
 
 
-def test_all_addresses_of_a_name_get_the_same_port() -> None:
-    slots = bind("localhost", 0, 3)
+def test_all_addresses_of_a_name_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def two(_: str, *args: Any, **kwargs: Any) -> list:
+        return [found for host in ("127.0.0.1", "127.0.0.2") for found in resolve(host, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    slots = bind("a.name", 0, 3)
     try:
         addresses = [[sock.getsockname() for sock in sockets] for sockets in slots]
         assert addresses[0] == addresses[1] == addresses[2]
-        assert len({port for _, port, *_ in addresses[0]}) == 1
+        [(first, port), (second, same_port)] = addresses[0]
+        assert (first, second) == ("127.0.0.1", "127.0.0.2")
+        assert port == same_port
     finally:
         for sockets in slots:
             for sock in sockets:
