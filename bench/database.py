@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from notifier.postgres.embedded import embedded_postgres
+from notifier.embedded import embedded_postgres
 from notifier.postgres.migrations import migrate
 
 # Room for two servers, 32 publishers and a few more. Else as embedded, but that no checkpoint falls into a round.

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.postgres.embedded.account import Account
-from notifier.postgres.embedded.child import Child
+from notifier.embedded.account import Account
+from notifier.embedded.child import Child
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 30.0

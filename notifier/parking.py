@@ -71,7 +71,7 @@ class Waiter:
         """Nothing: it has its answer, and is about to be forgotten."""
 
 
-class Lot:
+class ParkingLot:
     """Parked polls over one window. Not thread-safe: everything happens on the event loop."""
 
     def __init__(self, window: Window, *, max_parked: int, max_parked_per_address: int = 0) -> None:

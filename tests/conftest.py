@@ -28,7 +28,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from notifier.postgres.embedded import binaries, embedded_postgres
+from notifier.embedded import binaries, embedded_postgres
 from notifier.postgres.migrations import migrate
 from notifier.service import Service, running
 from notifier.settings import Settings

@@ -11,7 +11,7 @@ from bench.peers.python import PYTHON
 from bench.tarpit.parked import parked
 from bench.tarpit.stuck import WORKERS, stuck
 from bench.tarpit.telling import say, say_held, size
-from notifier.postgres.embedded import EmbeddedError
+from notifier.embedded import EmbeddedError
 
 APPS = {"Flask": "flask_app:app", "Django": "django_app:app"}
 CLIENTS = 10_000

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from notifier import __version__
-from notifier.cli import client, server
+from notifier.cli.migrate import migrate
+from notifier.cli.publish import TEXT, publish
+from notifier.cli.serve import serve
+from notifier.cli.source import add_source, list_sources, remove_source
 from notifier.cli.status import EXPLAINED
+from notifier.cli.subscribe import subscribe
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no other name
 Command: TypeAlias = Callable[[argparse.Namespace], int]
@@ -65,8 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"notifier {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     serves = "run the service, with the settings in the environment"
-    _add(commands, "serve", serves, ENVIRONMENT_OF_SERVERS, server.serve)
-    _add(commands, "migrate", "bring the schema of the database up to date", DATABASE, server.migrate)
+    _add(commands, "serve", serves, ENVIRONMENT_OF_SERVERS, serve)
+    _add(commands, "migrate", "bring the schema of the database up to date", DATABASE, migrate)
     _add_publish(commands)
     _add_subscribe(commands)
     _add_source(commands)
@@ -89,41 +93,41 @@ def _add(
 
 def _add_publish(commands: Commands) -> None:
     purpose = "publish one message and print its id"
-    publish = _add(commands, "publish", purpose, PUBLISH + ENVIRONMENT_OF_CLIENTS, client.publish)
-    publish.add_argument("topic", metavar="TOPIC", help="such as orders/42; it needs no creation")
+    command = _add(commands, "publish", purpose, PUBLISH + ENVIRONMENT_OF_CLIENTS, publish)
+    command.add_argument("topic", metavar="TOPIC", help="such as orders/42; it needs no creation")
     # Not optional: argparse would no longer find it behind an option.
-    publish.add_argument("data", metavar="DATA", help="JSON, or else taken as text; - reads standard input")
-    kind = publish.add_mutually_exclusive_group()
+    command.add_argument("data", metavar="DATA", help="JSON, or else taken as text; - reads standard input")
+    kind = command.add_mutually_exclusive_group()
     kind.add_argument(
-        "--text", action="store_const", const=client.TEXT, dest="type", help="take it as text, even if it is JSON"
+        "--text", action="store_const", const=TEXT, dest="type", help="take it as text, even if it is JSON"
     )
     kind.add_argument("--type", metavar="TYPE", help="its content type; application/json insists on JSON")
-    publish.add_argument("--title", help="a title to show")
-    publish.add_argument("--click", metavar="URL", help="where a click on it leads")
-    publish.add_argument("--priority", type=int, metavar="1-5", help="5 is the most urgent")
-    publish.add_argument("--tags", metavar="A,B", default="", help="words, separated by commas")
-    _add_url(publish)
+    command.add_argument("--title", help="a title to show")
+    command.add_argument("--click", metavar="URL", help="where a click on it leads")
+    command.add_argument("--priority", type=int, metavar="1-5", help="5 is the most urgent")
+    command.add_argument("--tags", metavar="A,B", default="", help="words, separated by commas")
+    _add_url(command)
 
 
 def _add_subscribe(commands: Commands) -> None:
     purpose = "follow topics for ever and print each message as one line of JSON"
-    subscribe = _add(commands, "subscribe", purpose, SUBSCRIBE + ENVIRONMENT_OF_CLIENTS, client.subscribe)
-    subscribe.add_argument(
+    command = _add(commands, "subscribe", purpose, SUBSCRIBE + ENVIRONMENT_OF_CLIENTS, subscribe)
+    command.add_argument(
         "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
     )
-    begin = subscribe.add_mutually_exclusive_group()
+    begin = command.add_mutually_exclusive_group()
     begin.add_argument("--after", metavar="CURSOR", help="begin after this id; or latest (the default), earliest")
     begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
     begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
-    subscribe.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
-    _add_url(subscribe)
+    command.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
+    _add_url(command)
 
 
 def _add_source(commands: Commands) -> None:
     sources = _add(commands, "source", "manage who may send webhooks", "").add_subparsers(
         metavar="ACTION", required=True
     )
-    add = _add(sources, "add", "accept webhooks at POST /hooks/NAME", ADD_SOURCE + DATABASE, server.add_source)
+    add = _add(sources, "add", "accept webhooks at POST /hooks/NAME", ADD_SOURCE + DATABASE, add_source)
     add.add_argument("name", metavar="NAME", help="a-z 0-9 _ and -")
     add.add_argument("--scheme", required=True, help="how it signs: github, or none")
     add.add_argument(
@@ -135,8 +139,8 @@ def _add_source(commands: Commands) -> None:
         help="what it signs with, or - to read a line of stdin (arguments can be seen by others); may be repeated",
     )
     add.add_argument("--topic", required=True, help="a topic, with JSON fields in braces and headers as {header:NAME}")
-    _add(sources, "list", "list the sources: name, scheme, topic, number of secrets", DATABASE, server.list_sources)
-    remove = _add(sources, "remove", "accept no more webhooks from a source", DATABASE, server.remove_source)
+    _add(sources, "list", "list the sources: name, scheme, topic, number of secrets", DATABASE, list_sources)
+    remove = _add(sources, "remove", "accept no more webhooks from a source", DATABASE, remove_source)
     remove.add_argument("name", metavar="NAME")
 
 

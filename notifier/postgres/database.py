@@ -11,8 +11,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 
 from notifier.core.errors import Unavailable
-from notifier.postgres.embedded import embedded_postgres
-from notifier.settings import Settings
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -128,16 +126,6 @@ def normalise(url: str) -> str:
         elif name in _UNDERSTOOD:
             kept.append((name, value))
     return parts._replace(query=urlencode(kept)).geturl()
-
-
-@asynccontextmanager
-async def database_url(settings: Settings, announce: Callable[[str], None] | None = None) -> AsyncIterator[str]:
-    """The database that `settings` name: the given one, or the embedded one, kept running meanwhile."""
-    if settings.database_url:
-        yield settings.database_url
-    else:
-        async with embedded_postgres(settings.directory, announce=announce) as url:
-            yield url
 
 
 async def retried(connect: Callable[[], Awaitable[Any]], *, seconds: float) -> Any:  # noqa: ANN401

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from notifier.core.errors import Forbidden, Unauthorized
+from notifier.service import Service
 from notifier.settings import Settings, is_loopback
-from notifier.web.keys import SERVICE
+
+SERVICE = web.AppKey("service", Service)
 
 
 def may_publish(request: web.Request) -> None:

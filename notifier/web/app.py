@@ -1,52 +1,24 @@
-"""The web application: its routes, and `serve`, which runs it from start to a stop in good order."""
-
-import asyncio
-import gc
-import logging
-import resource
-import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+"""The web application: its routes, and aiohttp's runner for it."""
 
 from aiohttp import web
 
-from notifier.core.errors import Unavailable
-from notifier.postgres.database import database_url
-from notifier.postgres.embedded import EmbeddedError
-from notifier.postgres.migrations import MigrationError, migrate
-from notifier.service import Service, running
-from notifier.settings import Settings, SettingsError
+from notifier.service import Service
 from notifier.web import health, hooks, pages, publish, subscribe
-from notifier.web.desk import Desk
-from notifier.web.errors import answer_errors
-from notifier.web.front import Runner
-from notifier.web.handler import MAX_LINE
-from notifier.web.keys import DESK, SERVICE
-
-log = logging.getLogger(__name__)
+from notifier.web.access import SERVICE
+from notifier.web.errors import answering_errors
+from notifier.web.handover import HANDOVER, Handover
+from notifier.web.server import MAX_LINE, Runner
 
 # Heroku's router keeps an idle connection for 90 s; if we closed it first, its next request would get an error.
 KEEP_ALIVE_S = 95.0
-# Connections that arrive in one turn of the loop; the kernel caps it at somaxconn.
-BACKLOG = 1024
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
-
-# The exit code of who finds no database.
-UNAVAILABLE = 3
-
-# A stop: routers learn that we are not ready while we still answer; then handlers get twice HANDLERS_S (aiohttp waits,
-# cancels, and waits again), and the rest has STOP_S, whatever happens. Platforms kill after 30 s, some after 5.
-NOTICE_S = 3.0
+# A stop: handlers get twice this (aiohttp waits, cancels, and waits again).
 HANDLERS_S = 1.0
-STOP_S = 7.0
 
 
 def create_app(service: Service) -> web.Application:
     """The application in front of `service`, which is running and is stopped by whoever started it."""
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[answering_errors(service)])
     app[SERVICE] = service
     app.add_routes(
         [
@@ -66,9 +38,10 @@ def create_app(service: Service) -> web.Application:
 def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
     """`fast=False`: parked polls stay in their handlers; for clients nothing else is different."""
     if fast:
-        app[DESK] = Desk(app[SERVICE])
+        app[HANDOVER] = Handover(app[SERVICE])
     return Runner(
         app,
+        holder=app.get(HANDOVER),
         handler_cancellation=True,  # a client that hangs up ends its poll; off by default
         keepalive_timeout=KEEP_ALIVE_S,
         shutdown_timeout=HANDLERS_S,
@@ -76,162 +49,3 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
         max_line_size=MAX_LINE,
         access_log=None,
     )
-
-
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. The exit code: 0 after a stop in good order, 1 when it cannot start, 2 for unsafe
-    settings, 3 without a database."""
-    start_logging()
-
-    def work() -> int:
-        settings.check_exposure()
-        _raise_file_limit()
-        if settings.processes > 1:
-            from notifier.web.workers import manage  # gunicorn is for those who have many
-
-            return manage(settings)
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_serve_alone(settings))
-        return 0
-
-    return explained(work)
-
-
-def start_logging(name: str = "") -> None:
-    """To standard output; `name` tells processes apart that share it."""
-    logging.basicConfig(
-        stream=sys.stdout, level=logging.INFO, format=f"%(asctime)s %(levelname)s {name}%(message)s", force=True
-    )
-
-
-def explained(work: Callable[[], int]) -> int:
-    """The exit code that `work` returns, or the one of what kept it from starting, which is told in a sentence."""
-    try:
-        return work()
-    except asyncio.CancelledError:
-        log.info("stopped before it had started")
-        return 0
-    except SettingsError as error:
-        log.critical("notifier cannot start: %s", error)
-        return 2
-    except (MigrationError, EmbeddedError, OSError) as error:
-        log.critical("notifier cannot start: %s", error)
-        return 1
-    except Unavailable as error:
-        log.critical("notifier cannot start: %s", error)
-        return UNAVAILABLE
-
-
-async def _serve_alone(settings: Settings) -> None:
-    def sites(runner: web.AppRunner) -> list[web.BaseSite]:
-        return [web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)]
-
-    await serve_until_stopped(settings, sites, ready=lambda port: greet(settings, port), announce=log.info)
-
-
-async def serve_until_stopped(
-    settings: Settings,
-    sites: Callable[[web.AppRunner], Iterable[web.BaseSite]],
-    *,
-    ready: Callable[[int], None],
-    announce: Callable[[str], None] | None = None,
-) -> None:
-    """Serve on `sites` in this process. `ready` gets the port, `announce` where the embedded database is."""
-    main = asyncio.current_task()
-    assert main
-    starting = True
-    stop = asyncio.Event()
-    hurry = asyncio.Event()
-
-    def interrupt(number: int) -> None:
-        if number == signal.SIGINT:
-            # Ctrl-C: nobody routes to a developer's machine, so nobody has to notice.
-            hurry.set()
-        if starting and not stop.is_set():
-            main.cancel()  # it may wait for a database that never comes
-        stop.set()
-
-    with _signals(interrupt):
-        async with database_url(settings, announce) as url:
-            if settings.database_url is None:
-                await migrate(url)
-            async with running(settings, url) as service:
-                runner = create_runner(create_app(service))
-                await runner.setup()
-                for site in sites(runner):
-                    await site.start()
-                # What is here stays until the end: the garbage collector need not look at it each time.
-                gc.collect()
-                gc.freeze()
-                ready(runner.addresses[0][1])
-                starting = False
-                try:
-                    await stop.wait()
-                finally:
-                    await _stop(service, runner, hurry)
-
-
-@contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have SIGTERM and SIGINT handled in the event loop; afterwards, for the rest of the process, they are ignored.
-
-    Not by the loop's add_signal_handler(), which lets go of them before the process has gone: one more SIGTERM would
-    make a stop in good order look like a kill.
-    """
-    loop = asyncio.get_running_loop()
-    for number in STOPS:
-        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(handle, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # blocked where a worker begins, so that none gets lost
-    try:
-        yield
-    finally:
-        for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)
-
-
-async def _stop(service: Service, runner: web.AppRunner, hurry: asyncio.Event) -> None:
-    """Not ready; no new parks; answer the parked; finish writes; close."""
-    log.info("stopping: %d parked polls are answered", len(service.lot))
-    with suppress(TimeoutError):
-        async with asyncio.timeout(STOP_S):
-            await service.drain()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(NOTICE_S):
-                    await hurry.wait()
-    await _close(runner)
-    log.info("stopped")
-
-
-async def _close(runner: web.AppRunner) -> None:
-    assert runner.server
-    transports = [connection.transport for connection in runner.server.connections]
-    await runner.cleanup()
-    # What a client has not read by now it never will: aiohttp's close() waits for it, and would leave the socket open.
-    for transport in transports:
-        if transport:
-            transport.abort()
-
-
-def greet(settings: Settings, port: int) -> None:
-    url = f"http://{settings.host}:{port}"
-    if settings.open:
-        log.warning("NOTIFIER_OPEN=1: everybody who can reach %s may publish and read everything", url)
-    log.info("notifier serves on %s", url)
-    key = "" if settings.anyone else " -H 'Authorization: Bearer KEY'"
-    log.info("try in one terminal:   curl%s '%s/v1/topics/hello'", key, url)
-    log.info('and in another:        curl%s -d \'{"hello": "world"}\' %s/v1/topics/hello', key, url)
-
-
-def _raise_file_limit() -> None:
-    """Each parked client is an open file, and the soft limit is often 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def loop_factory() -> Callable[[], Any] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

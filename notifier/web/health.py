@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from notifier.core.errors import Unavailable
-from notifier.web.keys import SERVICE
+from notifier.web.access import SERVICE
 
 
 async def healthz(_: web.Request) -> web.Response:

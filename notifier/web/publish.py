@@ -10,9 +10,8 @@ from notifier.core.errors import BadRequest
 from notifier.core.messages import LATER, fields_from_text, from_body, is_json_type, media_type, parse_batch
 from notifier.core.topics import check_topic, decode_path
 from notifier.core.wire import parse_query
-from notifier.web.access import may_publish, may_subscribe
+from notifier.web.access import SERVICE, may_publish, may_subscribe
 from notifier.web.bodies import read_body
-from notifier.web.keys import SERVICE
 
 FIELDS = ("title", "click", "priority", "tags")
 

@@ -5,10 +5,10 @@ from aiohttp import web
 from notifier.core.errors import NotAcceptable
 from notifier.core.topics import TopicList
 from notifier.core.wire import parse_poll
-from notifier.service import Wait
-from notifier.web.access import address, may_subscribe
-from notifier.web.answers import preference, respond
-from notifier.web.keys import DESK, SERVICE
+from notifier.polling import Wait
+from notifier.web.access import SERVICE, address, may_subscribe
+from notifier.web.handover import HANDOVER
+from notifier.web.responses import preference, respond
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
@@ -24,12 +24,12 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         headers.getall("Prefer", []),
     )
     client = address(request)
-    service = request.app[SERVICE]
-    found = await service.look(poll, client)
+    polling = request.app[SERVICE].polling
+    found = await polling.look(poll, client)
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.
-        desk = request.app.get(DESK)
-        if desk and (handed_over := desk.hand_over(request, poll, found, client)):
+        handover = request.app.get(HANDOVER)
+        if handover and (handed_over := handover.hand_over(request, poll, found, client)):
             return handed_over
-        found = await service.wait(poll, found, client)
+        found = await polling.wait(poll, found, client)
     return respond(found, preference(poll))

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from notifier.postgres.embedded import EmbeddedError, embedded_postgres
+from notifier.embedded import EmbeddedError, embedded_postgres
 
 
 def say(**what: str) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from embedded.actors import nothing_runs, postmaster
-from notifier.postgres.embedded import cluster
+from notifier.embedded import cluster
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from embedded.actors import EVERY_USER, eventually, nothing_runs, postmaster
-from notifier.postgres.embedded import EmbeddedError, binaries, child, cluster, embedded_postgres, server
+from notifier.embedded import EmbeddedError, binaries, child, cluster, embedded_postgres, server
 
 
 @pytest.fixture

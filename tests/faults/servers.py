@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 from conftest import DEADLINE_S, free_port
 
-from notifier.postgres.embedded.account import find_account
-from notifier.postgres.embedded.binaries import find_binaries
-from notifier.postgres.embedded.child import Child, until
-from notifier.postgres.embedded.cluster import Cluster
+from notifier.embedded.account import find_account
+from notifier.embedded.binaries import find_binaries
+from notifier.embedded.child import Child, until
+from notifier.embedded.cluster import Cluster
 
 
 class Postgres:

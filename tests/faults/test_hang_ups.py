@@ -57,7 +57,7 @@ async def test_clients_that_hang_up_at_the_moment_of_the_wake_take_nothing_from_
 async def test_a_client_that_hangs_up_while_the_table_is_read_is_never_parked(app: Running) -> None:
     halt = Halt()
     app.service.history.read = halt.after(app.service.history.read)
-    look = app.service.look
+    look = app.service.polling.look
     ended = asyncio.Event()
 
     async def watched(*args: object) -> object:
@@ -66,7 +66,7 @@ async def test_a_client_that_hangs_up_while_the_table_is_read_is_never_parked(ap
         finally:
             ended.set()
 
-    app.service.look = watched
+    app.service.polling.look = watched
     with calling(app, 1) as [client]:
         client.send("GET", "/v1/topics/orders?after=earliest&wait=20")
         await halt.reached()

@@ -1,4 +1,4 @@
-"""Two services on one database, one with the front desk and one without, and a client of both that compares them."""
+"""Two services on one database, one with the hand-over and one without, and a client of both that compares them."""
 
 import asyncio
 import re
@@ -9,8 +9,7 @@ from conftest import DEADLINE_S, Running
 
 from notifier.core.messages import NewMessage
 from notifier.parking import Waiter
-from notifier.web.desk import Desk, ParkedConnection
-from notifier.web.keys import DESK
+from notifier.web.handover import HANDOVER, Handover, ParkedConnection
 
 KEY = "a-good-key!"
 
@@ -20,13 +19,13 @@ QUIET_TURNS = 6
 _DATE = re.compile(rb"\r\nDate: [^\r]+\r\n")
 
 
-def desk(app: Running) -> Desk:
-    return app.client.app[DESK]
+def handover(app: Running) -> Handover:
+    return app.client.app[HANDOVER]
 
 
 def connections(app: Running) -> list[ParkedConnection]:
-    """Those that the desk holds."""
-    return desk(app).connections() if DESK in app.client.app else []
+    """Those that the handover holds."""
+    return handover(app).connections() if HANDOVER in app.client.app else []
 
 
 class Both:
@@ -50,7 +49,7 @@ class Both:
     def busy(self) -> bool:
         """Whether a handler does anything but wait for messages."""
         return any(
-            sum(clerk._request_in_progress for clerk in app.client.server.runner.server.connections)
+            sum(handler._request_in_progress for handler in app.client.server.runner.server.connections)
             != sum(isinstance(parked, Waiter) for parked in app.service.lot.everybody())
             for app in (self.fast, self.plain)
         )
@@ -103,7 +102,7 @@ class Twins:
         )
 
     def is_parked(self) -> bool:
-        """Whether its polls are parked, with the desk and in a handler."""
+        """Whether its polls are parked, with the handover and in a handler."""
         port = self.sides[0].port
         return any(
             connection.group and connection.transport.get_extra_info("peername")[1] == port
@@ -169,7 +168,7 @@ async def twins(both: Both) -> AsyncIterator[Twins]:
 
 def peers(app: Running) -> set[int]:
     """The ports of all clients that a service has."""
-    transports = [clerk.transport for clerk in app.client.server.runner.server.connections]
+    transports = [handler.transport for handler in app.client.server.runner.server.connections]
     transports += [connection.transport for connection in connections(app)]
     return {transport.get_extra_info("peername")[1] for transport in transports if transport}
 

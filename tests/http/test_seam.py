@@ -1,4 +1,4 @@
-"""The front desk is not to be noticed: whatever comes, its answers are those of aiohttp alone, byte for byte."""
+"""The hand-over is not to be noticed: whatever comes, its answers are those of aiohttp alone, byte for byte."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ def cursor(received: bytes) -> str:
 
 
 async def recorded(both: Both, client: Twins, *headers: str) -> str:
-    """Let the client poll, wait and be answered twice, so that the desk knows its requests; its cursor."""
+    """Let the client poll, wait and be answered twice, so that the handover knows its requests; its cursor."""
     await client.send(request("/v1/topics/a?after=latest&wait=0", *headers))
     position = cursor(await client.settled())
     for _ in range(2):
@@ -36,7 +36,7 @@ async def recorded(both: Both, client: Twins, *headers: str) -> str:
     return position
 
 
-# What may come next on a connection that the desk holds, after the cursor {at}.
+# What may come next on a connection that the handover holds, after the cursor {at}.
 NEXT = {
     "the same": request("/v1/topics/a?after={at}"),
     "an old cursor": request("/v1/topics/a?after={old}"),
@@ -258,7 +258,7 @@ ENDS = st.sampled_from([*["\r\n\r\n"] * 8, "\r\n\r\n\r\n", "\n\n", "\r\n", "\r\n
 
 @st.composite
 def requests(draw: st.DrawFn) -> str:
-    """Mostly polls like the one that the desk knows."""
+    """Mostly polls like the one that the handover knows."""
     query = "&".join([f"after={draw(CURSORS)}", *draw(PARAMETERS)])
     lines = [
         f"{draw(METHODS)} /v1/topics/{draw(TARGETS)}?{query} {draw(VERSIONS)}",

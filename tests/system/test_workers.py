@@ -510,5 +510,5 @@ def test_all_addresses_of_a_name_get_the_same_port(monkeypatch: pytest.MonkeyPat
 
 
 def test_one_process_needs_no_manager() -> None:
-    imports = "import sys, notifier.web.app, notifier.cli; sys.exit('gunicorn' in sys.modules)"
+    imports = "import sys, notifier.web.run, notifier.cli; sys.exit('gunicorn' in sys.modules)"
     assert run(sys.executable, "-c", imports).returncode == 0

@@ -8,17 +8,17 @@ from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
 from notifier.core.wire import Answer
-from notifier.parking import CHUNK, Lot, Waiter
+from notifier.parking import CHUNK, ParkingLot, Waiter
 
 
-def publish(window: Window, lot: Lot, *topics: str) -> None:
+def publish(window: Window, lot: ParkingLot, *topics: str) -> None:
     before = window.head
     messages = [Message(before + n, topic, b"{}") for n, topic in enumerate(topics, 1)]
     window.extend(messages)
     lot.wake(messages, before)
 
 
-def parked(lot: Lot, topics: TopicList, cursor: int, limit: int = 100) -> Waiter:
+def parked(lot: ParkingLot, topics: TopicList, cursor: int, limit: int = 100) -> Waiter:
     waiter = Waiter(cursor, limit, "")
     lot.park(topics, waiter, asyncio.get_running_loop().time() + 3600)
     return waiter
@@ -30,11 +30,11 @@ def window() -> Window:
 
 
 @pytest.fixture
-async def lot(window: Window) -> Lot:
-    return Lot(window, max_parked=100_000)
+async def lot(window: Window) -> ParkingLot:
+    return ParkingLot(window, max_parked=100_000)
 
 
-async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot: Lot) -> None:
+async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot: ParkingLot) -> None:
     crowd, quiet = TopicList(["crowd"]), TopicList(["quiet"])
     waiting = 0
 
@@ -57,7 +57,9 @@ async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot
     assert waiting <= 3
 
 
-async def test_whoever_comes_back_during_a_walk_gets_each_message_once_and_in_order(window: Window, lot: Lot) -> None:
+async def test_a_poll_that_returns_during_a_walk_gets_each_message_once_and_in_order(
+    window: Window, lot: ParkingLot
+) -> None:
     topics = TopicList(["t", "u/*"])
     seen: dict[int, list[int]] = {client: [] for client in range(3 * CHUNK)}
 
@@ -90,7 +92,7 @@ async def test_whoever_comes_back_during_a_walk_gets_each_message_once_and_in_or
     assert all(seqs == expected for seqs in seen.values())
 
 
-async def test_a_poll_that_cannot_be_answered_keeps_nobody_else_waiting(window: Window, lot: Lot) -> None:
+async def test_a_poll_that_cannot_be_answered_keeps_nobody_else_waiting(window: Window, lot: ParkingLot) -> None:
     class Broken(Waiter):
         def answer(self, answer: Answer) -> None:
             raise OSError("it is gone")

@@ -1,22 +1,19 @@
 """The parent of the workers."""
 
 import logging
-import mmap
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Sequence
 
-from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from notifier.settings import Settings
-from notifier.web import app
-from notifier.web.workers.listeners import bind, bound
-from notifier.web.workers.worker import KEEPER, READY, STARTING, Worker
+from notifier.web import run
+from notifier.web.workers.listeners import bind
+from notifier.web.workers.plan import READY, STARTING, Plan
+from notifier.web.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ PAUSE_S = 1.0
 def manage(settings: Settings) -> int:
     """Serve with `settings.processes` workers until SIGTERM or SIGINT. The exit code, as of one process; OSError when
     the address cannot be had."""
-    manager = Manager(Plan(settings, bind(settings.host, settings.port, settings.processes)))
+    manager = Manager(Plan(settings, bind(settings.host, settings.port, settings.processes), _gunicorn()))
     try:
         manager.run()
     except SystemExit as end:
@@ -41,45 +38,6 @@ def manage(settings: Settings) -> int:
             signal.signal(number, signal.SIG_IGN)
         return manager.code or int(end.code or 0)
     raise AssertionError("gunicorn ends by SystemExit")
-
-
-class Plan(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """What the processes have in common: what gunicorn is told, our settings, the slots."""
-
-    def __init__(self, settings: Settings, listeners: Sequence[list[socket.socket]]) -> None:
-        self.settings = settings
-        self.listeners = dict(enumerate(listeners, KEEPER + 1))
-        self.slots = list(self.listeners)
-        if settings.database_url is None:
-            self.slots.insert(0, KEEPER)
-        self.states = mmap.mmap(-1, len(listeners) + 1)  # a byte for each slot, shared with the workers
-        # All but the keeper hold the writing end: it breaks when the last of them has gone, whichever way.
-        self.reading, self.lifeline = os.pipe()
-        super().__init__(prog="notifier")
-
-    def all_listeners(self) -> list[socket.socket]:
-        return [sock for sockets in self.listeners.values() for sock in sockets]
-
-    def renew(self, slot: int) -> None:
-        """Let nobody listen for this slot until there is a worker."""
-        for number, sock in enumerate(self.listeners.get(slot, [])):
-            self.listeners[slot][number] = bound(sock.family, sock.getsockname(), shared=True)
-            sock.close()
-
-    def load_config(self) -> None:
-        for name, value in {
-            "workers": 1,
-            "worker_class": Worker,
-            "logger_class": Log,
-            "timeout": TIMEOUT_S,
-            "graceful_timeout": STOP_S,
-            # The sign of life is a file's time; on a disk, touching it can take as long as the disk likes.
-            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
-            "control_socket_disable": True,
-            "pre_fork": Manager.choose_slot,
-            "child_exit": Manager.missed,
-        }.items():
-            self.cfg.set(name, value)
 
 
 class Log(Logger):  # type: ignore[misc]
@@ -96,7 +54,7 @@ class Manager(Arbiter):  # type: ignore[misc]
     reason is one that time does not heal."""
 
     # USR1 comes from workers that are ready. To change their number (TTIN, TTOU) would leave a listener unserved.
-    SIGNALS = (*app.STOPS, signal.SIGUSR1)
+    SIGNALS = (*run.STOPS, signal.SIGUSR1)
     IGNORED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 
     app: Plan
@@ -123,7 +81,7 @@ class Manager(Arbiter):  # type: ignore[misc]
 
     def spawn_worker(self) -> None:
         # A stop that came before the worker has its handlers would be lost.
-        signal.pthread_sigmask(signal.SIG_BLOCK, app.STOPS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, run.STOPS)
         try:
             super().spawn_worker()
         except SystemExit as end:
@@ -135,7 +93,7 @@ class Manager(Arbiter):  # type: ignore[misc]
             log.critical("no worker can be started: %s", error)
             self._failed()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, app.STOPS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, run.STOPS)
 
     def manage_workers(self) -> None:
         if time.monotonic() >= self._not_before:
@@ -148,7 +106,7 @@ class Manager(Arbiter):  # type: ignore[misc]
         self.num_workers = max(self.num_workers, min(2 * ready, len(self.app.slots)))
         if ready == len(self.app.slots) and not self._served:
             self._served = True
-            app.greet(self.app.settings, self._port)
+            run.greet(self.app.settings, self._port)
 
     def missed(self, worker: Worker) -> None:
         """A worker has ended."""
@@ -165,7 +123,7 @@ class Manager(Arbiter):  # type: ignore[misc]
 
     def _failed(self, code: int = 0) -> None:
         """A worker cannot start, and has said why with this exit code; 0: it could say nothing."""
-        if not self._served or code not in {0, app.UNAVAILABLE}:
+        if not self._served or code not in {0, run.UNAVAILABLE}:
             self.code = code or 1
             raise StopIteration  # ends the main loop, and stops the others in good order
         self._not_before = time.monotonic() + PAUSE_S
@@ -178,3 +136,19 @@ class Manager(Arbiter):  # type: ignore[misc]
 
     def kill_worker(self, pid: int, sig: int) -> None:
         super().kill_worker(pid, signal.SIGINT if sig == signal.SIGQUIT else sig)
+
+
+def _gunicorn() -> dict[str, object]:
+    """gunicorn's settings."""
+    return {
+        "workers": 1,
+        "worker_class": Worker,
+        "logger_class": Log,
+        "timeout": TIMEOUT_S,
+        "graceful_timeout": STOP_S,
+        # The sign of life is a file's time; on a disk, touching it can take as long as the disk likes.
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
+        "control_socket_disable": True,
+        "pre_fork": Manager.choose_slot,
+        "child_exit": Manager.missed,
+    }

@@ -7,16 +7,13 @@ import os
 import signal
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from gunicorn.workers.base import Worker as BaseWorker
 
-from notifier.postgres.embedded import embedded_postgres
-from notifier.web import app
-
-if TYPE_CHECKING:
-    from notifier.web.workers.manager import Plan
+from notifier.embedded import embedded_postgres
+from notifier.web import run
+from notifier.web.workers.plan import KEEPER, READY, STARTING, Plan
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +25,12 @@ CONNECTIONS = 6
 SPARE_CONNECTIONS = 20
 LEAST_CONNECTIONS = 60
 
-# The slot of the process that keeps it.
-KEEPER = 0
-
-# The state of a slot: one of these, or the exit code of who could not start there (1 to 3).
-STARTING, READY = 0, 255
-
 
 class Worker(BaseWorker):  # type: ignore[misc]
     """One process: the service on the listeners of its slot, or the keeper of the embedded database."""
 
     slot: int
-    app: "Plan"
+    app: Plan
     ppid: int
 
     def load_wsgi(self) -> None:
@@ -55,13 +46,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
             if slot != self.slot:
                 for listener in listeners:
                     listener.close()
-        app.start_logging(f"worker {self.slot}: " if self.slot != KEEPER else "")
-        code = app.explained(self._work)
+        run.start_logging(f"worker {self.slot}: " if self.slot != KEEPER else "")
+        code = run.explained(self._work)
         if self.app.states[self.slot] == STARTING:
             self.app.states[self.slot] = code
 
     def _work(self) -> int:
-        with asyncio.Runner(loop_factory=app.loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=run.loop_factory()) as runner:
             runner.run(self._live())
         return 0
 
@@ -91,9 +82,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         def sites(runner: web.AppRunner) -> list[web.BaseSite]:
-            return [web.SockSite(runner, sock, backlog=app.BACKLOG) for sock in self.app.listeners[self.slot]]
+            return [web.SockSite(runner, sock, backlog=run.BACKLOG) for sock in self.app.listeners[self.slot]]
 
-        await app.serve_until_stopped(self.app.settings, sites, ready=self._ready)
+        await run.serve_until_stopped(self.app.settings, sites, ready=self._ready)
 
     async def _keep_database(self) -> None:
         """The others find it as any process that uses the folder does."""
@@ -107,9 +98,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
             main.cancel()
 
         # Not ignored: what we start would inherit that.
-        for number in app.STOPS:
+        for number in run.STOPS:
             signal.signal(number, _nothing)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, app.STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, run.STOPS)
         loop.add_reader(self.app.reading, alone)
         ours = self.app.settings
         connections = max(LEAST_CONNECTIONS, SPARE_CONNECTIONS + CONNECTIONS * ours.processes)

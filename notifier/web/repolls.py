@@ -1,8 +1,8 @@
-"""Kinds of requests: polls that are the same but for their cursor, and but for what cannot matter.
+"""Re-polls: requests of a known shape, which differ from an earlier poll in nothing but the cursor and a few headers.
 
-A kind has been read, routed and authorised by aiohttp once; who sends such a request again is known. Clients behind one
-proxy share its connections, so whatever tells one from another is part of the kind: the peer's address, the target and
-every header, except those few that proxies make anew for each request and nothing here looks at.
+aiohttp has parsed, routed and authorised one request of the shape. Clients behind one proxy share its connections, so
+whatever tells one client from another is part of the shape: the peer's address, the target and every header, except the
+few that proxies make anew for each request and nothing here reads.
 """
 
 import re
@@ -14,11 +14,11 @@ from aiohttp.http import RawRequestMessage
 
 from notifier.core.wire import Poll
 
-# A kind is forgotten when it was not asked for during one to two of these. Behind a proxy a client's next request comes
-# on any connection, so kinds outlive connections; it comes after 28 s of waiting at most, and a little more.
+# A shape that is not asked for during one to two of these is forgotten. Behind a proxy a client's next request comes on
+# any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.
 FORGET_S = 60.0
 
-# Of all kinds that came during FORGET_S: some 60,000 clients, each of a kind of its own. Those beyond are read
+# Of all shapes that came during FORGET_S: some 60,000 clients, each of a shape of its own. Those beyond are read
 # anew each time.
 MAX_BYTES = 32 * 1024 * 1024
 
@@ -45,13 +45,13 @@ _PARAMETER = re.compile(r"(?:^|&)after=([0-9]+)(?=&|$)")
 _RAW_PARAMETER = re.compile(rb"[?&]after=([0-9]+)(?=[& ])")
 _RAW_HEADER = re.compile(rb"\r\n" + _CURSOR_HEADER + rb":[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
-# Larger than any head, so that a kind that has it is never the same as what comes.
+# Larger than any head, so that a shape that has it is never the same as what comes.
 _NOWHERE = 2**30
 
 _ZERO = ord("0")
 
 
-class Kind:
+class Shape:
     """Polls from `peer` like `poll`, whose own beginning does not count."""
 
     __slots__ = ("address", "around", "digest", "offset", "peer", "poll", "preference", "rest")
@@ -84,7 +84,7 @@ class Kind:
         return False
 
     def cursor(self, data: bytes) -> int | None:
-        """The cursor of `data`, if that is a request of this kind, its bytes the same to the last."""
+        """The cursor of `data`, if that is a request of this shape, its bytes the same to the last."""
         begin = self.offset
         digits = len(data) - self.rest
         if 0 < digits < 20:
@@ -106,26 +106,26 @@ def _digest(head: bytes, begin: int, end: int) -> bytes:
     return sha256(head[:begin] + head[end:]).digest()
 
 
-class Mark(NamedTuple):
+class Fingerprint(NamedTuple):
     """What a request is known by, whatever its cursor; and the cursor."""
 
     digest: bytes
     cursor: int
 
 
-class Kinds:
-    """The kinds that came lately."""
+class Shapes:
+    """The shapes that came lately."""
 
     def __init__(self) -> None:
-        self._recent: dict[bytes, Kind] = {}
-        self._older: dict[bytes, Kind] = {}
+        self._recent: dict[bytes, Shape] = {}
+        self._older: dict[bytes, Shape] = {}
         self._bytes = 0
         self._turned = 0.0
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._older)
 
-    def mark(self, message: RawRequestMessage, peer: str) -> Mark | None:
+    def mark(self, message: RawRequestMessage, peer: str) -> Fingerprint | None:
         """None if it has no cursor in a place that is known."""
         cursor = None
         parts = [peer.encode(), b""]
@@ -150,30 +150,30 @@ class Kinds:
             return None
         parts[1] = path.encode(errors="surrogateescape")
         # No part holds a line feed, so no other parts give the same text.
-        return Mark(sha256(b"\n".join(parts)).digest(), int(cursor))
+        return Fingerprint(sha256(b"\n".join(parts)).digest(), int(cursor))
 
-    def find(self, digest: bytes, now: float) -> Kind | None:
-        kind = self._recent.get(digest)
-        if kind is None:
-            kind = self._older.get(digest)
-            if kind is not None:
-                self.add(digest, kind, now)
-        return kind
+    def find(self, digest: bytes, now: float) -> Shape | None:
+        shape = self._recent.get(digest)
+        if shape is None:
+            shape = self._older.get(digest)
+            if shape is not None:
+                self.add(digest, shape, now)
+        return shape
 
-    def add(self, digest: bytes, kind: Kind, now: float) -> None:
+    def add(self, digest: bytes, shape: Shape, now: float) -> None:
         if now - self._turned > FORGET_S or self._bytes > MAX_BYTES:
             self._older = self._recent
             self._recent = {}
             self._bytes = 0
             self._turned = now
         self._older.pop(digest, None)
-        self._recent[digest] = kind
-        topics = kind.poll.topics
+        self._recent[digest] = shape
+        topics = shape.poll.topics
         self._bytes += _KIND_BYTES + _TOPIC_BYTES * sum(map(len, topics.exact + topics.patterns))
 
-    def share(self, kind: Kind, head: bytes) -> None:
-        """Somebody else has sent `head`, which is of this kind."""
-        if kind.share(head):
+    def share(self, shape: Shape, head: bytes) -> None:
+        """Somebody else has sent `head`, which is of this shape."""
+        if shape.share(head):
             self._bytes += len(head)
 
 

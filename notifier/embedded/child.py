@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from notifier.postgres.embedded.account import ENVIRONMENT, Account, EmbeddedError
+from notifier.embedded.account import ENVIRONMENT, Account, EmbeddedError
 
 # SIGINT is Postgres's "fast" shutdown; SIGTERM would wait for its clients for ever. SIGQUIT leaves the work to the
 # recovery at the next start, and a process that is frozen hears nothing but SIGKILL. None of them loses a commit.

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from notifier.postgres.embedded.account import Account, EmbeddedError
+from notifier.embedded.account import Account, EmbeddedError
 
 OLDEST = 15
 

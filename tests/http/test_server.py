@@ -1,4 +1,4 @@
-"""What the front desk uses of aiohttp's insides. When one of these fails, read web/clerk.py beside the new aiohttp."""
+"""What the hand-over uses of aiohttp's insides. When one of these fails, read web/handler.py beside the new aiohttp."""
 
 import inspect
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from conftest import Running
 from protocol import line
 from seam import connections
 
-from notifier.web.clerk import MAX_HEAD, Clerk, Reader
+from notifier.web.server import MAX_HEAD, ConnectionHandler, RequestReader
 
 HANDLER = {"_messages", "_current_request", "_keepalive_handle", "_manager", "_close", "_force_close", "_task_handler"}
 PROTOCOL = {"_paused", "_reading_paused", "_buffer_paused", "_upgraded", "_parser", "transport"}
@@ -23,7 +23,7 @@ def source(thing: object) -> str:
 
 
 def test_aiohttp_is_of_the_release_that_was_read() -> None:
-    assert version("aiohttp").startswith("3.14."), "read notifier/web/clerk.py, then allow the new release here"
+    assert version("aiohttp").startswith("3.14."), "read notifier/web/handler.py, then allow the new release here"
 
 
 def test_a_handler_has_the_state_that_says_whether_it_is_busy() -> None:
@@ -60,7 +60,7 @@ def test_limits_of_the_parser_are_those_of_a_handler() -> None:
 
 
 async def test_a_request_without_a_body_has_the_empty_payload() -> None:
-    reader = Reader()
+    reader = RequestReader()
     for _ in range(100):  # more than a handler would queue
         message = reader.read(b"GET /v1/topics/t?after=1 HTTP/1.1\r\nHost: a\r\nX-A:\t b \r\n\r\n")
         assert isinstance(message, RawRequestMessage)
@@ -72,7 +72,7 @@ async def test_a_request_without_a_body_has_the_empty_payload() -> None:
 
 
 async def test_the_reader_takes_one_whole_request_and_recovers_from_anything_else() -> None:
-    reader = Reader()
+    reader = RequestReader()
     good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     for bad in (
         good[:-1],
@@ -98,11 +98,11 @@ async def test_nothing_of_aiohttp_is_left_of_a_connection_that_was_handed_over(a
         await raw.send("GET /v1/topics/t?wait=28 HTTP/1.1")
         await app.parked()
         [connection] = connections(app)
-        assert not any(isinstance(clerk, Clerk) and clerk.transport for clerk in server.connections)
+        assert not any(isinstance(handler, ConnectionHandler) and handler.transport for handler in server.connections)
         await raw.send("GET /healthz HTTP/1.1")
         await app.publish("t")
         assert (await raw.answer()).status == 200
         assert (await raw.answer()).body == b"ok\n"
         # Behind the poll came something else, so aiohttp has it again.
         assert connections(app) == []
-        assert connection.transport in [clerk.transport for clerk in server.connections]
+        assert connection.transport in [handler.transport for handler in server.connections]

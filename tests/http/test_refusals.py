@@ -6,7 +6,7 @@ import pytest
 from conftest import Running, until
 from protocol import line
 
-from notifier.web import handler
+from notifier.web import server
 
 GOOD = "GET /v1/topics/t?wait=0 HTTP/1.1"
 
@@ -55,7 +55,7 @@ async def test_a_hundred_long_topics_are_one_line(app: Running) -> None:
 
 
 async def test_a_client_that_never_reads_its_answer_is_dropped(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "SEND_S", 0.1)
+    monkeypatch.setattr(server, "SEND_S", 0.1)
     for _ in range(4):
         await app.publish("t", json.dumps("x" * 1_000_000))
     async with line(app) as raw:

@@ -1,19 +1,18 @@
-"""The front desk: polls that wait, without a task, a request or a parser of their own.
+"""The hand-over: polls that wait without a task, a request or a parser of their own.
 
-The promise: whatever a client sends, it gets the bytes that it would get from aiohttp alone; this is only cheaper.
-There is one implementation of HTTP, aiohttp's, and no second parser to attack:
+The promise: a client gets, byte for byte, what aiohttp alone would send; this is only cheaper. There is one
+implementation of HTTP, aiohttp's, and no second parser to attack:
 
-- aiohttp reads, routes and authorises the first poll of a connection like any other request. When it has to wait, its
-  handler hands the transport over to a `ParkedConnection`, and aiohttp's objects are let go.
-- The next request on that connection usually differs from the last in its cursor alone. When all the bytes around the
-  cursor are the same (the first tier), or when aiohttp's own parser finds a request of a kind that was seen before (the
-  second, for proxies that number each request), it is answered or parked again at once.
-- Anything else, however small, goes as it came to a fresh clerk, which is aiohttp's handler, on the same transport.
+- aiohttp parses, routes and authorises the first poll of a connection like any other request. When it must wait, its
+  handler hands the transport over to a `ParkedConnection`, and aiohttp's objects are dropped.
+- The next request on that connection usually differs from the last in its cursor alone. When all the bytes around
+  it are the same (tier 1), or when aiohttp's own parser finds a request of a known shape (tier 2, for proxies that
+  number each request), it is a re-poll: answered or parked again at once.
+- Anything else goes, as it came, to a fresh handler of aiohttp on the same transport.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 from weakref import WeakValueDictionary
@@ -22,15 +21,19 @@ from aiohttp import web
 
 from notifier.core.wire import After, Answer, Latest, Poll
 from notifier.parking import CHUNK
-from notifier.service import Service, Wait
-from notifier.web.answers import preference, render
-from notifier.web.clerk import Clerk, HandedOver, Reader, same_request
-from notifier.web.kinds import Kind, Kinds, place
+from notifier.polling import Wait
+from notifier.service import Service
+from notifier.web.repolls import Shape, Shapes, place
+from notifier.web.responses import preference, render
+from notifier.web.server import ConnectionHandler, HandedOver, RequestReader, Server, same_request
 
 if TYPE_CHECKING:
     from notifier.core.hub import Group
     from notifier.core.topics import TopicList
     from notifier.parking import Parked
+
+# For the application: present only where the connections of parked polls are handed over.
+HANDOVER: "web.AppKey[Handover]" = web.AppKey("handover")
 
 # Between two polls, as for the connections that aiohttp holds.
 IDLE_S = 95.0
@@ -43,15 +46,15 @@ MAX_BEHIND = 2**16
 POSTPONE_S = 0.1
 
 
-class Desk:
+class Handover:
     """Takes connections over from aiohttp, and gives them back. One for each process."""
 
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.polling = service.polling
         self.lot = service.lot
-        self.server: Callable[[], Clerk]  # makes aiohttp's handlers; set by whoever serves
-        self.kinds = Kinds()
-        self.reader = Reader()
+        self.server: Server  # makes aiohttp's handlers
+        self.shapes = Shapes()
+        self.reader = RequestReader()
         self.loop = asyncio.get_running_loop()
         self._leaving: deque[ParkedConnection] = deque()
         self._postponed: deque[ParkedConnection] = deque()
@@ -60,35 +63,35 @@ class Desk:
 
     def hand_over(self, request: web.Request, poll: Poll, wait: Wait, address: str) -> web.StreamResponse | None:
         """Park `poll`, and its connection with it. None where that cannot be: then it waits in its handler."""
-        clerk = request.protocol
-        head = clerk.only(request) if isinstance(clerk, Clerk) else None
+        handler = request.protocol
+        head = handler.only(request) if isinstance(handler, ConnectionHandler) else None
         message = self.reader.read(head) if head else None
         if head is None or message is None or not same_request(request, message):
             return None
         peer = request.remote or ""
-        mark = self.kinds.mark(message, peer)
-        kind = self.kinds.find(mark.digest, self.loop.time()) if mark else None
-        if kind:
-            self.kinds.share(kind, head)
+        mark = self.shapes.mark(message, peer)
+        shape = self.shapes.find(mark.digest, self.loop.time()) if mark else None
+        if shape:
+            self.shapes.share(shape, head)
         else:
             topics = self._topics.setdefault(poll.topics, poll.topics)
-            kind = Kind(replace(poll, topics=topics, begin=Latest()), preference(poll), peer, address)
+            shape = Shape(replace(poll, topics=topics, begin=Latest()), preference(poll), peer, address)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
             if mark and span:
-                kind.learn(head, *span)
-                self.kinds.add(mark.digest, kind, self.loop.time())
-        transport = cast("Clerk", clerk).leave()
-        connection = ParkedConnection(self, kind, transport)
+                shape.learn(head, *span)
+                self.shapes.add(mark.digest, shape, self.loop.time())
+        transport = cast("ConnectionHandler", handler).leave()
+        connection = ParkedConnection(self, shape, transport)
         transport.set_protocol(connection)
         connection.park(wait)
         return HandedOver()
 
-    def recognise(self, data: bytes, peer: str) -> tuple[Kind, int] | None:
-        """The second tier: the kind and the cursor of a request that came whole."""
+    def recognise(self, data: bytes, peer: str) -> tuple[Shape, int] | None:
+        """The second tier: the shape and the cursor of a request that came whole."""
         message = self.reader.read(data)
-        mark = self.kinds.mark(message, peer) if message else None
-        kind = self.kinds.find(mark.digest, self.loop.time()) if mark else None
-        return (kind, mark.cursor) if mark and kind else None
+        mark = self.shapes.mark(message, peer) if message else None
+        shape = self.shapes.find(mark.digest, self.loop.time()) if mark else None
+        return (shape, mark.cursor) if mark and shape else None
 
     def postpone(self, connection: "ParkedConnection") -> None:
         """Let `connection` go on when the lot has answered whom it is about to answer."""
@@ -119,6 +122,9 @@ class Desk:
     def connections(self) -> list["ParkedConnection"]:
         return [parked for parked in self.lot.everybody() if isinstance(parked, ParkedConnection)]
 
+    def transports(self) -> list[asyncio.Transport]:
+        return [connection.transport for connection in self.connections()]
+
 
 class ParkedConnection(asyncio.Protocol):
     """A connection whose last poll is parked, or has been answered: then it is idle, and has no `group`."""
@@ -126,20 +132,20 @@ class ParkedConnection(asyncio.Protocol):
     __slots__ = (
         "behind",
         "cursor",
-        "desk",
         "due",
         "group",
-        "kind",
+        "handover",
         "limit",
         "paused",
         "postponed",
+        "shape",
         "tick",
         "transport",
     )
 
-    def __init__(self, desk: Desk, kind: Kind, transport: asyncio.Transport) -> None:
-        self.desk = desk
-        self.kind = kind
+    def __init__(self, handover: Handover, shape: Shape, transport: asyncio.Transport) -> None:
+        self.handover = handover
+        self.shape = shape
         self.transport = transport
         self.cursor = 0
         self.group: Group[Parked] | None = None
@@ -151,12 +157,12 @@ class ParkedConnection(asyncio.Protocol):
 
     @property
     def address(self) -> str:
-        return self.kind.address
+        return self.shape.address
 
     def park(self, wait: Wait) -> None:
         self.cursor = wait.cursor
-        self.limit = self.kind.poll.limit
-        self.desk.lot.park(self.kind.poll.topics, self, wait.deadline)
+        self.limit = self.shape.poll.limit
+        self.handover.lot.park(self.shape.poll.topics, self, wait.deadline)
 
     def _go_on_with(self, found: Answer | Wait) -> None:
         if isinstance(found, Wait):
@@ -167,18 +173,18 @@ class ParkedConnection(asyncio.Protocol):
     # --- what the lot calls
 
     def answer(self, answer: Answer) -> None:
-        desk = self.desk
+        handover = self.handover
         transport = self.transport
-        closing = desk.service.draining
+        closing = handover.polling.draining
         if not transport.is_closing():
-            transport.write(render(answer, self.kind.preference, closing=closing))
+            transport.write(render(answer, self.shape.preference, closing=closing))
             if closing:
                 transport.close()
             elif self.behind is not None:
                 transport.resume_reading()
                 self._give_back(self.behind)
                 return
-        desk.lot.watch(self, desk.loop.time() + IDLE_S)
+        handover.lot.watch(self, handover.loop.time() + IDLE_S)
 
     def expire(self) -> None:
         """It was idle for too long, or its client does not read."""
@@ -191,21 +197,21 @@ class ParkedConnection(asyncio.Protocol):
             self._keep(data)
             return
         if not self.paused:
-            desk = self.desk
-            kind = self.kind
-            cursor = kind.cursor(data)
-            if cursor is None and (recognised := desk.recognise(data, kind.peer)):
-                kind, cursor = recognised
-            if cursor is not None and desk.lot.busy:
-                self.kind = kind
+            handover = self.handover
+            shape = self.shape
+            cursor = shape.cursor(data)
+            if cursor is None and (recognised := handover.recognise(data, shape.peer)):
+                shape, cursor = recognised
+            if cursor is not None and handover.lot.busy:
+                self.shape = shape
                 self.cursor = cursor
                 self.postponed = True
-                desk.postpone(self)
+                handover.postpone(self)
                 return
             if cursor is not None:
-                found = desk.service.look_again(kind.poll, cursor, kind.address)
+                found = handover.polling.look_again(shape.poll, cursor, shape.address)
                 if found is not None:
-                    self.kind = kind
+                    self.shape = shape
                     self._go_on_with(found)
                     return
         self._give_back(data)
@@ -214,16 +220,16 @@ class ParkedConnection(asyncio.Protocol):
         """With the request that was postponed."""
         self.postponed = False
         if not self.transport.is_closing():
-            found = self.desk.service.look_again(self.kind.poll, self.cursor, self.address)
+            found = self.handover.polling.look_again(self.shape.poll, self.cursor, self.address)
             # None, for what came meanwhile: the client asks again, and is told by aiohttp's handler.
             self._go_on_with(found or Answer((), self.cursor))
 
     def eof_received(self) -> bool:
-        self.desk.see_off(self)
+        self.handover.see_off(self)
         return True  # the transport must not close by itself, all of a crowd in one turn
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.desk.lot.forget(self)
+        self.handover.lot.forget(self)
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -242,12 +248,12 @@ class ParkedConnection(asyncio.Protocol):
     def _give_back(self, data: bytes) -> None:
         """From here on aiohttp has the connection, as if `data` were the first that comes on it."""
         transport = self.transport
-        self.desk.lot.forget(self)
+        self.handover.lot.forget(self)
         if transport.is_closing():
             return
-        clerk = self.desk.server()
-        transport.set_protocol(clerk)
-        clerk.connection_made(transport)
+        handler = self.handover.server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
         if self.paused:
-            clerk.pause_writing()
-        clerk.data_received(data)
+            handler.pause_writing()
+        handler.data_received(data)

@@ -1,4 +1,4 @@
-"""The commands that talk to a server: publish and subscribe."""
+"""notifier subscribe"""
 
 import argparse
 import asyncio
@@ -6,43 +6,13 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from notifier.cli.status import FAILED, OK, UNAVAILABLE, UNKNOWN, USAGE, notice
+from notifier.cli.connection import with_client
+from notifier.cli.status import OK, notice
 
 if TYPE_CHECKING:
     from notifier.client import Client, Gap, NotifierClientError
-
-# The server's own limit is at most 16 MiB; this only keeps an endless stream out of memory.
-MAX_STDIN = 64 * 2**20
-TEXT = "text/plain; charset=utf-8"
-# What `curl -d` sends. The server takes it as JSON if it is JSON, and as text if not.
-JSON_OR_TEXT = "application/x-www-form-urlencoded"
-
-
-def publish(arguments: argparse.Namespace) -> int:
-    data = os.fsencode(arguments.data)
-    if data == b"-":
-        data = sys.stdin.buffer.read(MAX_STDIN + 1)
-        if len(data) > MAX_STDIN:
-            notice("Standard input holds more than a message can.")
-            return FAILED
-
-    async def send(client: "Client") -> int:
-        published = await client.publish(
-            arguments.topic,
-            data,
-            content_type=arguments.type or JSON_OR_TEXT,
-            title=arguments.title,
-            click=arguments.click,
-            priority=arguments.priority,
-            tags=arguments.tags,
-        )
-        sys.stdout.write(f"{published.id}\n")
-        return OK
-
-    return _with_client(arguments.url, send)
 
 
 def subscribe(arguments: argparse.Namespace) -> int:
@@ -71,7 +41,7 @@ def subscribe(arguments: argparse.Namespace) -> int:
                 await messages.aclose()
         return OK
 
-    return _with_client(arguments.url, follow)
+    return with_client(arguments.url, follow)
 
 
 class _EndOfReader:
@@ -113,25 +83,3 @@ def _tell_gap(gap: "Gap") -> None:
 
 def _tell_retry(error: "NotifierClientError", delay_s: float) -> None:
     notice(f"{error.detail} Asking again in {delay_s:.1f} s.")
-
-
-def _with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
-    from notifier.client import Client, NotifierClientError
-
-    async def run(client: Client) -> int:
-        async with client:
-            return await work(client)
-
-    try:
-        # The key is no argument because arguments can be seen by everybody on the machine.
-        client = Client(url, os.environ.get("NOTIFIER_KEY") or os.environ.get("NOTIFIER_ADMIN_KEY"))
-    except ValueError as error:
-        notice(str(error))
-        return USAGE
-    try:
-        return asyncio.run(run(client))
-    except NotifierClientError as error:
-        notice(error.detail)
-        if error.code == "outcome_unknown":
-            return UNKNOWN
-        return UNAVAILABLE if error.temporary else FAILED

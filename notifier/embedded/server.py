@@ -10,10 +10,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
-from notifier.postgres.embedded.account import EmbeddedError
-from notifier.postgres.embedded.binaries import find_binaries
-from notifier.postgres.embedded.child import Child, shut_down, until
-from notifier.postgres.embedded.cluster import Cluster
+from notifier.embedded.account import EmbeddedError
+from notifier.embedded.binaries import find_binaries
+from notifier.embedded.child import Child, shut_down, until
+from notifier.embedded.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 

@@ -10,19 +10,19 @@ import socket
 import pytest
 from conftest import Running, Start, until
 from protocol import DEADLINE_S, line
-from seam import KEY, connections, desk, request
+from seam import KEY, connections, handover, request
 
 from notifier.core.messages import NewMessage
 from notifier.core.topics import TopicList
 from notifier.core.wire import Latest, Poll
 from notifier.parking import TICK_S
-from notifier.web import desk as module
-from notifier.web import kinds
-from notifier.web.kinds import Kind, Kinds
+from notifier.web import handover as module
+from notifier.web import repolls
+from notifier.web.repolls import Shape, Shapes
 
 
 async def park(app, raw, *headers, after="latest", topic="t"):
-    """Park a poll on this connection; what the desk has of it."""
+    """Park a poll on this connection; what the handover has of it."""
     count = len(app.service.lot)
     await raw.send(f"GET /v1/topics/{topic}?after={after} HTTP/1.1", *headers)
     await app.parked(count + 1)
@@ -81,12 +81,12 @@ async def test_the_same_client_with_a_new_cursor_stays_with_the_desk(app: Runnin
 async def test_a_request_that_differs_in_what_cannot_matter_stays_with_the_desk(app: Running) -> None:
     async with line(app) as raw:
         first = await park(app, raw, "X-Request-ID: 1", after=head(app))
-        kind = first.kind
+        shape = first.shape
         for n in range(3):
             # Not even the place of the cursor is the same.
             again = await park(app, raw, *[f"X-Request-ID: {n}"] * n, "TraceParent: x", after=await wake(app, raw))
             assert again is first
-            assert again.kind is kind
+            assert again.shape is shape
 
 
 @pytest.mark.parametrize(
@@ -97,29 +97,29 @@ async def test_a_request_that_differs_in_anything_else_is_authorised_anew(app: R
         first = await park(app, raw, after=head(app))
         again = await park(app, raw, header, after=await wake(app, raw))
         assert again is not first
-        assert again.kind is not first.kind
+        assert again.shape is not first.shape
 
 
 async def test_a_client_behind_a_proxy_is_known_on_any_of_its_connections(app: Running) -> None:
     async with line(app) as raw, line(app) as other:
         first = await park(app, raw, "X-Forwarded-For: 203.0.113.1", "X-Request-ID: 1", after=head(app))
         second = await park(app, other, "X-Forwarded-For: 203.0.113.2", "X-Request-ID: 2", after=head(app))
-        kind = first.kind
+        shape = first.shape
         await app.publish("t")
         cursor = json.loads((await raw.answer()).body)["cursor"]
         await other.answer()
         again = await park(app, other, "X-Forwarded-For: 203.0.113.1", "X-Request-ID: 3", after=cursor)
         assert again is second
-        assert again.kind is kind
+        assert again.shape is shape
 
 
 async def test_clients_who_send_the_same_share_a_kind_and_its_bytes(app: Running) -> None:
     async with line(app) as raw, line(app) as other:
         first = await park(app, raw, after=head(app))
-        assert first.kind.around is None
+        assert first.shape.around is None
         second = await park(app, other, after=head(app))
-        assert second.kind is first.kind
-        assert b"".join(first.kind.around).startswith(b"GET /v1/topics/t?after= HTTP/1.1\r\n")
+        assert second.shape is first.shape
+        assert b"".join(first.shape.around).startswith(b"GET /v1/topics/t?after= HTTP/1.1\r\n")
         for _ in range(3):
             cursor = await wake(app, raw)
             await other.answer()
@@ -161,7 +161,7 @@ async def test_a_handler_is_let_go_without_waiting_for_the_garbage_collector(app
     gc.disable()
     try:
         socks = await connect(app, 20)
-        await until(lambda: not any(type(thing).__name__ == "Clerk" for thing in gc.get_objects()))
+        await until(lambda: not any(type(thing).__name__ == "ConnectionHandler" for thing in gc.get_objects()))
     finally:
         gc.enable()
     for sock in socks:
@@ -355,39 +355,39 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_read(app: Running
         await until(lambda: not connections(app))
 
 
-# Kinds
+# Shapes
 
 
-def kind(topic: str = "t") -> Kind:
-    return Kind(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1")
+def shape(topic: str = "t") -> Shape:
+    return Shape(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1")
 
 
 def test_a_kind_is_forgotten_when_nobody_asks_for_it() -> None:
-    known = Kinds()
-    known.add(b"used", kind(), 1000.0)
-    known.add(b"unused", kind(), 1000.0)
+    known = Shapes()
+    known.add(b"used", shape(), 1000.0)
+    known.add(b"unused", shape(), 1000.0)
     now = 1000.0
     for _ in range(10):
-        now += kinds.FORGET_S * 0.7
+        now += repolls.FORGET_S * 0.7
         assert known.find(b"used", now)
-        known.add(b"another", kind(), now)
+        known.add(b"another", shape(), now)
     assert not known.find(b"unused", now)
     assert len(known) == 2
 
 
 def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "MAX_BYTES", 100_000)
-    known = Kinds()
+    monkeypatch.setattr(repolls, "MAX_BYTES", 100_000)
+    known = Shapes()
     for n in range(1000):
-        known.add(b"%d" % n, kind(), 1000.0)
+        known.add(b"%d" % n, shape(), 1000.0)
     assert 190 <= len(known) <= 2 * 200 * 1.1
     assert known.find(b"999", 1000.0)
     for n in range(1000):
-        known.add(b"%d" % n, kind("x" * 255), 1000.0)
+        known.add(b"%d" % n, shape("x" * 255), 1000.0)
     assert len(known) <= 2 * 80
     head = b"GET /1 " + b"x" * 8000
     for n in range(1000):
-        large = kind()
+        large = shape()
         large.learn(head, 5, 6)
         known.add(b"%d" % n, large, 1000.0)
         known.share(large, head)
@@ -396,7 +396,7 @@ def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["of one client", "of many"])
 def test_only_a_canonical_cursor_is_read_from_the_bytes(shared: bool) -> None:
-    known = Kind(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1")
+    known = Shape(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1")
     data = request("/v1/topics/t?after=AT&wait=1")
     before, after = data.split(b"AT")
     for text in (b"0", b"1", b"7", b"42", b"9" * 19):
@@ -417,4 +417,4 @@ def test_only_a_canonical_cursor_is_read_from_the_bytes(shared: bool) -> None:
 
 
 async def test_the_desk_of_the_tests_is_the_one_that_serves(app: Running) -> None:
-    assert app.client.server.runner.server is desk(app).server
+    assert app.client.server.runner.server is handover(app).server

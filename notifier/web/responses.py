@@ -1,12 +1,21 @@
-"""The answer of a poll as an HTTP response: one for aiohttp to send, or, byte for byte the same, one to be shared."""
+"""Responses: the headers of all, a poll's answer (for aiohttp to send, or, byte for byte the same, to be shared), and
+errors as RFC 9457 has them."""
 
+import json
 from functools import lru_cache
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from notifier.core.wire import Answer, Poll
-from notifier.web.errors import dress
+
+# Codes of what aiohttp itself refuses.
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_DETAILS = {
+    404: "There is nothing at this path. The README lists what there is.",
+    405: "This path does not take this method; the Allow header lists those that it does.",
+}
 
 
 def preference(poll: Poll) -> str | None:
@@ -45,6 +54,38 @@ def render(answer: Answer, preference: str | None, *, closing: bool) -> bytes:
 def _front(preference: str | None, retry_after_s: int | None) -> bytes:
     """The beginning of a response, up to its length."""
     response = respond(Answer((), 0, retry_after_s=retry_after_s), preference)
-    dress(response)
+    add_default_headers(response)
     lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in response.headers.items()), "Content-Length: "]
     return "\r\n".join(lines).encode()
+
+
+def add_default_headers(response: web.StreamResponse) -> None:
+    """Give `response` the headers that all have."""
+    headers = response.headers
+    headers["Server"] = "notifier"  # instead of the versions of Python and aiohttp
+    headers.setdefault("Cache-Control", "no-store")
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+
+
+def refusal(error: web.HTTPException) -> web.Response:
+    """The answer to what aiohttp itself refuses."""
+    response = problem(error.status, _CODES.get(error.status, "error"), _DETAILS.get(error.status, error.reason))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def problem(status: int, code: str, detail: str, retry_after_s: int | None = None) -> web.Response:
+    """An RFC 9457 answer: `code` is for programs and stays, `detail` is for people."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return web.Response(
+        status=status, headers=headers, body=json.dumps(body).encode(), content_type="application/problem+json"
+    )

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-from notifier.postgres.embedded.account import Account, EmbeddedError, find_account
-from notifier.postgres.embedded.child import Child, until
+from notifier.embedded.account import Account, EmbeddedError, find_account
+from notifier.embedded.child import Child, until
 
 ELSEWHERE = (Path("/var/lib/notifier"), Path("/var/tmp/notifier"))  # noqa: S108  # unlike /tmp it outlives a reboot
 """Where root's data goes when the server's user cannot reach the folder that was asked for."""

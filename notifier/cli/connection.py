@@ -1,0 +1,33 @@
+"""What the commands that talk to a server have in common."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from notifier.cli.status import FAILED, UNAVAILABLE, UNKNOWN, USAGE, notice
+
+if TYPE_CHECKING:
+    from notifier.client import Client
+
+
+def with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
+    from notifier.client import Client, NotifierClientError
+
+    async def run(client: Client) -> int:
+        async with client:
+            return await work(client)
+
+    try:
+        # The key is no argument because arguments can be seen by everybody on the machine.
+        client = Client(url, os.environ.get("NOTIFIER_KEY") or os.environ.get("NOTIFIER_ADMIN_KEY"))
+    except ValueError as error:
+        notice(str(error))
+        return USAGE
+    try:
+        return asyncio.run(run(client))
+    except NotifierClientError as error:
+        notice(error.detail)
+        if error.code == "outcome_unknown":
+            return UNKNOWN
+        return UNAVAILABLE if error.temporary else FAILED

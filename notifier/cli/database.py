@@ -1,0 +1,45 @@
+"""What the commands that work on the database have in common."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from notifier.cli.status import FAILED, UNAVAILABLE, USAGE, notice
+
+if TYPE_CHECKING:
+    from notifier.settings import Settings
+
+
+def with_settings(work: Callable[["Settings"], int]) -> int:
+    from notifier.settings import Settings, SettingsError
+
+    try:
+        return work(Settings.from_env(os.environ))
+    except SettingsError as error:
+        notice(str(error))
+        return USAGE
+
+
+def with_database(work: Callable[[str], Awaitable[int]]) -> int:
+    import asyncpg
+
+    from notifier.core.errors import NotifierError
+    from notifier.embedded import EmbeddedError, database_url
+    from notifier.postgres.database import AWAY, describe
+    from notifier.postgres.migrations import MigrationError
+
+    async def run(settings: "Settings") -> int:
+        async with database_url(settings, announce=notice) as url:
+            return await work(url)
+
+    try:
+        return with_settings(lambda settings: asyncio.run(run(settings)))
+    except AWAY as error:
+        notice(f"The database cannot be reached: {describe(error)}.")
+        return UNAVAILABLE
+    except (NotifierError, MigrationError, EmbeddedError) as error:
+        notice(str(error))
+    except asyncpg.PostgresError as error:
+        notice(f"The database refused: {describe(error)}.")
+    return FAILED

@@ -1,0 +1,42 @@
+"""notifier publish"""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from notifier.cli.connection import with_client
+from notifier.cli.status import FAILED, OK, notice
+
+if TYPE_CHECKING:
+    from notifier.client import Client
+
+# The server's own limit is at most 16 MiB; this only keeps an endless stream out of memory.
+MAX_STDIN = 64 * 2**20
+TEXT = "text/plain; charset=utf-8"
+# What `curl -d` sends. The server takes it as JSON if it is JSON, and as text if not.
+JSON_OR_TEXT = "application/x-www-form-urlencoded"
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    data = os.fsencode(arguments.data)
+    if data == b"-":
+        data = sys.stdin.buffer.read(MAX_STDIN + 1)
+        if len(data) > MAX_STDIN:
+            notice("Standard input holds more than a message can.")
+            return FAILED
+
+    async def send(client: "Client") -> int:
+        published = await client.publish(
+            arguments.topic,
+            data,
+            content_type=arguments.type or JSON_OR_TEXT,
+            title=arguments.title,
+            click=arguments.click,
+            priority=arguments.priority,
+            tags=arguments.tags,
+        )
+        sys.stdout.write(f"{published.id}\n")
+        return OK
+
+    return with_client(arguments.url, send)

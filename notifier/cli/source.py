@@ -1,0 +1,57 @@
+"""notifier source add | list | remove"""
+
+import argparse
+import sys
+
+from notifier.cli.database import with_database
+from notifier.cli.status import FAILED, OK, USAGE, notice
+
+MAX_SECRET = 4096
+
+
+def add_source(arguments: argparse.Namespace) -> int:
+    from notifier.core.errors import InvalidSource
+    from notifier.core.webhooks import check_source
+    from notifier.postgres import sources
+
+    secrets = [_line_of_stdin() if given == "-" else given for given in arguments.secrets]
+    try:
+        source = check_source(arguments.name, arguments.scheme, arguments.topic, secrets)
+    except InvalidSource as error:
+        notice(str(error))
+        return USAGE
+
+    async def work(url: str) -> int:
+        await sources.add_source(url, source)
+        sys.stdout.write(f"POST /hooks/{source.name} publishes to {source.topic}\n")
+        return OK
+
+    return with_database(work)
+
+
+def list_sources(_: argparse.Namespace) -> int:
+    from notifier.postgres import sources
+
+    async def work(url: str) -> int:
+        for source in await sources.list_sources(url):
+            sys.stdout.write(f"{source.name}\t{source.scheme}\t{source.topic}\t{len(source.secrets)}\n")
+        return OK
+
+    return with_database(work)
+
+
+def remove_source(arguments: argparse.Namespace) -> int:
+    from notifier.postgres import sources
+
+    async def work(url: str) -> int:
+        if await sources.remove_source(url, arguments.name):
+            return OK
+        notice(f"There is no source {arguments.name}.")
+        return FAILED
+
+    return with_database(work)
+
+
+def _line_of_stdin() -> str:
+    # A byte that is no UTF-8 becomes a surrogate, which no secret may hold.
+    return sys.stdin.buffer.readline(MAX_SECRET).decode(errors="surrogateescape").rstrip("\r\n")

@@ -1,0 +1,153 @@
+"""One poll: answered from the window, from the table, or parked."""
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from notifier.core.errors import Unavailable
+from notifier.core.window import Window
+from notifier.core.wire import After, Answer, Gap, Last, Latest, Poll, Since
+from notifier.parking import ParkingLot, Waiter
+from notifier.postgres.history import History
+from notifier.postgres.tail import Tail
+
+if TYPE_CHECKING:
+    from notifier.core.cursors import Epochs
+
+# Routers give up on a first byte after 30 s; the jitter keeps clients that came together from coming back together.
+DEFAULT_WAIT_S = 25.0
+WAIT_JITTER_S = 2.5
+
+# Polls that are turned away because the lot is full, or the process about to stop, come back after about so long.
+FULL_RETRY_S = 5
+DRAIN_RETRY_S = 1
+
+
+class Wait(NamedTuple):
+    """A poll that has been told everything up to `cursor`, to be answered by `deadline` (loop time)."""
+
+    cursor: int
+    deadline: float
+
+
+class Polling:
+    """What answers polls: the window for the newest messages, the table for older ones, the lot for what is to come."""
+
+    def __init__(self, window: Window, lot: ParkingLot, history: History, tail: Tail) -> None:
+        self._window = window
+        self._lot = lot
+        self._history = history
+        self._tail = tail
+        self._loop = asyncio.get_running_loop()
+        self.epochs: Epochs | None = None  # known once the tail is connected
+        self.draining = False  # park no more
+
+    async def look(self, poll: Poll, address: str) -> Answer | Wait:
+        """The answer to `poll`, if there is one now; else how it is to be parked.
+
+        Nothing is awaited between the last look into the window and the return: whoever parks the poll at once has
+        missed nothing. Unavailable when it needs the database, and the database is away.
+        """
+        wait_s = _wait_s(poll.wait_s)
+        deadline = self._loop.time() + wait_s
+        # Who might as well be parked waits for a frozen database no longer than it wants to wait at all.
+        patience = self._loop.time() + max(wait_s, 0.5)
+        position, gap = await self._begin(poll, patience)
+        if gap or position < self._window.start or not self._tail.up:
+            answer, complete = await self._read_table(poll, position, gap, patience)
+            if answer.messages or answer.gap or not complete:
+                return answer
+            position = answer.cursor
+        # From here on nothing is awaited, so no message can come in between.
+        if position < self._window.start:
+            return Answer((), position)  # overtaken meanwhile: the next poll reads from the table again
+        found = self._window.read(poll.topics, position, poll.limit)
+        if found.messages or found.cursor < self._window.head or wait_s <= 0:
+            return Answer(*found)
+        if self.draining:
+            return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
+        if not self._lot.has_room(address):
+            return Answer((), found.cursor, retry_after_s=FULL_RETRY_S)
+        return Wait(found.cursor, deadline)
+
+    def look_again(self, poll: Poll, cursor: int, address: str) -> Answer | Wait | None:
+        """What `look` would return for `poll`, which has been parked before, from `cursor` on. None where only `look`
+        can tell: what stands in the window needs nobody's help."""
+        window = self._window
+        if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
+            return None
+        if cursor < window.head:
+            found = window.read(poll.topics, cursor, poll.limit)
+            if found.messages or found.cursor < window.head:
+                return Answer(*found)
+        if not self._lot.has_room(address):
+            return None
+        return Wait(window.head, self._loop.time() + _wait_s(poll.wait_s))
+
+    async def wait(self, poll: Poll, wait: Wait, address: str) -> Answer:
+        """Park `poll` as `look` has said, and return its answer."""
+        waiter = Waiter(wait.cursor, poll.limit, address)
+        self._lot.park(poll.topics, waiter, wait.deadline)
+        try:
+            return await waiter.future
+        finally:
+            self._lot.forget(waiter)
+
+    async def _begin(self, poll: Poll, patience: float) -> tuple[int, Gap | None]:
+        """The position from which `poll` reads, and the gap if that is not where its cursor was."""
+        match poll.begin:
+            case After(cursor):
+                return await self._sure(cursor, patience)
+            case Since(time):
+                return await self._history.position_of_time(time), None
+            case Last(number):
+                position = self._window.newest(poll.topics, number) if self._tail.up else None
+                if position is None:
+                    position = await self._history.position_of_last(poll.topics, number)
+                return position, None
+            case Latest():
+                if not self._tail.up:
+                    with suppress(Unavailable, TimeoutError):
+                        async with asyncio.timeout_at(patience):
+                            return await self._history.head(), None
+                return self._window.head, None
+
+    async def _sure(self, cursor: int, patience: float) -> tuple[int, Gap | None]:
+        """`cursor`, or the position at which its client can go on and skip nothing, with the gap that says so."""
+        if cursor == 0 or self._window.start <= cursor <= self._window.head:
+            return cursor, None
+        if cursor > self._window.head:
+            # Another process may have been faster than this one.
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(patience):
+                    await self._tail.catch_up()
+            if cursor <= self._window.head:
+                return cursor, None
+        assert self.epochs is not None
+        sure = self.epochs.sure(cursor)
+        if sure == cursor > self._window.head:
+            with suppress(TimeoutError):  # then nobody can say now, and the next poll asks again
+                async with asyncio.timeout_at(patience):
+                    if not await self._history.has_issued(cursor):
+                        sure = 0
+        return sure, None if sure == cursor else Gap("reset", sure)
+
+    async def _read_table(self, poll: Poll, position: int, gap: Gap | None, patience: float) -> tuple[Answer, bool]:
+        """What the table has after `position`, and whether it was read to its end."""
+        needed = gap is not None or position < self._window.start
+        try:
+            async with asyncio.timeout_at(None if needed else patience):
+                past = await self._history.read(poll.topics, position, poll.limit)
+        except (Unavailable, TimeoutError):
+            if needed:
+                raise
+            # The window has what it needs, only perhaps not the newest: it can wait for the tail to come back.
+            return Answer((), position), True
+        if gap is None and isinstance(poll.begin, After) and 0 < position < past.lost_to:
+            gap = Gap("retention", position)
+        return Answer(past.messages, past.cursor, gap), past.complete
+
+
+def _wait_s(wanted: float | None) -> float:
+    return DEFAULT_WAIT_S - random.random() * WAIT_JITTER_S if wanted is None else wanted
