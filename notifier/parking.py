@@ -13,9 +13,9 @@ from typing import Protocol
 
 from notifier.core.hub import Group, Hub
 from notifier.core.messages import Message
+from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
-from notifier.core.wire import Answer
 
 log = logging.getLogger(__name__)
 

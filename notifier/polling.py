@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from notifier.core.errors import Unavailable
+from notifier.core.polls import After, Answer, Gap, Last, Latest, Poll, Since
 from notifier.core.window import Window
-from notifier.core.wire import After, Answer, Gap, Last, Latest, Poll, Since
 from notifier.parking import ParkingLot, Waiter
 from notifier.postgres.history import History
 from notifier.postgres.tail import Tail

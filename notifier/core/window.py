@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 
-# What a message costs beside its bytes: the tuple, its place in two queues, the topic's text.
+# What a message costs beside its bytes: the objects, its place in two queues, the topic's text.
 OVERHEAD = 400
 
 # The messages of a response, with what stands between them, so that it has at most 4 MiB in all.
@@ -15,6 +16,8 @@ MAX_RESPONSE = 4 * 1024 * 1024 - 512
 
 # Most messages that one read with patterns looks at before it answers with what it has; a millisecond or two.
 MAX_SCAN = 4000
+
+_seq = attrgetter("seq")
 
 
 class Slice(NamedTuple):
@@ -51,12 +54,17 @@ class Window:
             assert message.seq > self.head
             self.head = message.seq
             self._messages.append(message)
-            self._by_topic.setdefault(message.topic, deque()).append(message)
-            self._bytes += len(message.wire) + OVERHEAD
+            of_topic = self._by_topic.get(message.topic)
+            if of_topic is None:
+                of_topic = self._by_topic[message.topic] = deque()
+            else:
+                message.topic = of_topic[-1].topic  # the same text for all: each row comes with its own
+            of_topic.append(message)
+            self._bytes += message.size + OVERHEAD
         while len(self._messages) > self._max_count or self._bytes > self._max_bytes:
             oldest = self._messages.popleft()
             self.start = oldest.seq
-            self._bytes -= len(oldest.wire) + OVERHEAD
+            self._bytes -= oldest.size + OVERHEAD
             of_topic = self._by_topic[oldest.topic]
             of_topic.popleft()
             if not of_topic:
@@ -90,7 +98,7 @@ class Window:
             of_topic = self._by_topic.get(topic)
             if of_topic and of_topic[-1].seq > after:
                 picked += _newer(of_topic, after)
-        picked.sort()
+        picked.sort(key=_seq)
         return picked[: limit + 1], self.head
 
     def _scan(self, topics: TopicList, after: int) -> tuple[list[Message], int]:
@@ -105,7 +113,7 @@ def fit(messages: Sequence[Message], limit: int) -> Sequence[Message]:
     """As many of `messages`, from the first, as a response takes: `limit`, and MAX_RESPONSE bytes but at least one."""
     size = 0
     for count, message in enumerate(messages):
-        size += len(message.wire) + 2
+        size += message.size
         if count == limit or (size > MAX_RESPONSE and count):
             return messages[:count]
     return messages

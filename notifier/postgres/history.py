@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from notifier.core.errors import TooBroad, Unavailable
-from notifier.core.messages import Message, encode
+from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 from notifier.core.window import MAX_RESPONSE, fit
 from notifier.postgres.database import AWAY, Connection, Database, describe
@@ -260,7 +260,7 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
     else:
         seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, after, limit + 1)]
     rows = await connection.fetch(MESSAGES, seqs[:limit], MAX_RESPONSE) if seqs else []
-    messages = fit([encode(*row) for row in rows], limit)
+    messages = fit([Message(*row) for row in rows], limit)
     if len(messages) < len(seqs):
         cursor, complete = messages[-1].seq, False
     return Past(messages, cursor, state["lost_to"] or 0, complete)

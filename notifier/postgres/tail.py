@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from notifier.core.cursors import Epochs
-from notifier.core.messages import Message, NewMessage, encode
+from notifier.core.messages import Message, NewMessage
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.link import Link
@@ -123,7 +123,7 @@ class Tail(Link):
             if first > self.position:
                 self._hand_on(
                     [
-                        encode(seq, message.topic, time, message.body, message.content_type, message.fields)
+                        Message(seq, message.topic, time, message.body, message.content_type, message.fields)
                         for seq, message in enumerate(messages, first)
                     ]
                 )
@@ -283,7 +283,7 @@ class Tail(Link):
                     # We were away for so long that retention took what we had not read.
                     self._on_hole(deleted_seq)
                 # What was committed here meanwhile has been handed on.
-                if messages := [encode(*fields) for *fields, _ in rows if fields[0] > self.position]:
+                if messages := [Message(*fields) for *fields, _ in rows if fields[0] > self.position]:
                     self._hand_on(messages)
                     self._hand_on_own()
             self._slow = False

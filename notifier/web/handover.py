@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from notifier.core.wire import After, Answer, Latest, Poll
+from notifier.core.polls import After, Answer, Latest, Poll
 from notifier.parking import CHUNK
 from notifier.polling import Wait
 from notifier.service import Service

@@ -7,11 +7,12 @@ from aiohttp import web
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
-from notifier.core.messages import LATER, fields_from_text, from_body, is_json_type, media_type, parse_batch
+from notifier.core.messages import is_json_type, media_type
+from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
 from notifier.core.topics import check_topic, decode_path
-from notifier.core.wire import parse_query
 from notifier.web.access import SERVICE, may_publish, may_subscribe
 from notifier.web.bodies import read_body
+from notifier.wire.requests import parse_query
 
 FIELDS = ("title", "click", "priority", "tags")
 

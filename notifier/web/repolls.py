@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from aiohttp.http import RawRequestMessage
 
-from notifier.core.wire import Poll
+from notifier.core.polls import Poll
 
 # A shape that is not asked for during one to two of these is forgotten. Behind a proxy a client's next request comes on
 # any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.

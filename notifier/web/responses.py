@@ -8,7 +8,8 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
-from notifier.core.wire import Answer, Poll
+from notifier.core.polls import Answer, Poll
+from notifier.wire.json import encode_answer
 
 # Codes of what aiohttp itself refuses.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -24,7 +25,7 @@ def preference(poll: Poll) -> str | None:
 
 
 def respond(answer: Answer, preference: str | None) -> web.Response:
-    response = web.Response(body=answer.body, content_type="application/json")
+    response = web.Response(body=encode_answer(answer), content_type="application/json")
     if preference is not None:
         response.headers["Preference-Applied"] = preference
         response.headers["Vary"] = "Prefer"
@@ -38,7 +39,7 @@ def render(answer: Answer, preference: str | None, *, closing: bool) -> bytes:
     key = (preference, closing)
     rendering = answer.renderings.get(key)
     if rendering is None:
-        body = answer.body
+        body = encode_answer(answer)
         rendering = answer.renderings[key] = b"%b%d\r\nDate: %b\r\n%b\r\n%b" % (
             _front(preference, answer.retry_after_s),
             len(body),

@@ -4,11 +4,11 @@ from aiohttp import web
 
 from notifier.core.errors import NotAcceptable
 from notifier.core.topics import TopicList
-from notifier.core.wire import parse_poll
 from notifier.polling import Wait
 from notifier.web.access import SERVICE, address, may_subscribe
 from notifier.web.handover import HANDOVER
 from notifier.web.responses import preference, respond
+from notifier.wire.requests import parse_poll
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:

@@ -111,7 +111,7 @@ async def test_paging_through_history_gives_everything_once_in_order(
         position, complete, found = 0, False, []
         while not complete:
             past = await app.service.history.read(wanted, position, 97)
-            found += [json.loads(message.wire)["data"] for message in past.messages]
+            found += [json.loads(message.body) for message in past.messages]
             assert past.cursor > position
             position, complete = past.cursor, past.complete
         assert found == expected

@@ -13,8 +13,8 @@ from protocol import DEADLINE_S, line
 from seam import KEY, connections, handover, request
 
 from notifier.core.messages import NewMessage
+from notifier.core.polls import Latest, Poll
 from notifier.core.topics import TopicList
-from notifier.core.wire import Latest, Poll
 from notifier.parking import TICK_S
 from notifier.web import handover as module
 from notifier.web import repolls

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifier.core.errors import InvalidJSON, InvalidMessage
-from notifier.core.messages import FORM, NDJSON, parse_batch
+from notifier.core.messages import FORM, NDJSON
+from notifier.core.publishing import parse_batch
 
 JSON = "application/json"
 

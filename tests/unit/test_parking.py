@@ -1,19 +1,22 @@
 """The lot, on an event loop but without HTTP or database."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
 from notifier.core.messages import Message
+from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
-from notifier.core.wire import Answer
 from notifier.parking import CHUNK, ParkingLot, Waiter
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def publish(window: Window, lot: ParkingLot, *topics: str) -> None:
     before = window.head
-    messages = [Message(before + n, topic, b"{}") for n, topic in enumerate(topics, 1)]
+    messages = [Message(before + n, topic, NOON, b"{}") for n, topic in enumerate(topics, 1)]
     window.extend(messages)
     lot.wake(messages, before)
 

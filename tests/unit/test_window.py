@@ -1,5 +1,7 @@
 """The window against naive models of what it promises."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 from notifier.core.window import OVERHEAD, Window
 
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LISTS = [
     TopicList(items)
     for items in (["a"], ["a", "b/c"], ["*"], ["b/*", "a"], ["**"], ["b/*", "b/c", "**"], ["none"], ["no/*"])
@@ -24,7 +27,7 @@ def log_of(steps, start=0):
     made, seq = [], start
     for jump, topic, size in steps:
         seq += jump
-        made.append(Message(seq, topic, b"x" * size))
+        made.append(Message(seq, topic, NOON, b"x" * size))
     return made
 
 
@@ -40,7 +43,7 @@ def small_bounds():
     """Bounds that a test of forty messages runs into."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_SCAN", 7)
-        patch.setattr(module, "MAX_RESPONSE", 100)
+        patch.setattr(module, "MAX_RESPONSE", 500)
         yield
 
 
@@ -58,7 +61,7 @@ def test_it_holds_the_newest_that_fit_and_everything_above_its_start(steps, max_
     messages = log_of(steps)
     window = filled(messages, max_count=max_count, max_bytes=max_bytes)
     kept = list(messages)
-    while len(kept) > max_count or sum(len(message.wire) + OVERHEAD for message in kept) > max_bytes:
+    while len(kept) > max_count or sum(message.size + OVERHEAD for message in kept) > max_bytes:
         kept.pop(0)
     assert len(window) == len(kept)
     assert window.head == (messages[-1].seq if messages else 0)
@@ -78,7 +81,7 @@ def test_reading_on_from_cursor_to_cursor_gives_every_match_once_and_in_order(st
         part = window.read(topics, cursor, limit)
         assert part.cursor >= cursor
         assert len(part.messages) <= limit
-        size = sum(len(message.wire) for message in part.messages)
+        size = sum(message.size for message in part.messages)
         assert size <= module.MAX_RESPONSE or len(part.messages) == 1
         found += part.messages
         if part.cursor == cursor:

@@ -1,6 +1,5 @@
-"""What a poll's request means, and the bytes of its answer."""
+"""What a poll's request means."""
 
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifier.core.errors import BadRequest, InvalidCursor
-from notifier.core.messages import encode
+from notifier.core.polls import After, Last, Latest, Since
 from notifier.core.topics import TopicList
-from notifier.core.wire import After, Answer, Gap, Last, Latest, Since, parse_poll, parse_query
+from notifier.wire.requests import parse_poll, parse_query
 
 TOPICS = TopicList(["t"])
 AT_FIVE = datetime(2026, 11, 20, 17, 0, 0, tzinfo=UTC)
@@ -225,27 +224,3 @@ def test_only_the_named_parameters_of_a_query_are_read():
         "click": "\u00e9",
     }
     assert parse_query("title=&click", ("title", "click")) == {"title": "", "click": ""}
-
-
-# The answer
-
-
-def message(seq, body=b"1"):
-    return encode(seq, "t", AT_FIVE, body, None, None)
-
-
-def test_an_answer_holds_its_messages_and_its_cursor():
-    assert Answer((), 41).body == b'{"messages": [], "cursor": "41"}'
-    two = Answer((message(7), message(9)), 9)
-    assert two.body == b'{"messages": [%b, %b], "cursor": "9"}' % (message(7).wire, message(9).wire)
-
-
-@pytest.mark.parametrize("reason", ["retention", "reset"])
-def test_a_gap_says_why_and_what_is_still_sure(reason):
-    answer = json.loads(Answer((), 41, Gap(reason, 7)).body)
-    assert answer == {"messages": [], "cursor": "41", "gap": {"reason": reason, "after": "7"}}
-
-
-def test_the_bytes_of_an_answer_are_made_once():
-    answer = Answer((message(7),), 7)
-    assert answer.body is answer.body

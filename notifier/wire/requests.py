@@ -1,22 +1,17 @@
-"""The wire of a poll: what its request means, and the bytes of its answer."""
+"""What requests say: the parameters of a query, and a poll."""
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Literal, NamedTuple
 from urllib.parse import unquote_plus
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
-from notifier.core.messages import Message
+from notifier.core.polls import DEFAULT_LIMIT, MAX_LIMIT, After, Begin, Last, Latest, Poll, Since
 from notifier.core.topics import TopicList
 
 # PaaS routers give up when the first byte has not come after 30 s.
 MAX_WAIT_S = 28.0
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1000
 
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -25,74 +20,6 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _COUNT = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.ASCII | re.IGNORECASE)
-
-
-class After(NamedTuple):
-    """Begin after this cursor; 0 is the earliest message retained."""
-
-    cursor: int
-
-
-class Since(NamedTuple):
-    """Begin with the first message at or after a time, or this long ago."""
-
-    time: datetime | timedelta
-
-
-class Last(NamedTuple):
-    """Begin with the newest `number` of messages."""
-
-    number: int
-
-
-class Latest(NamedTuple):
-    """Begin with what is published from now on."""
-
-
-Begin = After | Since | Last | Latest
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """One request for messages. `wait_s` None: the server's default. `preferred`: wait came by `Prefer`."""
-
-    topics: TopicList
-    begin: Begin
-    wait_s: float | None = None
-    limit: int = DEFAULT_LIMIT
-    preferred: bool = False
-
-
-class Gap(NamedTuple):
-    """Messages that cannot be delivered any more; everything up to `after` is sure."""
-
-    reason: Literal["retention", "reset"]
-    after: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one poll gets: messages in order, the cursor to go on from, and perhaps a gap before them."""
-
-    messages: Sequence[Message]
-    cursor: int
-    gap: Gap | None = None
-    # Answered before its time because the server is full or draining: the client should come back a little later.
-    retry_after_s: int | None = None
-
-    @cached_property
-    def body(self) -> bytes:
-        """The JSON of the answer, made once however many polls share it."""
-        gap = b""
-        if self.gap:
-            gap = b', "gap": {"reason": "%b", "after": "%d"}' % (self.gap.reason.encode(), self.gap.after)
-        messages = b", ".join([message.wire for message in self.messages])
-        return b'{"messages": [%b], "cursor": "%d"%b}' % (messages, self.cursor, gap)
-
-    @cached_property
-    def renderings(self) -> dict[Hashable, bytes]:
-        """Room for whole responses made of this answer, which live as long as it."""
-        return {}
 
 
 def parse_query(query: str, names: Iterable[str]) -> dict[str, str]:

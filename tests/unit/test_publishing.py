@@ -1,27 +1,14 @@
-"""Messages on the way in, checked once, and on the way out, encoded once."""
+"""Bodies and display fields as publishers send them: what is taken, and as what it is stored."""
 
-import base64
 import json
-from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage
-from notifier.core.messages import (
-    BYTES,
-    FORM,
-    TEXT,
-    check_json,
-    display_fields,
-    encode,
-    fields_from_text,
-    from_body,
-)
+from notifier.core.messages import BYTES, FORM, TEXT
+from notifier.core.publishing import check_json, display_fields, fields_from_text, from_body
 
 JSON = "application/json"
-NOON = datetime(2026, 11, 20, 12, 0, 0, 1, tzinfo=UTC)
 
 # Strict JSON
 
@@ -216,83 +203,3 @@ def test_a_priority_in_text_is_one_digit(priority):
 def test_null_and_empty_display_fields_are_left_out():
     assert display_fields({"title": None, "click": "", "priority": None, "tags": []}) is None
     assert display_fields({"title": None, "tags": None}) is None
-
-
-# On the way out
-
-
-def shown(body, content_type=None, fields=None):
-    return json.loads(encode(41, "orders/42", NOON, body, content_type, fields).wire)
-
-
-def test_a_message_is_shown_with_only_the_fields_that_have_a_value():
-    message = encode(41, "orders/42", NOON, b'{"a":  1}', None, None)
-    assert (message.seq, message.topic) == (41, "orders/42")
-    assert (
-        message.wire == b'{"id": "41", "topic": "orders/42", "time": "2026-11-20T12:00:00.000001Z", "data": {"a":  1}}'
-    )
-
-
-def test_json_is_spliced_in_byte_for_byte():
-    body = b'\n{"a": 1e400, "a": "\\u00e9\\/", "b":1.0}\t'
-    assert body in encode(1, "t", NOON, body, None, None).wire
-    assert shown(b"{}", "application/geo+json") == {
-        "id": "41",
-        "topic": "orders/42",
-        "time": "2026-11-20T12:00:00.000001Z",
-        "data": {},
-        "content_type": "application/geo+json",
-    }
-
-
-@pytest.mark.parametrize(
-    ("content_type", "body", "data"),
-    [
-        ("text/plain", b"", ""),
-        ("text/plain; charset=utf-8", '\N{EURO SIGN}"\\\x00\n'.encode(), '\N{EURO SIGN}"\\\x00\n'),
-        ('text/html; charset="UTF-8"', b"<b>", "<b>"),
-        ("TEXT/plain;charset=us-ascii", b"a", "a"),
-        ("text/csv", b"\xef\xbb\xbfa;b", "\ufeffa;b"),
-        (FORM, b"payload=%7B%7D", "payload=%7B%7D"),
-    ],
-)
-def test_text_is_shown_as_a_string(content_type, body, data):
-    message = shown(body, content_type)
-    assert (message["data"], message["content_type"]) == (data, content_type)
-    assert "encoding" not in message
-
-
-@pytest.mark.parametrize(
-    ("content_type", "body"),
-    [
-        ("image/png", b"\x89PNG"),
-        ("application/octet-stream", b""),
-        ("application/xml", b"<a/>"),
-        ("text/plain", b"caf\xe9"),
-        ("text/plain; charset=iso-8859-1", b"cafe"),
-        ('text/plain; x="; y"; charset=utf-16', b"a\x00"),
-    ],
-)
-def test_bytes_and_text_that_is_not_utf8_are_shown_as_base64(content_type, body):
-    message = shown(body, content_type)
-    assert base64.b64decode(message["data"], validate=True) == body
-    assert (message["encoding"], message["content_type"]) == ("base64", content_type)
-
-
-def test_display_fields_stand_beside_the_data():
-    message = shown(b"1", 'a/b; c="d"', '{"title": "T", "tags": ["x"]}')
-    assert (message["title"], message["tags"], message["content_type"]) == ("T", ["x"], 'a/b; c="d"')
-
-
-@settings(deadline=None)
-@given(
-    st.binary(max_size=50),
-    st.one_of(st.none(), st.just("text/plain"), st.just(FORM), st.just("a/b"), st.just("a/b+json")),
-)
-def test_whatever_is_taken_is_shown_as_json(body, content_type):
-    try:
-        message = from_body("t", body, content_type)
-    except InvalidJSON:
-        return
-    wire = encode(1, "t", NOON, message.body, message.content_type, message.fields).wire
-    assert json.loads(wire.decode(), parse_int=str)["id"] == "1"

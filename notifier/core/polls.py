@@ -1,0 +1,72 @@
+"""A poll, what it is answered, and what both are made of."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from notifier.core.messages import Message
+from notifier.core.topics import TopicList
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+
+class After(NamedTuple):
+    """Begin after this cursor; 0 is the earliest message retained."""
+
+    cursor: int
+
+
+class Since(NamedTuple):
+    """Begin with the first message at or after a time, or this long ago."""
+
+    time: datetime | timedelta
+
+
+class Last(NamedTuple):
+    """Begin with the newest `number` of messages."""
+
+    number: int
+
+
+class Latest(NamedTuple):
+    """Begin with what is published from now on."""
+
+
+Begin = After | Since | Last | Latest
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One request for messages. `wait_s` None: the server's default. `preferred`: wait came by `Prefer`."""
+
+    topics: TopicList
+    begin: Begin
+    wait_s: float | None = None
+    limit: int = DEFAULT_LIMIT
+    preferred: bool = False
+
+
+class Gap(NamedTuple):
+    """Messages that cannot be delivered any more; everything up to `after` is sure."""
+
+    reason: Literal["retention", "reset"]
+    after: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one poll gets: messages in order, the cursor to go on from, and perhaps a gap before them."""
+
+    messages: Sequence[Message]
+    cursor: int
+    gap: Gap | None = None
+    # Answered before its time because the server is full or draining: the client should come back a little later.
+    retry_after_s: int | None = None
+
+    @cached_property
+    def renderings(self) -> dict[Hashable, bytes]:
+        """What has been made of this answer, for all polls that share it; lives as long as it."""
+        return {}

@@ -1,0 +1,77 @@
+"""Messages and answers as JSON.
+
+A message is encoded once, however many answers hold it; an answer once, however many polls share it. A body bounds the
+size of its JSON, and the time to make it: JSON is taken as it is, text at most doubles, and anything else is base64.
+"""
+
+import json
+import re
+from base64 import b64encode
+
+from notifier.core.messages import FORM, Message, is_json_type, media_type
+from notifier.core.polls import Answer
+
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
+# What JSON strings escape: with two bytes, and with six.
+_SHORT = b'"\\\b\f\n\r\t'
+_LONG = bytes(set(range(0x20)) - set(_SHORT))
+
+
+def encode_message(message: Message) -> tuple[bytes, bytes, bytes]:
+    """The JSON object that responses hold, in three pieces, so that a large body is not copied: up to the data, the
+    data, and the rest."""
+    if message.encoded is None:
+        message.encoded = _encode(message)
+    return message.encoded
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The JSON of a poll's answer."""
+    body = answer.renderings.get("json")
+    if body is None:
+        pieces: list[bytes] = []
+        for message in answer.messages:
+            pieces += encode_message(message)
+            pieces.append(b", ")
+        if pieces:
+            del pieces[-1]
+        gap = b""
+        if answer.gap:
+            gap = b', "gap": {"reason": "%b", "after": "%d"}' % (answer.gap.reason.encode(), answer.gap.after)
+        body = answer.renderings["json"] = b"".join(
+            (b'{"messages": [', *pieces, b'], "cursor": "%d"%b}' % (answer.cursor, gap))
+        )
+    return body
+
+
+def _encode(message: Message) -> tuple[bytes, bytes, bytes]:
+    content_type = message.content_type
+    rest = "" if content_type is None else f', "content_type": {json.dumps(content_type)}'
+    if content_type is None or is_json_type(content_type):
+        data = message.body
+    elif (text := _string(message.body, content_type)) is not None:
+        data = text
+    else:
+        data = b'"%b"' % b64encode(message.body)
+        rest = ', "encoding": "base64"' + rest
+    if message.fields:
+        rest += ", " + message.fields[1:-1]
+    time = message.time.isoformat(timespec="microseconds")[:26]
+    head = f'{{"id": "{message.seq}", "topic": "{message.topic}", "time": "{time}Z", "data": '
+    return head.encode(), data, f"{rest}}}".encode() if rest else b"}"
+
+
+def _string(body: bytes, content_type: str) -> bytes | None:
+    """The JSON string of a text; None if it is not UTF-8 text, or more than doubles (at worst it grows sixfold)."""
+    if not (media_type(content_type).startswith("text/") or media_type(content_type) == FORM):
+        return None
+    charset = _CHARSET.search(content_type)
+    if charset and charset[1].lower() not in {"utf-8", "utf8", "us-ascii", "ascii"}:
+        return None
+    size = len(body)
+    if 5 * (size - len(body.translate(None, _LONG))) + size - len(body.translate(None, _SHORT)) > size:
+        return None
+    try:
+        return json.dumps(body.decode(), ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        return None
