@@ -6,9 +6,12 @@ from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
 from notifier.core.errors import InvalidTopic
+from notifier.core.patterns import STARS, Patterns
 
 MAX_TOPIC = 255
 MAX_LIST = 100
+# In all patterns of a list. Each is some 300 bytes of the tree of patterns, and may be a step for each message.
+MAX_SEGMENTS = 400
 
 _SEGMENT = r"[A-Za-z0-9_.:@=+-]+"
 _TOPIC = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
@@ -31,7 +34,7 @@ def check_topic(topic: str) -> str:
 def _check_pattern(pattern: str) -> str:
     *head, last = pattern.split("/")
     plain = [segment for segment in head if segment != "*"]
-    if last not in {"*", "**"}:
+    if last not in STARS:
         plain.append(last)
     for segment in plain:
         if "*" in segment:
@@ -55,7 +58,8 @@ class TopicList:
     """
 
     def __init__(self, items: Iterable[str]) -> None:
-        """InvalidTopic for an empty list, more than 100 items, or an item that is neither topic nor pattern."""
+        """InvalidTopic for an empty list, more than 100 items, more than 400 segments in its patterns together, or an
+        item that is neither topic nor pattern."""
         unique = sorted(set(items))
         if not unique:
             raise InvalidTopic("Name at least one topic.")
@@ -63,6 +67,11 @@ class TopicList:
             raise InvalidTopic(f"A list has at most {MAX_LIST} topics and patterns; this one has {len(unique)}.")
         self.exact = tuple(check_topic(item) for item in unique if "*" not in item)
         self.patterns = tuple(_check_pattern(item) for item in unique if "*" in item)
+        segments = sum(pattern.count("/") + 1 for pattern in self.patterns)
+        if segments > MAX_SEGMENTS:
+            raise InvalidTopic(
+                f"The patterns of a list have at most {MAX_SEGMENTS} segments together; these have {segments}."
+            )
 
     @classmethod
     def parse(cls, path: str) -> "TopicList":
@@ -83,30 +92,20 @@ class TopicList:
         return f"TopicList({','.join(self.exact + self.patterns)!r})"
 
     @cached_property
-    def regex(self) -> str:
-        """A regular expression that matches exactly the topics of the patterns."""
-        return f"^(?:{'|'.join(map(_pattern_regex, self.patterns))})$"
-
-    @cached_property
     def ranges(self) -> list[tuple[str, str]]:
         """For each pattern the range `low <= topic < high` (by code point) in which all its topics lie."""
         return [_pattern_range(pattern) for pattern in self.patterns]
 
     def matches(self, topic: str) -> bool:
-        return topic in self._exact_set or (bool(self.patterns) and self._compiled.match(topic) is not None)
+        return topic in self._exact_set or (bool(self.patterns) and self._tree.matches(topic))
 
     @cached_property
     def _exact_set(self) -> frozenset[str]:
         return frozenset(self.exact)
 
     @cached_property
-    def _compiled(self) -> re.Pattern[str]:
-        return re.compile(self.regex)
-
-
-def _pattern_regex(pattern: str) -> str:
-    special = {"*": "[^/]+", "**": ".+"}
-    return "/".join(special.get(segment) or re.sub(r"([.+])", r"\\\1", segment) for segment in pattern.split("/"))
+    def _tree(self) -> Patterns[None]:
+        return Patterns((pattern, None) for pattern in self.patterns)
 
 
 def _pattern_range(pattern: str) -> tuple[str, str]:

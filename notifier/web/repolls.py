@@ -13,6 +13,7 @@ from typing import NamedTuple
 from aiohttp.http import RawRequestMessage
 
 from notifier.core.polls import Poll
+from notifier.core.topics import TopicList
 
 # A shape that is not asked for during one to two of these is forgotten. Behind a proxy a client's next request comes on
 # any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.
@@ -22,9 +23,11 @@ FORGET_S = 60.0
 # anew each time.
 MAX_BYTES = 32 * 1024 * 1024
 
-_KIND_BYTES = 500
-# Of a list of topics, for each character: its text, what it was parsed to, and what it compiles to.
-_TOPIC_BYTES = 4
+_KIND_BYTES = 350
+# Of a list of topics: its items, their characters (in a tree of patterns, once more), and the nodes of that tree.
+_ITEM_BYTES = 150
+_CHARACTER_BYTES = 2
+_SEGMENT_BYTES = 350
 
 IMMATERIAL = frozenset(
     {
@@ -168,13 +171,18 @@ class Shapes:
             self._turned = now
         self._older.pop(digest, None)
         self._recent[digest] = shape
-        topics = shape.poll.topics
-        self._bytes += _KIND_BYTES + _TOPIC_BYTES * sum(map(len, topics.exact + topics.patterns))
+        self._bytes += _KIND_BYTES + _size(shape.poll.topics)
 
     def share(self, shape: Shape, head: bytes) -> None:
         """Somebody else has sent `head`, which is of this shape."""
         if shape.share(head):
             self._bytes += len(head)
+
+
+def _size(topics: TopicList) -> int:
+    items = topics.exact + topics.patterns
+    segments = sum(pattern.count("/") + 1 for pattern in topics.patterns)
+    return _ITEM_BYTES * len(items) + _CHARACTER_BYTES * sum(map(len, items)) + _SEGMENT_BYTES * segments
 
 
 def place(head: bytes, cursor: int) -> tuple[int, int] | None:

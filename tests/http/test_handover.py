@@ -384,7 +384,10 @@ def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known.find(b"999", 1000.0)
     for n in range(1000):
         known.add(b"%d" % n, shape("x" * 255), 1000.0)
-    assert len(known) <= 2 * 80
+    assert len(known) <= 2 * 100
+    for n in range(1000):
+        known.add(b"%d" % n, shape("a/b/c/d/*"), 1000.0)
+    assert len(known) <= 2 * 45
     head = b"GET /1 " + b"x" * 8000
     for n in range(1000):
         large = shape()
