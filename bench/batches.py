@@ -11,7 +11,7 @@ PUBLISHERS = 4
 TITLE = "Batches"
 TEXT = (
     f"`POST /v1/messages` with {ROWS} messages of 100 bytes, {PUBLISHERS} publishers. Compared with the SQL procedure "
-    f"beneath, `place_and_settle`, called from asyncpg with {ROWS} rows on {PUBLISHERS} connections. Over HTTP several "
+    f"beneath, `append_and_flush`, called from asyncpg with {ROWS} rows on {PUBLISHERS} connections. Over HTTP several "
     "batches may share one commit; the procedure cannot."
 )
 

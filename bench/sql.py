@@ -20,12 +20,12 @@ TEXT = (
 )
 
 PUBLISH = f"select notifier.publish('{{topic}}', '{BODY}')"
-INSERT = f"insert into notifier.inbox (topic, data) values ('{{topic}}', '{BODY}')"
+INSERT = f"insert into notifier.outbox (topic, data) values ('{{topic}}', '{BODY}')"
 PLAIN = f"insert into plain (topic, data) values ('plain', '{BODY}')"
 
 
 async def measure(setup: Setup) -> Measured:
-    await execute(setup.database, "create table plain (like notifier.inbox including all)")
+    await execute(setup.database, "create table plain (like notifier.outbox including all)")
     void: list[str] = []
     busiest = longest = 0.0
     client = ""
@@ -36,7 +36,7 @@ async def measure(setup: Setup) -> Measured:
         committed, per_s = await run(statement.replace("{topic}", topic))
         start = time.perf_counter()
         async with asyncio.timeout(PUMPED_S):
-            while await fetchval(setup.database, "select exists (select from notifier.inbox)"):
+            while await fetchval(setup.database, "select exists (select from notifier.outbox)"):
                 await asyncio.sleep(0.005)
         longest = max(longest, time.perf_counter() - start)
         if (rows := await stored(setup.database, topic)) != committed:
@@ -67,7 +67,7 @@ async def measure(setup: Setup) -> Measured:
     aim = at_least(0.85) if setup.flush.delay_us else None
     flush, unit = setup.flush.name, "per second"
     figures = [
-        Figure("transactions, insert into notifier.inbox", flush, unit, [o for o, _, _ in rounds], theirs, aim, void),
+        Figure("transactions, insert into notifier.outbox", flush, unit, [o for o, _, _ in rounds], theirs, aim, void),
         Figure("transactions, notifier.publish()", flush, unit, [o for _, o, _ in rounds], theirs, None, void),
     ]
     return Measured(figures, note)

@@ -16,7 +16,7 @@ from notifier.polling import DRAIN_RETRY_S, Polling
 from notifier.postgres.database import Connection, Database, retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
-from notifier.postgres.retention import retain_for_ever
+from notifier.postgres.retention import prune_for_ever
 from notifier.postgres.sources import find_source
 from notifier.postgres.tail import Tail, first_position
 from notifier.postgres.writer import Writer
@@ -46,7 +46,7 @@ class Service:
             on_connect=self._on_connect,
             on_hole=self._on_hole,
             on_messages=self._on_messages,
-            on_inbox=lambda: self.writer.pump.notified(),
+            on_outbox=lambda: self.writer.pump.notified(),
         )
         self.writer = Writer(writing, seen=lambda: self.tail.position, on_commit=self.tail.committed)
         self.polling = Polling(self.window, self.lot, self.history, self.tail)
@@ -54,10 +54,10 @@ class Service:
 
     # --- what the tail tells
 
-    async def _on_connect(self, connection: Connection, epochs: Epochs, settled: int) -> int:
+    async def _on_connect(self, connection: Connection, epochs: Epochs, flushed: int) -> int:
         if epochs != self.polling.epochs:
             # The first connection, or the database is another one than before: nothing in the window is sure.
-            position = await first_position(connection, settled)
+            position = await first_position(connection, flushed)
             self.window.reset(position)
             self.lot.answer_all()
             self.polling.epochs = epochs
@@ -151,8 +151,8 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
         for link in (service.writer, service.tail):
             stack.push_async_callback(link.stop)
             await link.start(START_S)
-        retaining = asyncio.create_task(retain_for_ever(writing, settings.retention), name="retention")
-        stack.callback(retaining.cancel)
+        pruning = asyncio.create_task(prune_for_ever(writing, settings.retention), name="retention")
+        stack.callback(pruning.cancel)
         yield service
 
 

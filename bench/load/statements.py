@@ -7,11 +7,11 @@ import asyncpg
 
 WARM_UP_S = 0.2
 
-APPEND = "call notifier.place_and_settle($1::text[], $2::bytea[], $3::text[], $3, $3, null, null)"
+APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $3, $3, null, null)"
 
 
 async def append(database: str, topic: str, body: str, rows: int, publishers: int, seconds: float) -> dict[str, object]:
-    """As `execute`, with the function that gives `rows` messages their place in the log."""
+    """As `execute`, with the function that appends `rows` messages to the log."""
     return await execute(database, APPEND, publishers, seconds, ([topic] * rows, [body.encode()] * rows, [None] * rows))
 
 

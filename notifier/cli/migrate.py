@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from notifier.cli.database import with_database
-from notifier.cli.status import OK
+from notifier.cli.status import OK, notice
 
 
 def migrate(_: argparse.Namespace) -> int:
@@ -12,8 +12,10 @@ def migrate(_: argparse.Namespace) -> int:
 
     async def work(url: str) -> int:
         applied = await migrations.migrate(url)
-        sys.stdout.writelines(f"applied {name}\n" for name in applied)
-        if not applied:
+        sys.stdout.writelines(f"applied {name}\n" for name in applied.names)
+        if applied.left:
+            notice(applied.left)
+        elif not applied.names:
             sys.stdout.write("The schema is up to date.\n")
         return OK
 

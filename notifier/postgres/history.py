@@ -134,7 +134,7 @@ class Stored:
 class History:
     """Reads for polls. All raise Unavailable while the database is away or too many reads wait.
 
-    `seen` is a seq up to which everything is known to be settled.
+    `seen` is a seq up to which everything is known to be flushed.
     """
 
     def __init__(self, database: Database, *, seen: Callable[[], int]) -> None:
@@ -214,7 +214,7 @@ class History:
                 self._connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await connection.execute(f"{PLANS}; select notifier.settle({self._seen():d})")
+                await connection.execute(f"{PLANS}; select notifier.flush({self._seen():d})")
                 return await read(connection)
         except TimeoutError as error:
             raise Unavailable("The database does not answer at the moment.") from error

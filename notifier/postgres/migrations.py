@@ -1,6 +1,9 @@
-"""The schema: numbered files of SQL, each applied once, in order, in a transaction of its own."""
+"""The schema: migrations, each applied once and in order, and functions, applied again whenever their text changes.
 
-import asyncio
+An upgrade is one transaction: servers see the old schema or the new one. A server runs on a newer schema than it knows,
+unless that has a *breaking* migration, so a rolling deployment works, and so does one step back.
+"""
+
 import hashlib
 import re
 from collections.abc import Sequence
@@ -12,8 +15,29 @@ import asyncpg
 from notifier.postgres.database import Connection, Database
 from notifier.resources import resource_dir
 
-_LOCK = (1852798057, 5)
 _FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
+# The first line of a migration with which a server that does not know it cannot work.
+_BREAKING = "-- breaking"
+
+FUNCTIONS = "functions"
+
+# Everything happens in one transaction under this lock, which only the owner of the schema can take.
+_LOCK = "lock table notifier.migration in share row exclusive mode"
+_TABLES = """
+create table if not exists notifier.migration (
+    number int primary key,
+    name text not null,
+    checksum text not null,
+    breaking boolean not null,
+    time timestamptz not null default clock_timestamp()
+);
+create table if not exists notifier.functions (  -- each text of functions/ that was applied; the newest is in force
+    id int generated always as identity primary key,
+    checksum text not null,
+    number int not null,                         -- the newest migration that the program knew
+    time timestamptz not null default clock_timestamp()
+);
+"""
 
 
 class MigrationError(Exception):
@@ -28,13 +52,47 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+        return _checksum(self.sql)
+
+    @property
+    def breaking(self) -> bool:
+        return self.sql.partition("\n")[0].strip() == _BREAKING
 
 
-def read_migrations(directory: Path | None = None) -> list[Migration]:
-    """The files of `sql/`, by number. MigrationError when two have the same one."""
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What this program brings: migrations by number, and the text of all functions."""
+
+    migrations: Sequence[Migration]
+    functions: str
+
+    @property
+    def number(self) -> int:
+        return self.migrations[-1].number if self.migrations else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `migrate` has done: the names of what it applied, and why it left something as it is, if it did."""
+
+    names: Sequence[str]
+    left: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A row of notifier.migration."""
+
+    name: str
+    checksum: str
+    breaking: bool
+
+
+def read_schema(directory: Path | None = None) -> Schema:
+    """The files of `sql/`. MigrationError when two migrations have the same number."""
+    directory = directory or resource_dir("sql")
     migrations: dict[int, Migration] = {}
-    for path in sorted((directory or resource_dir("sql")).glob("*.sql")):
+    for path in sorted((directory / "migrations").glob("*.sql")):
         found = _FILE.fullmatch(path.name)
         if not found:
             raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql.")
@@ -42,16 +100,17 @@ def read_migrations(directory: Path | None = None) -> list[Migration]:
         if number in migrations:
             raise MigrationError(f"{migrations[number].name} and {path.name} have the same number.")
         migrations[number] = Migration(number, path.name, path.read_text(encoding="utf-8"))
-    return list(migrations.values())
+    functions = [path.read_text(encoding="utf-8") for path in sorted((directory / "functions").glob("*.sql"))]
+    return Schema(list(migrations.values()), "\n".join(functions))
 
 
-async def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[str]:
-    """Apply what is missing and return the names of it. Any number of processes may call this at once.
+async def migrate(url: str, schema: Schema | None = None) -> Applied:
+    """Bring the database to `schema`, or leave it where it is newer. Any number of processes may call this at once.
 
-    MigrationError when the schema is newer than this program, a file was edited after it was applied, the role may not
-    create the schema, or `url` leads through a transaction pooler (the lock is held by the connection).
+    MigrationError when the database has a breaking migration that is not known, a file was edited after it was applied,
+    the role may not create the schema, or `url` leads through a transaction pooler.
     """
-    migrations = read_migrations() if migrations is None else migrations
+    schema = schema or read_schema()
     database = await Database.probe(url)
     if database.pooled:
         raise MigrationError(
@@ -60,38 +119,59 @@ async def migrate(url: str, migrations: Sequence[Migration] | None = None) -> li
         )
     connection = await database.connect("migrate", command_timeout_s=600)
     try:
-        # Not pg_advisory_lock(): whoever waits inside a statement holds a snapshot, and a CREATE INDEX CONCURRENTLY of
-        # the holder would wait for that in turn.
-        while not await connection.fetchval("select pg_try_advisory_lock($1, $2)", *_LOCK):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
         await _check_encoding(connection)
-        applied = await _applied(connection)
-        _check(applied, migrations)
-        missing = [migration for migration in migrations if migration.number not in applied]
-        if missing and not applied:
-            await _create_schema(connection)
-        for migration in missing:
-            async with connection.transaction():
-                await connection.execute("set local lock_timeout = '5s'")
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "insert into notifier.migration (number, name, checksum) values ($1, $2, $3)",
-                    migration.number,
-                    migration.name,
-                    migration.checksum,
-                )
-        return [migration.name for migration in missing]
+        await _create_tables(connection)
+        async with connection.transaction():
+            await connection.execute(_LOCK)
+            await connection.execute("set local lock_timeout = '5s'")
+            return await _upgrade(connection, schema)
     finally:
         await connection.close(timeout=5)
 
 
+async def _upgrade(connection: Connection, schema: Schema) -> Applied:
+    found = await _migrations(connection)
+    newer = _check(found, schema)
+    missing = [migration for migration in schema.migrations if migration.number not in found]
+    if newer:
+        if missing:
+            raise MigrationError(f"The database has {newer}, but not {missing[0].name}, which comes before it.")
+        # Its functions are those of the newer program as well.
+        return Applied([], f"The database has {newer}, of a newer version of notifier: it was left as it is.")
+    for migration in missing:
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "insert into notifier.migration (number, name, checksum, breaking) values ($1, $2, $3, $4)",
+            migration.number,
+            migration.name,
+            migration.checksum,
+            migration.breaking,
+        )
+    names = [migration.name for migration in missing]
+    checksum = _checksum(schema.functions)
+    history = await connection.fetch("select f.checksum, f.number from notifier.functions f order by f.id desc")
+    if history and history[0]["checksum"] == checksum:
+        return Applied(names)
+    if any(row["checksum"] == checksum for row in history) and history[0]["number"] >= schema.number:
+        return Applied(
+            names,
+            "The functions in the database have replaced those of this version of notifier: they were left as they "
+            "are. (To go back to them on purpose, add a migration, or change a comment.)",
+        )
+    await connection.execute(schema.functions)
+    await connection.execute(
+        "insert into notifier.functions (checksum, number) values ($1, $2)", checksum, schema.number
+    )
+    return Applied([*names, FUNCTIONS])
+
+
 async def check_schema(connection: Connection) -> None:
-    """MigrationError unless the schema is exactly the one of this program, and ours to use."""
-    migrations = read_migrations()
+    """MigrationError unless a server of this program can run on the schema, and may use it."""
+    schema = read_schema()
     await _check_encoding(connection)
-    applied = await _applied(connection)
-    _check(applied, migrations)
-    if missing := [migration.name for migration in migrations if migration.number not in applied]:
+    found = await _migrations(connection)
+    _check(found, schema)
+    if missing := [migration.name for migration in schema.migrations if migration.number not in found]:
         raise MigrationError(f"The database lacks {', '.join(missing)}: run `notifier migrate` first.")
 
 
@@ -102,44 +182,56 @@ async def _check_encoding(connection: Connection) -> None:
         raise MigrationError(f"The database has the encoding {encoding}; it must be UTF8.")
 
 
-async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
+async def _migrations(connection: Connection) -> dict[int, _Found]:
     try:
         if await connection.fetchval("select to_regclass('notifier.migration')") is None:
             return {}
-        rows = await connection.fetch("select number, name, checksum from notifier.migration")
+        rows = await connection.fetch("select m.* from notifier.migration m")
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(f"The role of this database URL may not use the schema notifier ({error}).") from error
-    return {row["number"]: (row["name"], row["checksum"]) for row in rows}
+    if any("breaking" not in row.keys() for row in rows):  # noqa: SIM118
+        raise MigrationError(
+            "This database was made by a development version of notifier and cannot be upgraded. "
+            "Remove its folder .notifier if it is the embedded one; otherwise `drop schema notifier cascade`."
+        )
+    return {row["number"]: _Found(row["name"], row["checksum"], row["breaking"]) for row in rows}
 
 
-def _check(applied: dict[int, tuple[str, str]], migrations: Sequence[Migration]) -> None:
-    known = {migration.number: migration for migration in migrations}
-    for number, (name, checksum) in sorted(applied.items()):
-        if number not in known:
+def _check(found: dict[int, _Found], schema: Schema) -> str | None:
+    """The newest migration that this program does not know but can work with; MigrationError if there is another."""
+    known = {migration.number: migration for migration in schema.migrations}
+    newer = None
+    for number, migration in sorted(found.items()):
+        if number in known:
+            if migration.checksum != known[number].checksum:
+                raise MigrationError(f"{known[number].name} was edited after it had been applied. Restore it.")
+        elif migration.breaking:
             raise MigrationError(
-                f"The database has {name}, which this version of notifier does not know: "
+                f"The database has {migration.name}, which this version of notifier cannot work with: "
                 "it was migrated by a newer one. Run that version."
             )
-        if checksum != known[number].checksum:
-            raise MigrationError(f"{known[number].name} was edited after it had been applied. Restore it.")
+        else:
+            newer = migration.name
+    return newer
 
 
-async def _create_schema(connection: Connection) -> None:
-    try:
-        if await connection.fetchval("select to_regnamespace('notifier')") is None:
-            await connection.execute("create schema notifier")
-        await connection.execute(
-            """
-            create table notifier.migration (
-                number int primary key,
-                name text not null,
-                checksum text not null,
-                time timestamptz not null default clock_timestamp()
-            )
-            """
-        )
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(
-            f"The role of this database URL may not create the schema ({error}). As the owner of the database: "
-            "create schema notifier authorization ROLE;"
-        ) from error
+async def _create_tables(connection: Connection) -> None:
+    """What migrations are recorded in, unless it is there."""
+    while True:
+        try:
+            if await connection.fetchval("select to_regclass('notifier.migration')") is None:
+                if await connection.fetchval("select to_regnamespace('notifier')") is None:
+                    await connection.execute("create schema notifier")
+                await connection.execute(_TABLES)
+        except (asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError):
+            continue  # another process does the same at the same time
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise MigrationError(
+                f"The role of this database URL may not create the schema ({error}). As the owner of the database: "
+                "create schema notifier authorization ROLE;"
+            ) from error
+        return
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

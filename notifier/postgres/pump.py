@@ -1,4 +1,4 @@
-"""The pump: moves what SQL publishers have committed from the inbox to the log, where it gets its place."""
+"""The pump: moves what SQL publishers have committed from the outbox to the log."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from notifier.postgres.database import Connection
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
 
-# The promise: the inbox is looked through this often, notified or not.
+# The promise: the outbox is looked through this often, notified or not.
 SCAN_S = 1.0
 # After each notification again so much later, because of the transactions that commit together only one notifies, and
 # the others may become visible just after it.

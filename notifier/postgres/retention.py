@@ -16,20 +16,20 @@ SLICE = 20_000
 # gap for any topic that is not known.
 FORGET_AFTER = 10
 
-RETAIN = "select notifier.retain(clock_timestamp() - $1::interval, $2)"
+PRUNE = "select notifier.prune(clock_timestamp() - $1::interval, $2)"
 FORGET = "select notifier.forget_topics(clock_timestamp() - $1::interval, $2)"
 
 
-async def retain(database: Database, retention: timedelta) -> int:
+async def prune(database: Database, retention: timedelta) -> int:
     """Delete all messages older than `retention`. Returns how many this call has deleted."""
     connection = await database.connect("retention", command_timeout_s=60)
     try:
         deleted = 0
-        for statement, age in ((RETAIN, retention), (FORGET, retention * FORGET_AFTER)):
+        for statement, age in ((PRUNE, retention), (FORGET, retention * FORGET_AFTER)):
             while True:
                 async with database.calls(connection):
                     count: int = await connection.fetchval(statement, age, SLICE)
-                if statement == RETAIN:
+                if statement == PRUNE:
                     deleted += count
                 if count < SLICE:
                     break
@@ -38,13 +38,13 @@ async def retain(database: Database, retention: timedelta) -> int:
         connection.terminate()
 
 
-async def retain_for_ever(database: Database, retention: timedelta) -> None:
-    """Call `retain` about once a minute, more often where retention is shorter than that, until cancelled."""
+async def prune_for_ever(database: Database, retention: timedelta) -> None:
+    """Call `prune` about once a minute, more often where retention is shorter than that, until cancelled."""
     every_s = min(EVERY_S, retention.total_seconds())
     while True:
         await asyncio.sleep(every_s * random.uniform(0.8, 1.2))
         try:
-            if deleted := await retain(database, retention):
+            if deleted := await prune(database, retention):
                 log.info("retention: deleted %d messages", deleted)
         except AWAY as error:
             log.warning("retention: no database (%s)", describe(error))

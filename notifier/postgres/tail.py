@@ -4,7 +4,7 @@ NOTIFY is only a hint. What makes it safe: LISTEN first, then read; read from th
 there were; read again every second without any hint, which also finds out whether the connection lives.
 
 What is visible in the log but not yet flushed could be lost in a crash, and its id be given to another message. So only
-what is settled is handed on: up to the seq that the hint tells, or that the tail has itself seen to.
+what is flushed is handed on: up to the seq that the hint tells, or that the tail has itself seen to.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, 
     from (select * from notifier.message m where m.seq > $1 and m.seq <= $4 order by m.seq limit $2) m
 ) m join notifier.topic t on t.id = m.topic_id, notifier.retention r where m.before < $3 order by m.seq
 """
-SETTLE = "select notifier.settle($1)"
+FLUSH = "select notifier.flush($1)"
 
 # The window begins with the newest of what is there, so that clients that come back after a restart are served from it
 # and not each from the table.
@@ -66,9 +66,9 @@ select greatest(
 """
 
 
-async def first_position(connection: Connection, settled: int) -> int:
-    """Where to begin in a log that is new to this process: a little before `settled`, and inside its current epoch."""
-    position: int = await connection.fetchval(FIRST, FILL_ROWS, FILL_BYTES, settled)
+async def first_position(connection: Connection, flushed: int) -> int:
+    """Where to begin in a log that is new to this process: a little before `flushed`, and inside its current epoch."""
+    position: int = await connection.fetchval(FIRST, FILL_ROWS, FILL_BYTES, flushed)
     return position
 
 
@@ -77,7 +77,7 @@ class Tail(Link):
 
     `on_connect` gets the connection and the epochs and returns the position to read on from. The others are plain
     functions, called between awaits: `on_hole` where messages up to a position are gone unread, `on_messages`, and
-    `on_inbox` when SQL publishers may have committed.
+    `on_outbox` when SQL publishers may have committed.
     """
 
     name = "tail"
@@ -90,7 +90,7 @@ class Tail(Link):
         on_connect: Callable[[Connection, Epochs, int], Awaitable[int]],
         on_hole: Callable[[int], None],
         on_messages: Callable[[list[Message]], None],
-        on_inbox: Callable[[], None],
+        on_outbox: Callable[[], None],
     ) -> None:
         """`listening` leads past any pooler, if there is a way; messages are published through `publishing`."""
         super().__init__()
@@ -99,19 +99,19 @@ class Tail(Link):
         self._on_connect = on_connect
         self._on_hole = on_hole
         self._on_messages = on_messages
-        self._on_inbox = on_inbox
+        self._on_outbox = on_outbox
         self._wake = asyncio.Event()
         self._deaf = False
         self._slow = False
         self._asked: list[asyncio.Future[None]] = []
         self._awaited: dict[asyncio.Future[None], int] = {}
         self.position = 0
-        self._settled = 0  # no crash can take what stands up to here
+        self._flushed = 0  # no crash can take what stands up to here
         self._unsure = False  # there may be more than that
         self._ahead: dict[int, tuple[datetime, Sequence[NewMessage]]] = {}  # of this process, by their first seq
 
     def committed(self, first: int, time: datetime, messages: Sequence[NewMessage]) -> None:
-        """This process has just committed and settled `messages`, of seq `first` on: they are handed on as soon as
+        """This process has just committed and flushed `messages`, of seq `first` on: they are handed on as soon as
         everything before them has been. That saves the way through NOTIFY and a query."""
         if self.up and (first <= self.position + 1 or len(self._ahead) < MAX_AHEAD):
             self._ahead[first] = (time, messages)
@@ -136,7 +136,7 @@ class Tail(Link):
                 _resolve(future)
 
     async def reached(self, seq: int) -> None:
-        """Return once everything up to `seq`, which is settled, has been handed on, or the tail is down."""
+        """Return once everything up to `seq`, which is flushed, has been handed on, or the tail is down."""
         if self.position >= seq or not self.up:
             return
         if self._deaf:
@@ -166,15 +166,15 @@ class Tail(Link):
                 self._wake.set()
 
             connection.add_termination_listener(on_termination)
-            self._settled = 0  # what was, may have been in another database
+            self._flushed = 0  # what was, may have been in another database
             # LISTEN first, then read: nothing can fall between.
             self._deaf = not await self._listen(connection)
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
-                settled: int = await connection.fetchval(SETTLE, self.position)
-            self._settled = max(self._settled, settled)
+                flushed: int = await connection.fetchval(FLUSH, self.position)
+            self._flushed = max(self._flushed, flushed)
             async with self._listening.calls(connection):
-                self.position = await self._on_connect(connection, epochs, settled)
+                self.position = await self._on_connect(connection, epochs, flushed)
             await self._read(connection)
             self._connected()
             while not lost.is_set():
@@ -219,7 +219,7 @@ class Tail(Link):
         connection.add_termination_listener(lambda _: heard.set())
         await connection.add_listener("notifier_probe", on_probe)
         await connection.add_listener("notifier", self._on_notification)
-        await connection.add_listener("notifier_inbox", lambda *_: self._on_inbox())
+        await connection.add_listener("notifier_outbox", lambda *_: self._on_outbox())
         other = await self._publishing.connect("probe", command_timeout_s=TIMEOUT_S)
         try:
             async with self._publishing.calls(other):
@@ -240,7 +240,7 @@ class Tail(Link):
         return True
 
     def _on_notification(self, *notification: object) -> None:
-        """The payload is the seq up to which everything is settled. What is no number is only a hint."""
+        """The payload is the seq up to which everything is flushed. What is no number is only a hint."""
         try:
             seq = int(str(notification[-1]))
         except ValueError:
@@ -249,24 +249,24 @@ class Tail(Link):
             if seq > self.position:
                 self._look(min(seq, 2**63 - 1))
 
-    def _look(self, settled: int | None = None) -> None:
-        """There is something up to `settled`, or perhaps, and perhaps still to be settled."""
-        if settled is None:
+    def _look(self, flushed: int | None = None) -> None:
+        """There is something up to `flushed`, or perhaps, and perhaps still to be flushed."""
+        if flushed is None:
             self._unsure = True
         else:
-            self._settled = max(self._settled, settled)
+            self._flushed = max(self._flushed, flushed)
         self._wake.set()
 
     async def _read(self, connection: Connection) -> None:
-        """Hand on all that is settled above `position`, after settling what there is if that is not known."""
+        """Hand on all that is flushed above `position`, after flushing what there is if that is not known."""
         asked, self._asked = self._asked, []
         try:
             if self._unsure:
                 self._unsure = False
                 async with self._listening.calls(connection):
-                    settled: int = await connection.fetchval(SETTLE, self.position)
-                self._settled = max(self._settled, settled)
-            while self.position < (to := self._settled):
+                    flushed: int = await connection.fetchval(FLUSH, self.position)
+                self._flushed = max(self._flushed, flushed)
+            while self.position < (to := self._flushed):
                 most, timeout_s = (SLOW_BYTES, SLOW_TIMEOUT_S) if self._slow else (MAX_BYTES, TIMEOUT_S)
                 try:
                     async with self._listening.calls(connection):
@@ -276,7 +276,7 @@ class Tail(Link):
                     raise
                 if not rows:
                     # Retention has taken the last, or somebody else's NOTIFY has told us a tale.
-                    self._settled = self.position if self._settled == to else self._settled
+                    self._flushed = self.position if self._flushed == to else self._flushed
                     continue
                 *_, deleted_seq = rows[0]
                 if deleted_seq > self.position:

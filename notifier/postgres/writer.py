@@ -1,7 +1,7 @@
 """The writer: everything that appends to the log.
 
 HTTP publishes are committed in groups: while batches commit, the next gathers. So the time of a flush bounds how long
-one publish takes, not how many there are. What SQL publishers left in the inbox is moved by the pump, in between.
+one publish takes, not how many there are. What SQL publishers left in the outbox is moved by the pump, in between.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 AWAY_TEXT = "The database is away; nothing was stored. Try again."
 UNKNOWN_TEXT = "The database went away, or cancelled, during the commit: the message may or may not be stored."
 
-# One more than is flushing at a time: what comes during a flush gets its place meanwhile, and may be flushed with it.
+# One more than is flushing at a time: what comes during a flush is appended meanwhile, and may be flushed with it.
 CONNECTIONS = 2
 # An idle connection asks for something so often: else nobody would notice that its other end is gone, or it would be
 # ended for being idle. The one that pumps does so anyway.
 HEARTBEAT_S = 1.0
 
-APPEND = "call notifier.place_and_settle($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], null, null)"
+APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], null, null)"
 # In one transaction, where that has to be around everything.
-APPEND_POOLED = "select * from notifier.place($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
+APPEND_POOLED = "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
 # Errors after which it may be stored all the same: they can come between the two transactions of APPEND.
 UNCLEAR = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
 
@@ -65,10 +65,10 @@ class _Publish:
 
 
 class Writer(Link):
-    """Commits publishes and pumps the inbox.
+    """Commits publishes and pumps the outbox.
 
     `seen` is the newest seq this process knows of. `on_commit` gets the seq of the first message of a batch that has
-    been committed and settled, the time of all, and the messages.
+    been committed and flushed, the time of all, and the messages.
     """
 
     name = "writer"

@@ -7,32 +7,108 @@ import pytest
 from conftest import admin, at
 
 from notifier.postgres.database import Database
-from notifier.postgres.migrations import MigrationError, check_schema, migrate, read_migrations
+from notifier.postgres.migrations import (
+    FUNCTIONS,
+    Migration,
+    MigrationError,
+    Schema,
+    check_schema,
+    migrate,
+    read_schema,
+)
 
-ALL = [migration.name for migration in read_migrations()]
+OURS = read_schema()
+ALL = [*(migration.name for migration in OURS.migrations), FUNCTIONS]
+
+COLUMN = Migration(9998, "9998_column.sql", "alter table notifier.topic add column extra int;")
+BREAKING = Migration(9999, "9999_breaking.sql", "-- breaking\nalter table notifier.topic drop column floor_time;")
+REPLACED = "create or replace function notifier.seq_at(at timestamptz) returns bigint language sql stable return 42;"
+
+
+def newer(*migrations: Migration, functions: str = OURS.functions) -> Schema:
+    """The schema of a program that comes after this one."""
+    return Schema([*OURS.migrations, *migrations], functions)
+
+
+async def replaced(sql: asyncpg.Connection) -> bool:
+    """Whether REPLACED is in force."""
+    return await sql.fetchval("select notifier.seq_at(now())") == 42
 
 
 async def test_eight_starters_at_once_apply_each_file_once(empty_database: str) -> None:
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(8)))
-    assert sorted(name for names in applied for name in names) == ALL
-    assert await migrate(empty_database) == []
+    assert sorted(name for one in applied for name in one.names) == ALL
+    assert (await migrate(empty_database)).names == []
 
 
-async def test_a_schema_newer_than_the_program_is_refused(database: str, sql: asyncpg.Connection) -> None:
-    await sql.execute("insert into notifier.migration (number, name, checksum) values (9999, '9999_new.sql', 'x')")
-    with pytest.raises(MigrationError, match=r"9999_new\.sql.*newer"):
-        await migrate(database)
-    with pytest.raises(MigrationError, match="newer"):
-        await check_schema(sql)
+async def test_a_newer_schema_is_good_enough_and_left_as_it_is(database: str, sql: asyncpg.Connection) -> None:
+    await migrate(database, newer(COLUMN, functions=REPLACED))
+    await check_schema(sql)
+    applied = await migrate(database)
+    assert applied.names == []
+    assert applied.left is not None
+    assert COLUMN.name in applied.left
+    assert await replaced(sql)
 
 
-async def test_a_schema_that_lacks_a_file_is_refused_by_the_server(empty_database: str) -> None:
-    await migrate(empty_database, read_migrations()[:1])
+async def test_a_newer_schema_with_a_breaking_migration_is_refused(database: str, sql: asyncpg.Connection) -> None:
+    assert (await migrate(database, newer(BREAKING, COLUMN))).names == [BREAKING.name, COLUMN.name]
+    for refused in (migrate(database), check_schema(sql)):
+        with pytest.raises(MigrationError, match=rf"{BREAKING.name}.*newer"):
+            await refused
+
+
+async def test_a_schema_that_lacks_a_migration_is_refused_by_the_server(empty_database: str) -> None:
+    first, *_ = OURS.migrations
     connection = await asyncpg.connect(empty_database)
-    with pytest.raises(MigrationError, match=rf"lacks {ALL[1]}.*notifier migrate"):
+    with pytest.raises(MigrationError, match=rf"lacks {first.name}.*notifier migrate"):
         await check_schema(connection)
+    assert (await migrate(empty_database)).names == ALL
+    await check_schema(connection)
     await connection.close()
-    assert await migrate(empty_database) == ALL[1:]
+
+
+async def test_a_schema_of_two_versions_is_refused(database: str) -> None:
+    await migrate(database, newer(COLUMN))
+    with pytest.raises(MigrationError, match=f"has {COLUMN.name}, but not 0500_lost.sql"):
+        await migrate(database, newer(Migration(500, "0500_lost.sql", "select;")))
+
+
+async def test_functions_are_applied_when_their_text_changes(database: str, sql: asyncpg.Connection) -> None:
+    assert (await migrate(database, newer(functions=REPLACED))).names == [FUNCTIONS]
+    assert (await migrate(database, newer(functions=REPLACED))).names == []
+    assert await replaced(sql)
+
+
+async def test_functions_that_were_replaced_do_not_come_back_by_an_older_program(
+    database: str, sql: asyncpg.Connection
+) -> None:
+    await migrate(database, newer(functions=REPLACED))
+    applied = await migrate(database)
+    assert applied.names == []
+    assert applied.left is not None
+    assert "have replaced those of this version" in applied.left
+    assert await replaced(sql)
+    await check_schema(sql)
+    # On purpose, with a migration, they do.
+    assert (await migrate(database, newer(COLUMN))).names == [COLUMN.name, FUNCTIONS]
+    assert not await replaced(sql)
+
+
+async def test_an_upgrade_applies_the_same_functions_as_an_installation(
+    database: str, empty_database: str, sql: asyncpg.Connection
+) -> None:
+    """`create or replace` leaves no second function of a name, no other owner and no other rights."""
+    query = """
+        select p.oid::regprocedure::text, pg_get_functiondef(p.oid), p.proacl::text, p.prosecdef, p.proconfig
+        from pg_proc p where p.pronamespace = 'notifier'::regnamespace order by 1
+    """
+    installed = await sql.fetch(query)
+    await migrate(empty_database, newer(functions=OURS.functions + "-- not yet\n"))
+    await migrate(empty_database, newer(COLUMN))
+    connection = await asyncpg.connect(empty_database)
+    assert await connection.fetch(query) == installed
+    await connection.close()
 
 
 async def test_a_file_edited_after_it_was_applied_is_refused(database: str, sql: asyncpg.Connection) -> None:
@@ -41,14 +117,26 @@ async def test_a_file_edited_after_it_was_applied_is_refused(database: str, sql:
         await migrate(database)
 
 
-async def test_a_file_that_fails_leaves_nothing_behind(empty_database: str, tmp_path: Path) -> None:
-    (tmp_path / "0001_good.sql").write_text("create table notifier.good ();")
-    (tmp_path / "0002_bad.sql").write_text("create table notifier.half (); select 1/0;")
+async def test_an_upgrade_that_fails_leaves_nothing_behind(database: str, sql: asyncpg.Connection) -> None:
+    bad = Migration(9999, "9999_bad.sql", "select 1/0;")
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await migrate(empty_database, read_migrations(tmp_path))
+        await migrate(database, newer(COLUMN, bad, functions=REPLACED))
+    assert await sql.fetchval("select array_agg(name order by number) from notifier.migration") == ALL[:-1]
+    assert not await sql.fetchval("select exists (select from pg_attribute where attname = 'extra')")
+    assert not await replaced(sql)
+
+
+async def test_a_database_of_a_development_version_is_told_what_to_do(empty_database: str) -> None:
+    await admin(
+        empty_database,
+        "create schema notifier",
+        "create table notifier.migration (number int, name text, checksum text, time timestamptz)",
+        "insert into notifier.migration values (1, '0001_messages.sql', 'x', now())",
+    )
     connection = await asyncpg.connect(empty_database)
-    assert await connection.fetchval("select to_regclass('notifier.good') is not null")
-    assert await connection.fetchval("select to_regclass('notifier.half') is null")
+    for refused in (migrate(empty_database), check_schema(connection)):
+        with pytest.raises(MigrationError, match=r"Remove its folder \.notifier .* `drop schema notifier cascade`"):
+            await refused
     await connection.close()
 
 
@@ -80,10 +168,11 @@ async def test_a_role_that_may_not_use_the_schema_is_told_so(postgres: str, data
     [(["0001_a.sql", "0001_b.sql"], "same number"), (["first.sql"], "not named like")],
 )
 def test_misnamed_files_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    (tmp_path / "migrations").mkdir()
     for name in names:
-        (tmp_path / name).write_text("select 1;")
+        (tmp_path / "migrations" / name).write_text("select 1;")
     with pytest.raises(MigrationError, match=message):
-        read_migrations(tmp_path)
+        read_schema(tmp_path)
 
 
 async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) -> None:
@@ -95,10 +184,10 @@ async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) ->
         with pytest.raises(MigrationError, match="create schema notifier authorization"):
             await migrate(url)
         await admin(at(postgres, name), f"create schema notifier authorization {role}")
-        assert await migrate(url) == ALL
+        assert (await migrate(url)).names == ALL
         connection = await (await Database.probe(url)).connect("test", command_timeout_s=5)
         await check_schema(connection)
-        await connection.fetchval("select notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')")
+        await connection.fetchval("select first_seq from notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')")
         await connection.close()
     finally:
         await admin(at(postgres, name), f"drop owned by {role} cascade", f"drop role {role}")

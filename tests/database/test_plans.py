@@ -5,11 +5,13 @@ from conftest import Running
 
 from notifier.postgres import history
 
-APPEND = "select notifier.append(array[$1], array['1'::bytea], array[null::text], array[null], array[null])"
+APPEND = (
+    "select first_seq from notifier.append(array[$1], array['1'::bytea], array[null::text], array[null], array[null])"
+)
 PUBLISH = "select notifier.publish($1, '1')"
 PUMP = "select moved from notifier.pump(0, 1000, 1000000)"
-RETAIN = "select notifier.retain(now(), 1000)"
-SCANS = "select relname, seq_scan from pg_stat_user_tables where relname in ('inbox', 'message', 'topic')"
+PRUNE = "select notifier.prune(now(), 1000)"
+SCANS = "select relname, seq_scan from pg_stat_user_tables where relname in ('outbox', 'message', 'topic')"
 
 
 async def test_publishing_scans_no_table_even_if_it_was_planned_when_there_was_nothing_in_it(
@@ -42,9 +44,9 @@ async def test_no_statement_is_compiled_for_a_scan_that_it_cannot_avoid(sql: asy
     await sql.execute(APPEND, "a")
     await sql.execute(PUBLISH, "a")
     await sql.execute(PUMP)
-    await sql.execute(RETAIN)
+    await sql.execute(PRUNE)
     async with sql.transaction():
         await sql.execute(history.PLANS)
         await sql.execute(history.STATE, ["a"], True)
-    assert all(any(table in plan for plan in plans) for table in ("message", "inbox", "retention"))
+    assert all(any(table in plan for plan in plans) for table in ("message", "outbox", "retention"))
     assert not [plan for plan in plans if "JIT:" in plan]

@@ -8,7 +8,7 @@ from conftest import Running, Start, data, ids, until
 
 from notifier.postgres import retention
 from notifier.postgres.database import Database
-from notifier.postgres.retention import retain
+from notifier.postgres.retention import prune
 
 
 async def age(sql: asyncpg.Connection, upto: str, span: str) -> None:
@@ -17,7 +17,7 @@ async def age(sql: asyncpg.Connection, upto: str, span: str) -> None:
 
 
 async def delete(database: str, days: float = 7) -> int:
-    return await retain(await Database.probe(database), timedelta(days=days))
+    return await prune(await Database.probe(database), timedelta(days=days))
 
 
 async def test_only_what_is_older_is_deleted(app: Running, database: str, sql: asyncpg.Connection) -> None:

@@ -14,7 +14,7 @@ select notifier.publish('orders/42', '{"status": "paid"}');
 select notifier.publish('orders/42', '{"status":  "json"}'::json, 'Paid', priority => 4, tags => array['money']);
 select notifier.publish('orders/42', '{"status": "jsonb"}'::jsonb, click => 'https://example.com');
 select notifier.publish_text('log', 'plain text'), notifier.publish_bytes('img', '\x89504e47', 'image/png');
-insert into notifier.inbox (topic, data) values ('orders/42', '{"status": "raw"}');
+insert into notifier.outbox (topic, data) values ('orders/42', '{"status": "raw"}');
 """
 
 
@@ -96,7 +96,7 @@ async def test_what_is_malformed_fails_in_the_callers_own_statement(
 ) -> None:
     with pytest.raises(error, match=message):
         await sql.execute(f"select {statement}")
-    assert await sql.fetchval("select count(*) from notifier.inbox") == 0
+    assert await sql.fetchval("select count(*) from notifier.outbox") == 0
 
 
 async def test_json_given_as_bytes_is_json(app: Running, sql: asyncpg.Connection) -> None:
@@ -137,7 +137,7 @@ async def test_a_row_that_nobody_was_notified_of_is_pumped_by_the_scan(app: Runn
     await app.parked()
     # As a logical replica, or a loader with triggers off, would write it.
     await sql.execute(
-        "set session_replication_role = replica; insert into notifier.inbox (topic, data) values ('a', '1')"
+        "set session_replication_role = replica; insert into notifier.outbox (topic, data) values ('a', '1')"
     )
     assert data(await poll) == [1]
 
@@ -174,18 +174,18 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
         await admin(
             at(postgres, name),
             f"grant usage on schema notifier to {role}",
-            f"grant insert on notifier.inbox to {role}",
+            f"grant insert on notifier.outbox to {role}",
         )
         connection = await asyncpg.connect(await as_role(postgres, role, name))
         await connection.execute(WIRE)
         for forbidden in (
             "select * from notifier.message",
-            "select * from notifier.inbox",
+            "select * from notifier.outbox",
             "select * from notifier.source",
-            "delete from notifier.inbox",
+            "delete from notifier.outbox",
             "select notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')",
             "select notifier.pump(0, 1, 1)",
-            "select notifier.retain(now(), 1)",
+            "select notifier.prune(now(), 1)",
             "select notifier.begin_epoch(0)",
             "select nextval('notifier.message_seq')",
         ):

@@ -7,7 +7,12 @@ import asyncpg
 
 from faults.conftest import eventually
 
-APPEND = "select notifier.append(array[$1], array[convert_to($2, 'UTF8')], array[null::text], array[null], array[null])"
+APPEND = """
+with appended as (
+    select * from notifier.append(array[$1], array[convert_to($2, 'UTF8')], array[null::text], array[null], array[null])
+)
+select first_seq from appended, pg_notify('notifier', first_seq::text)
+"""
 NUMBERS = "select convert_from(body, 'UTF8')::int as number from notifier.message order by seq"
 WAITING = """
 select pid from pg_locks where locktype = 'advisory' and objid = 1 and not granted

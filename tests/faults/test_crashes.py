@@ -24,7 +24,7 @@ HELD = 77
 
 
 class Crash:
-    """The server, on which a batch that has its place stays unflushed while `held`."""
+    """The server, on which an appended batch stays unflushed while `held`."""
 
     def __init__(self, server: Postgres, url: str) -> None:
         self._server = server
@@ -33,7 +33,7 @@ class Crash:
     @asynccontextmanager
     async def held(self) -> AsyncIterator[asyncpg.Connection]:
         sql = await asyncpg.connect(self.url)
-        source = await sql.fetchval("select pg_get_functiondef('notifier.place_and_settle'::regproc)")
+        source = await sql.fetchval("select pg_get_functiondef('notifier.append_and_flush'::regproc)")
         assert "commit;" in source
         await sql.execute(source.replace("commit;", f"commit; perform pg_advisory_xact_lock({HELD});"))
         await sql.execute(f"select pg_advisory_lock({HELD})")
@@ -57,7 +57,7 @@ def crash(server_of_ours: Postgres, url_of_ours: str) -> Crash:
     return Crash(server_of_ours, url_of_ours)
 
 
-async def place(app: Running, sql: asyncpg.Connection) -> "asyncio.Task[list[int]]":
+async def begin(app: Running, sql: asyncpg.Connection) -> "asyncio.Task[list[int]]":
     """Begin to publish 1; return when it is visible."""
     publish = asyncio.create_task(app.service.publish([NewMessage("orders", b"1")]))
     await eventually(lambda: numbers(sql), lambda found: found == [1])
@@ -84,7 +84,7 @@ async def test_nobody_is_told_what_a_crash_may_take(
     async with crash.held() as sql:
         await sql.add_listener("notifier", lambda *notification: told.put_nowait(notification[-1]))
         before = str(await sql.fetchval("select nextval('notifier.message_seq')"))
-        publish = await place(app, sql)
+        publish = await begin(app, sql)
         await sql.execute("select pg_notify('notifier', $1)", before)
         assert await told.get() == before
         await read.reached()  # it looks up to there, and no further
@@ -104,7 +104,7 @@ async def test_nobody_is_told_what_a_crash_may_take(
 async def test_what_a_read_of_the_table_has_shown_survives(crash: Crash, start: Start) -> None:
     app = await start(crash.url)
     async with crash.held() as sql:
-        publish = await place(app, sql)
+        publish = await begin(app, sql)
         assert data(await app.poll("orders", after="earliest", wait=0)) == [1]
         await crash.comes()
     with pytest.raises(OutcomeUnknown):
@@ -117,7 +117,7 @@ async def test_what_the_safety_poll_of_another_server_has_found_survives(crash: 
     poll = other.start_poll("orders", wait=20)
     await other.parked()
     async with crash.held() as sql:
-        publish = await place(app, sql)
+        publish = await begin(app, sql)
         assert data(await poll) == [1]
         await crash.comes()
     assert await crash.stored() == [1]

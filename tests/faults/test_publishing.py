@@ -136,7 +136,7 @@ async def test_a_publish_at_the_moment_at_which_the_connection_closes_is_not_sen
 
 
 async def test_a_commit_that_the_database_cancels_is_unknown(app: Running, sql: asyncpg.Connection) -> None:
-    """It may be cancelled after its message has its place, before that is settled."""
+    """It may be cancelled after its message is appended, before that is flushed."""
     async with order_lock(sql):
         attempt = Attempt(app, 1)
         for pid in await waiting(sql):

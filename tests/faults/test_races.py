@@ -93,7 +93,7 @@ async def test_what_this_process_commits_needs_no_read_and_comes_once(
     publishing = asyncio.create_task(app.publish("orders"))
     await committing.reached()
     await sql.execute("select pg_notify('notifier', (select max(seq) from notifier.message)::text)")
-    await reading.reached()  # somebody else has settled it too, and was faster: the tail has it as well
+    await reading.reached()  # another server has flushed it too, and was faster: the tail has it as well
     committing.go_on.set()
     published = await publishing
     assert ids(await poll) == [published]
@@ -117,7 +117,7 @@ async def test_notifications_of_strangers_change_nothing(
         await sql.execute("select pg_notify('notifier', $1)", payload)
     published = await append(sql, "orders", "1")
     assert ids(await poll) == published
-    await until(lambda: app.service.tail._settled == app.service.tail.position)
+    await until(lambda: app.service.tail._flushed == app.service.tail.position)
     assert await backends(sql, "tail") == listening
 
 
@@ -235,7 +235,7 @@ async def test_stale_and_foreign_notifications_end_no_poll_and_repeat_nothing(
 ) -> None:
     poll = app.start_poll("orders", wait=20)
     await app.parked()
-    for channel in ("notifier", "notifier_inbox", "notifier_probe"):
+    for channel in ("notifier", "notifier_outbox", "notifier_probe"):
         for payload in ("", "1", "9" * 19, "nonsense", "{}"):
             await sql.execute("select pg_notify($1, $2)", channel, payload)
     await app.publish("other")  # behind all of them
@@ -254,7 +254,7 @@ async def test_duplicate_notifications_deliver_nothing_twice(app: Running, sql: 
         await app.parked()
         await asyncio.gather(
             sql.execute(
-                "select pg_notify('notifier', n::text), pg_notify('notifier_inbox', '') from generate_series(1, 50) n"
+                "select pg_notify('notifier', n::text), pg_notify('notifier_outbox', '') from generate_series(1, 50) n"
             ),
             app.publish("orders", str(n)),
         )

@@ -8,7 +8,7 @@ from conftest import Running, Start, ids
 from protocol import DEADLINE_S, empty_window
 
 from notifier.postgres.database import Database, normalise
-from notifier.postgres.retention import retain
+from notifier.postgres.retention import prune
 
 
 async def publish(app, count, topic="t"):
@@ -23,12 +23,12 @@ async def at_once(app, topics, **params):
 
 async def delete_everything(sql):
     """What retention does once a week is over; the topics are still known."""
-    assert await sql.fetchval("select notifier.retain(clock_timestamp(), 1000)") > 0
+    assert await sql.fetchval("select notifier.prune(clock_timestamp(), 1000)") > 0
 
 
 async def lose_everything(url):
     """What retention does after ten weeks: the topics are forgotten too."""
-    assert await retain(Database(normalise(url)), timedelta(0)) > 0
+    assert await prune(Database(normalise(url)), timedelta(0)) > 0
 
 
 async def test_what_retention_took_is_told_at_once_and_reading_goes_on(app: Running, sql: asyncpg.Connection) -> None:

@@ -6,7 +6,7 @@ from conftest import Running
 from protocol import exactly, refusal
 
 from notifier.postgres.database import Database, normalise
-from notifier.postgres.retention import retain
+from notifier.postgres.retention import prune
 
 
 async def publish(app, body, content_type):
@@ -62,7 +62,7 @@ async def test_an_id_that_no_message_has_is_404(app: Running) -> None:
 
 async def test_a_message_that_retention_took_is_404(app: Running, database: str) -> None:
     seq = await app.publish("t")
-    await retain(Database(normalise(database)), timedelta(0))
+    await prune(Database(normalise(database)), timedelta(0))
     await refusal(await app.client.get(f"/v1/messages/{seq}"), 404, "not_found")
 
 

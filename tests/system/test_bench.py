@@ -22,7 +22,7 @@ ROWS = (
     "publishes, 32 at once",
     "publishes, 256 at once",
     "messages in batches of 100",
-    "transactions, insert into notifier.inbox",
+    "transactions, insert into notifier.outbox",
     "transactions, notifier.publish()",
 )
 

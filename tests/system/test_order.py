@@ -119,7 +119,7 @@ async def stress(database: str, urls: list[str]) -> tuple[Record, list[Follower]
             publish_sql(database, "long", record, 0.5),
         )
         async with asyncio.timeout(20):
-            while await connection.fetchval("select exists (select from notifier.inbox)"):
+            while await connection.fetchval("select exists (select from notifier.outbox)"):
                 await asyncio.sleep(0.01)
         # A fence on both servers: everything before it has been read there.
         for url in urls:
@@ -197,10 +197,10 @@ async def test_nothing_is_lost_nothing_comes_twice_and_all_see_one_order(
 async def test_without_the_order_lock_the_same_stress_finds_messages_lost(
     servers: list[str], database: str, sql: asyncpg.Connection
 ) -> None:
-    """The test above can fail: it does when place() holds its lock only until it has drawn the numbers, which must not
+    """The test above can fail: it does when append() holds its lock only until it has drawn the numbers, which must not
     be drawn twice, but not until the commit."""
     await sql.execute(LOITER)
-    source = await sql.fetchval("select pg_get_functiondef('notifier.place'::regproc)")
+    source = await sql.fetchval("select pg_get_functiondef('notifier.append'::regproc)")
     for step, instead in (
         ("perform pg_advisory_xact_lock(1852798057, 1);", "perform pg_advisory_lock(1852798057, 9);"),
         (DRAWN, f"{DRAWN} perform pg_advisory_unlock(1852798057, 9);"),

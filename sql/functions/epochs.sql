@@ -1,0 +1,31 @@
+-- The lives of the database.
+
+-- Called by each server when it connects, with the newest seq that it has seen. Where this is another database than the one
+-- that issued the newest ids (a restore: other system identifier; a promotion: other timeline; an older state of the same
+-- one: it has not issued what was seen) a new epoch begins, ahead of everything issued anywhere: microseconds since 1970
+-- grow faster than messages are published.
+create or replace function notifier.begin_epoch(seen bigint) returns void language plpgsql as $$
+declare
+    -- Not pg_control_checkpoint(): after a promotion it shows the old timeline until the next checkpoint.
+    this_timeline int := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int;
+    this_system bigint := (select c.system_identifier from pg_control_system() c);
+    latest notifier.epoch;
+    issued bigint;
+    start bigint;
+begin
+    perform pg_advisory_xact_lock(1852798057, 1);
+    select * into latest from notifier.epoch e order by e.start_seq desc limit 1;
+    issued := (select s.last_value from notifier.message_seq s);
+    if latest.system_identifier = this_system and latest.timeline = this_timeline and seen <= issued then
+        return;
+    end if;
+    start := greatest(extract(epoch from clock_timestamp()) * 1000000, issued + 1, seen + 1);
+    update notifier.epoch e set last_seq = issued where e.start_seq = latest.start_seq;
+    insert into notifier.epoch (start_seq, system_identifier, timeline) values (start, this_system, this_timeline);
+    perform setval('notifier.message_seq', start);
+end $$;
+
+revoke execute on function notifier.begin_epoch from public;
+
+-- The first, in a new database.
+select notifier.begin_epoch(0);

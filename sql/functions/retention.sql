@@ -1,0 +1,53 @@
+-- Retention: pruning the log, and forgetting topics that have had nothing for long.
+
+-- Deletes the oldest messages with time < before, at most max_rows, by range of seq. Returns how many; 0 also while
+-- another server does it.
+create or replace function notifier.prune(before timestamptz, max_rows int) returns int language plpgsql
+set enable_seqscan = off set jit = off as $$
+declare
+    low bigint;
+    high bigint;
+    deleted int;
+begin
+    if not pg_try_advisory_xact_lock(1852798057, 4) then
+        return 0;
+    end if;
+    select r.deleted_seq into low from notifier.retention r;
+    select max(o.seq) into high from (
+        select m.seq, m.time from notifier.message m where m.seq > low order by m.seq limit max_rows
+    ) o where o.time < before;
+    if high is null then
+        return 0;
+    end if;
+    with gone as (
+        delete from notifier.message m where m.seq > low and m.seq <= high returning m.topic_id, m.seq
+    ), floors as (
+        update notifier.topic t set floor_seq = g.seq, floor_time = clock_timestamp()
+        from (select topic_id, max(seq) as seq from gone group by topic_id) g where t.id = g.topic_id
+    )
+    select count(*) into deleted from gone;
+    update notifier.retention r set deleted_seq = high;
+    return deleted;
+end $$;
+
+-- Forgets at most max_rows topics whose last message was deleted before then. A cursor older than that is told a gap for
+-- any topic that is not known, which is all that can be said.
+create or replace function notifier.forget_topics(before timestamptz, max_rows int) returns int language plpgsql as $$
+declare
+    forgotten int;
+begin
+    perform pg_advisory_xact_lock(1852798057, 1);   -- no message can be appended to a topic that is being forgotten
+    with old as (
+        select t.id from notifier.topic t
+        where t.floor_time < before and not exists (select from notifier.message m where m.topic_id = t.id)
+        order by t.floor_time limit max_rows
+    ), gone as (
+        delete from notifier.topic t using old where t.id = old.id returning t.floor_seq
+    ), floor as (
+        update notifier.retention r set forgotten_seq = greatest(r.forgotten_seq, (select max(g.floor_seq) from gone g))
+    )
+    select count(*) into forgotten from gone;
+    return forgotten;
+end $$;
+
+revoke execute on function notifier.prune, notifier.forget_topics from public;
