@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_S, ROOT, Server, free_port, run
 
+from notifier.postgres.migrations import Migration, Schema, migrate, read_schema
+
 
 @pytest.fixture
 def env(database: str, tmp_path: Path) -> Iterator[dict[str, str]]:
@@ -55,6 +57,21 @@ def test_honcho_starts_the_web_process_of_the_procfile(env: dict[str, str], tmp_
         honcho.wait(DEADLINE_S)
     assert key not in said
     assert " stopped" in said  # in good order, within the 5 s that honcho gives
+
+
+async def test_one_step_back_works(server: Server, database: str) -> None:
+    """The schema is that of the next version; then the release and the web process of this one run again."""
+    ours = read_schema()
+    column = Migration(9999, "9999_next.sql", "alter table notifier.message add column extra int;")
+    await migrate(database, Schema([*ours.migrations, column], f"{ours.functions}-- newer"))
+    server.stop()
+    released = run(sys.executable, "-m", "notifier", "migrate", env=server.env)
+    assert (released.returncode, released.stdout) == (0, "")
+    assert "9999_next.sql, of a newer version of notifier: it was left as it is" in released.stderr
+    server.start()
+    request = urllib.request.Request(f"{server.url}/v1/topics/a", b"1", method="POST")
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:
+        assert response.status == 201
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from faults.log import numbers
 
 from notifier.client import Client as Publisher
 from notifier.client import NotifierClientError
+from notifier.postgres.migrations import Migration, Schema, migrate, read_schema
 from notifier.web.workers.listeners import bind
 
 SERVE = ("-m", "notifier", "serve")
@@ -38,6 +39,9 @@ sys.exit(main(["serve"]))
 
 # The longest that a stop may take.
 STOP_S = 12
+
+# The number of a migration that this version does not know.
+NEXT = 9999
 
 
 class Workers(Server):
@@ -160,6 +164,12 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def next_version(migration: str) -> Schema:
+    """The schema of a version of notifier that comes after this one."""
+    ours = read_schema()
+    return Schema([*ours.migrations, Migration(NEXT, f"{NEXT}_next.sql", migration)], f"{ours.functions}-- newer")
 
 
 def json_of(answer: tuple[int, dict[str, str], bytes]) -> dict:
@@ -412,17 +422,30 @@ def test_a_folder_that_can_hold_no_database_is_told_once(embedded: Workers) -> N
     told_once(embedded, 1, ".notifier")
 
 
-async def test_a_worker_that_can_no_longer_start_stops_all_in_good_order(
-    workers: Workers, sql: asyncpg.Connection
+async def test_a_worker_killed_between_migrate_and_the_new_code_comes_back(workers: Workers, database: str) -> None:
+    await workers.start()
+    await migrate(database, next_version("alter table notifier.message add column extra int;"))
+    for pid in workers.pids():
+        psutil.Process(pid).kill()
+        await workers.replaced(pid)
+    assert (await ask(workers, "POST", "/v1/topics/orders", "1"))[0] == 201
+
+
+async def test_a_worker_that_is_refused_does_not_stop_its_neighbours(
+    workers: Workers, sql: asyncpg.Connection, database: str
 ) -> None:
     await workers.start()
     pid, other, *_ = workers.pids()
     client = await workers.parked(other)
-    await sql.execute("insert into notifier.migration (number, name, checksum) values (9999, '9999_new.sql', '')")
+    await migrate(database, next_version("-- breaking\nalter table notifier.message add column extra int;"))
     psutil.Process(pid).kill()
+    await until(lambda: workers.said().count("it was migrated by a newer one") == 2)
+    assert len(workers.pids()) in {3, 4}  # it may be trying
+    for _ in range(8):  # new connections go to those that serve
+        assert (await ask(workers, "POST", "/v1/topics/orders", "1"))[0] == 201
     assert (await client.answer())[0] == 200
-    assert await workers.ended() == 1
-    assert workers.said().count("it was migrated by a newer one") == 1
+    await sql.execute("delete from notifier.migration where number = $1", NEXT)
+    await workers.replaced(pid)
 
 
 async def test_a_worker_that_finds_no_database_now_is_tried_again(

@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 30
 # A stop of one process takes 10 s at most.
 STOP_S = 12
-# One that fails as soon as it starts is not tried more often than this.
-PAUSE_S = 1.0
+# One that fails as soon as it starts is tried again after this, and each time after twice as long, up to the last.
+FIRST_PAUSE_S = 1.0
+LAST_PAUSE_S = 30.0
 
 
 def manage(settings: Settings) -> int:
@@ -50,8 +51,8 @@ class Log(Logger):  # type: ignore[misc]
 
 class Manager(Arbiter):  # type: ignore[misc]
     """The parent. It starts one worker, and the others when that has found that it can: so what keeps them from
-    starting is told once. Until all have been ready, a failure ends everything; later others are tried, unless the
-    reason is one that time does not heal."""
+    starting is told once. Until all have been ready, a failure ends everything. Later a worker that cannot start is
+    tried again, whatever the reason: those that serve are not to suffer for it."""
 
     # USR1 comes from workers that are ready. To change their number (TTIN, TTOU) would leave a listener unserved.
     SIGNALS = (*run.STOPS, signal.SIGUSR1)
@@ -68,6 +69,7 @@ class Manager(Arbiter):  # type: ignore[misc]
         self._served = False
         self._stopping = False
         self._not_before = 0.0
+        self._pause_s = FIRST_PAUSE_S
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -104,9 +106,11 @@ class Manager(Arbiter):  # type: ignore[misc]
         ready = sum(self.app.states[slot] == READY for slot in self.app.slots)
         # The second may be the first that serves: the one before it keeps the database.
         self.num_workers = max(self.num_workers, min(2 * ready, len(self.app.slots)))
-        if ready == len(self.app.slots) and not self._served:
-            self._served = True
-            run.greet(self.app.settings, self._port)
+        if ready == len(self.app.slots):
+            self._pause_s = FIRST_PAUSE_S
+            if not self._served:
+                self._served = True
+                run.greet(self.app.settings, self._port)
 
     def missed(self, worker: Worker) -> None:
         """A worker has ended."""
@@ -123,10 +127,11 @@ class Manager(Arbiter):  # type: ignore[misc]
 
     def _failed(self, code: int = 0) -> None:
         """A worker cannot start, and has said why with this exit code; 0: it could say nothing."""
-        if not self._served or code not in {0, run.UNAVAILABLE}:
+        if not self._served:
             self.code = code or 1
             raise StopIteration  # ends the main loop, and stops the others in good order
-        self._not_before = time.monotonic() + PAUSE_S
+        self._not_before = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LAST_PAUSE_S)
 
     def stop(self, graceful: bool = True) -> None:
         if not self._stopping:
