@@ -138,22 +138,29 @@ class Service:
 async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
     """A service on the database at `url`, which must have the right schema (MigrationError), answer within START_S
     (Unavailable), and be the one that is listened to (SettingsError)."""
-    writing: Database = await retried(lambda: Database.probe(url), seconds=START_S)
-    listening = writing
-    identity = await _check(writing)
-    if direct := settings.listen_database_url:
-        listening = await retried(lambda: Database.probe(direct), seconds=START_S)
-        if identity != await _check(listening):
-            raise SettingsError("LISTEN_DATABASE_URL leads to another database than DATABASE_URL.")
+    writing, listening = await retried(lambda: _find(url, settings.listen_database_url), seconds=START_S)
     service = Service(settings, writing, listening)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
-        for link in (service.writer, service.tail):
-            stack.push_async_callback(link.stop)
-            await link.start(START_S)
+        following = (service.writer, service.tail)
+        for part in following:
+            stack.push_async_callback(part.stop)
+        await asyncio.gather(*(part.start(START_S) for part in following))
         pruning = asyncio.create_task(prune_for_ever(writing, settings.retention), name="retention")
         stack.callback(pruning.cancel)
         yield service
+
+
+async def _find(url: str, direct: str | None) -> tuple[Database, Database]:
+    """The database to write to and the one to listen to. It is tried as one thing: whatever goes away between two steps
+    has all of them begin again."""
+    writing = listening = await Database.probe(url)
+    identity = await _check(writing)
+    if direct:
+        listening = await Database.probe(direct)
+        if identity != await _check(listening):
+            raise SettingsError("LISTEN_DATABASE_URL leads to another database than DATABASE_URL.")
+    return writing, listening
 
 
 async def _check(database: Database) -> object:

@@ -68,14 +68,18 @@ class Database:
 
     async def connect(self, name: str, *, command_timeout_s: float) -> Connection:
         """A connection that times out on our side and notices a dead peer. AWAY when there is none to be had."""
-        connection = await asyncpg.connect(
-            self.dsn,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=command_timeout_s,
-            # Behind a transaction pooler a prepared statement belongs to whoever comes next.
-            statement_cache_size=0 if self.pooled else 100,
-            server_settings={"application_name": f"notifier-{name}"},
-        )
+        try:
+            connection = await asyncpg.connect(
+                self.dsn,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=command_timeout_s,
+                # Behind a transaction pooler a prepared statement belongs to whoever comes next.
+                statement_cache_size=0 if self.pooled else 100,
+                server_settings={"application_name": f"notifier-{name}"},
+            )
+        except asyncpg.PostgresError as error:
+            # It has let us in before: a password, a role or a database is being changed, and will be put right.
+            raise ConnectionRefusedError(describe(error)) from error
         try:
             await self.prepare(connection)
         except BaseException:

@@ -17,7 +17,7 @@ from notifier.core.cursors import Epochs
 from notifier.core.messages import Message, NewMessage
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
-from notifier.postgres.link import Link
+from notifier.postgres.reconnecting import Reconnecting
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ async def first_position(connection: Connection, flushed: int) -> int:
     return position
 
 
-class Tail(Link):
+class Tail(Reconnecting):
     """Hands on every message above `position` in order, none twice, for as long as there is a database.
 
     `on_connect` gets the connection and the epochs and returns the position to read on from. The others are plain

@@ -18,8 +18,8 @@ from notifier.core.errors import NotifierError, OutcomeUnknown, Unavailable, Unp
 from notifier.core.messages import NewMessage
 from notifier.postgres.database import AWAY, Connection, Database, describe
 from notifier.postgres.epochs import begin_epoch
-from notifier.postgres.link import Link
 from notifier.postgres.pump import Pump
+from notifier.postgres.reconnecting import Reconnecting
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Publish:
         )
 
 
-class Writer(Link):
+class Writer(Reconnecting):
     """Commits publishes and pumps the outbox.
 
     `seen` is the newest seq this process knows of. `on_commit` gets the seq of the first message of a batch that has

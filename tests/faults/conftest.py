@@ -18,7 +18,7 @@ from faults.by_hand import Client
 from faults.servers import Pgbouncer, Postgres
 from faults.tcp_proxy import TcpProxy
 from notifier.postgres import database as connecting
-from notifier.postgres import history, link, tail, writer
+from notifier.postgres import history, reconnecting, tail, writer
 from notifier.postgres.database import Database
 from notifier.postgres.migrations import migrate
 
@@ -84,7 +84,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tail, writer, history):
         monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(link, "LAST_PAUSE_S", 0.2)
+    monkeypatch.setattr(reconnecting, "LAST_PAUSE_S", 0.2)
 
 
 async def eventually(read: Callable[[], Awaitable[Any]], condition: Callable[[Any], object] = bool) -> Any:

@@ -1,4 +1,4 @@
-"""What keeps connections: connect, work until one breaks, come back. The tail and the writer each have such a link."""
+"""What holds connections for good: connect, work until one breaks, come back."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 2.0
 
 
-class Link(ABC):
+class Reconnecting(ABC):
     """A task that holds a connection, or several, for as long as they live, and makes new ones whenever one breaks."""
 
     name: str

@@ -1,0 +1,80 @@
+"""Passwords are rotated, roles locked and databases renamed while the service runs: it says so, and heals by itself."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from conftest import Start, admin, until
+
+from faults.servers import Postgres
+from notifier.postgres.migrations import migrate
+
+
+@pytest_asyncio.fixture
+async def name(server_of_ours: Postgres) -> AsyncIterator[str]:
+    """The name of a role, which is its password too, and of the migrated database that it owns."""
+    name = f"role_{uuid.uuid4().hex[:12]}"
+    await admin(
+        server_of_ours.url, f"create role {name} login password '{name}'", f"create database {name} owner {name}"
+    )
+    await migrate(url(server_of_ours, name))
+    yield name
+    await admin(server_of_ours.url, f"drop database {name} with (force)", f"drop role {name}")
+
+
+def url(server: Postgres, name: str) -> str:
+    return f"postgres://{name}:{name}@{server.url.rpartition('@')[2].partition('/')[0]}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (["alter role {name} password 'other'"], ["alter role {name} password '{name}'"]),
+        (["alter role {name} nologin"], ["alter role {name} login"]),
+        (
+            ["revoke connect on database {name} from public", "revoke connect on database {name} from {name}"],
+            ["grant connect on database {name} to {name}"],
+        ),
+        (
+            ["{end}", "alter database {name} rename to {name}_old"],
+            ["alter database {name}_old rename to {name}"],
+        ),
+    ],
+    ids=["password", "nologin", "no right to connect", "renamed"],
+)
+async def test_a_database_that_lets_nobody_in_is_away_and_comes_back(
+    server_of_ours: Postgres,
+    name: str,
+    start: Start,
+    impatient: None,
+    caplog: pytest.LogCaptureFixture,
+    change: list[str],
+    undo: list[str],
+) -> None:
+    app = await start(url(server_of_ours, name))
+    published = await app.publish("orders")
+    end = f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+    await admin(server_of_ours.url, *(each.format(name=name, end=end) for each in change), end)
+    await until(lambda: not app.service.tail.up and not app.service.writer.up)
+
+    async def status(method: str, path: str) -> int:
+        async with app.client.request(method, path, data=b"1" if method == "POST" else None) as response:
+            assert response.status != 503 or response.headers["Retry-After"]
+            return response.status
+
+    asked = [
+        status("POST", "/v1/topics/orders"),
+        status("POST", "/hooks/github"),
+        status("GET", "/v1/topics/orders?after=earliest&wait=0"),
+        status("GET", f"/v1/messages/{published}"),
+    ]
+    assert await asyncio.gather(*asked) == [503] * len(asked)
+    await admin(server_of_ours.url, *(each.format(name=name) for each in undo))
+    await until(lambda: app.service.not_ready() is None)
+    await app.publish("orders")
+    assert len((await app.poll("orders", after="earliest"))["messages"]) == 2
+    assert not [record for record in caplog.records if record.exc_info]
+    assert [record for record in caplog.records if record.levelno == logging.WARNING]
