@@ -87,6 +87,7 @@ class Publisher(threading.Thread):
         self.join(DEADLINE_S)
 
 
+@pytest.mark.rule("C-1")
 def test_no_line_is_lost_or_repeated_while_the_server_is_killed_and_restarted(server, follow):
     follower = follow("orders/*", "end", "--after", "earliest")
     publisher = Publisher(server)
@@ -213,7 +214,7 @@ def test_writing_to_a_closed_pipe_ends_it_quietly(server):
     assert json.loads(done.stdout)["topic"] == "t"
 
 
-def test_what_the_server_refuses_for_good_ends_it_with_1(server):
+def test_a_permanent_refusal_ends_it_with_1(server):
     done = run(sys.executable, "-m", "notifier", "subscribe", "a//b", env=server.env)
     assert done.returncode == 1
     assert done.stderr.startswith("notifier: ")

@@ -54,7 +54,7 @@ def test_a_number_of_any_length_is_read():
     assert message.data == Decimal("9" * 5000)
 
 
-def test_json_that_nests_too_deep_for_python_stops_only_who_reads_it():
+def test_json_that_nests_too_deep_for_python_stops_only_its_reader():
     deep = "[" * 100_000 + '"]", {"a": "}"}' + "]" * 100_000
     text = one("1").replace('"messages": [', f'"messages": [{{{HEAD}, "data": {deep}}}, ', 1)
     poisoned, next_one = parse(text).messages
@@ -90,12 +90,12 @@ def test_a_gap_is_read_wherever_it_stands():
         f'{{"messages": [{{{HEAD}}}], "cursor": "1"}}',
     ],
 )
-def test_what_is_no_answer_is_told_from_one(text):
+def test_anything_but_an_answer_is_recognised(text):
     with pytest.raises((ValueError, LookupError, TypeError)):
         parse(text)
 
 
-def test_the_beginning_of_an_answer_is_never_taken_for_one():
+def test_the_beginning_of_an_answer_is_not_mistaken_for_an_answer():
     text = one('{"a": [1, "}]", {"b": null}]}', ', "tags": ["x"]')
     parse(text)
     for end in range(len(text)):

@@ -68,7 +68,7 @@ async def test_many_messages_are_one_request(scripted, client):
         ("\ud800", None, ValueError),
     ],
 )
-async def test_what_cannot_be_sent_is_refused_here(scripted, client, data, content_type, error):
+async def test_data_that_cannot_be_sent_is_refused_by_the_client(scripted, client, data, content_type, error):
     with pytest.raises(error):
         await client.publish("t", data, content_type=content_type)
     assert scripted.requests == []
@@ -87,7 +87,8 @@ async def test_a_refusal_carries_the_servers_code_and_sentence(scripted, client)
     assert str(error) == "A sentence. (invalid_message)"
 
 
-async def test_a_503_says_when_to_try_again_and_is_not_tried_by_itself(scripted, client):
+@pytest.mark.rule("C-5")
+async def test_a_503_says_when_to_try_again_and_is_not_retried(scripted, client):
     scripted.refuses(503, "unavailable", Retry_After="2")
     error = await refusal(client)
     assert (error.status, error.code, error.retry_after_s, error.temporary) == (503, "unavailable", 2, True)
@@ -105,6 +106,7 @@ async def test_a_503_says_when_to_try_again_and_is_not_tried_by_itself(scripted,
         lambda server: server.refuses(504, "outcome_unknown"),
     ],
 )
+@pytest.mark.rule("C-5")
 async def test_without_an_answer_the_outcome_is_unknown(scripted, client, fault):
     fault(scripted)
     error = await refusal(client)

@@ -68,6 +68,7 @@ async def test_the_last_messages_of_a_list_come_first_and_then_what_is_new(clien
         assert (await waiting).data == 9
 
 
+@pytest.mark.rule("C-1")
 async def test_a_subscription_goes_on_over_restarts_of_the_server(server, client):
     subscription = client.subscribe("t", after="earliest", on_retry=lambda error, delay_s: None)
     async with asyncio.timeout(3 * DEADLINE_S), aclosing(subscription):

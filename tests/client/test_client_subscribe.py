@@ -52,6 +52,7 @@ def asked(scripted):
 # Beginnings
 
 
+@pytest.mark.rule("C-1")
 async def test_without_a_beginning_it_takes_a_cursor_before_it_parks(scripted, client):
     scripted.sends([], cursor=7)
     scripted.sends([8], cursor=8)
@@ -59,7 +60,8 @@ async def test_without_a_beginning_it_takes_a_cursor_before_it_parks(scripted, c
     assert asked(scripted) == [{"wait": "0"}, {"after": "7"}]
 
 
-async def test_latest_is_no_beginning_either(scripted, client):
+@pytest.mark.rule("C-1")
+async def test_latest_takes_a_cursor_before_it_parks_too(scripted, client):
     scripted.sends([], cursor=7)
     scripted.sends([8], cursor=8)
     assert await take(client.subscribe("t", after="latest"), 1) == [8]
@@ -119,6 +121,7 @@ async def test_dot_segments_reach_the_server_as_they_are(scripted, client):
     ],
 )
 @pytest.mark.usefixtures("_hasty")
+@pytest.mark.rule("C-1", "C-2", "C-6")
 async def test_after_a_fault_it_goes_on_from_the_last_cursor(scripted, client, fault):
     scripted.sends([1], cursor=1)
     fault(scripted)
@@ -172,7 +175,8 @@ async def test_answers_that_do_not_get_through_are_asked_for_in_smaller_parts(sc
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 405, 406, 410, 413, 422])
-async def test_a_refusal_that_will_not_pass_ends_it(scripted, client, status):
+@pytest.mark.rule("C-2")
+async def test_a_permanent_refusal_ends_the_subscription(scripted, client, status):
     scripted.sends([1], cursor=1)
     scripted.refuses(status, "its_code")
     subscription = client.subscribe("t", after=0)
@@ -200,6 +204,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(scripted, client, monkey
 # Waiting
 
 
+@pytest.mark.rule("C-2")
 def test_the_backoff_doubles_at_random_up_to_half_a_minute_and_respects_retry_after():
     for failures, bound_s in [(0, 0.5), (1, 1), (2, 2), (5, 16), (6, 30), (1000, 30)]:
         delays = [backoff_s(failures, None) for _ in range(200)]
@@ -236,6 +241,7 @@ async def test_retry_after_is_read_as_seconds_or_date_and_bounded(scripted, clie
     assert floors == [2, 300, 0, None, None, None]
 
 
+@pytest.mark.rule("C-3")
 async def test_an_empty_answer_that_moves_on_is_followed_at_once(scripted, client, waits):
     for cursor in (5, 6, 7):
         scripted.sends([], cursor)
@@ -245,7 +251,8 @@ async def test_an_empty_answer_that_moves_on_is_followed_at_once(scripted, clien
     assert waits == []
 
 
-async def test_a_full_server_that_answers_empty_at_once_is_left_in_peace(scripted, client, waits):
+@pytest.mark.rule("C-3")
+async def test_a_full_server_that_answers_empty_at_once_is_given_a_pause(scripted, client, waits):
     scripted.sends([], cursor=5)
     scripted.sends([], cursor=5)
     scripted.sends([], cursor=5)
@@ -260,6 +267,7 @@ async def test_a_full_server_that_answers_empty_at_once_is_left_in_peace(scripte
 # Gaps, keys, ends
 
 
+@pytest.mark.rule("C-4")
 async def test_a_gap_is_told_before_the_messages_that_follow_it(scripted, client):
     scripted.answers('{"messages": [], "cursor": "5", "gap": {"reason": "retention", "after": "2"}}')
     scripted.sends([6], cursor=6)
@@ -283,7 +291,7 @@ async def test_gaps_and_retries_are_logged_by_default_and_the_key_never_is(scrip
     assert "the-key-of-this-test" not in caplog.text + repr(refused.value) + repr(client)
 
 
-async def test_what_a_stranger_answers_cannot_drive_a_terminal(scripted, client):
+async def test_an_answer_of_another_server_cannot_drive_a_terminal(scripted, client):
     scripted.answers('{"code": "x", "detail": "\\u001b[2J\\r\\nhello\\u009b"}', status=400)
     with pytest.raises(NotifierClientError) as refused:
         await take(client.subscribe("t"), 1)

@@ -40,6 +40,7 @@ async def test_connecting_to_the_same_database_begins_no_epoch(app: Running, sql
     assert await sql.fetchval("select count(*) from notifier.epoch") == 1
 
 
+@pytest.mark.rule("S-21")
 async def test_a_cursor_of_another_database_is_told_reset_and_skips_nothing(app: Running) -> None:
     first = await app.publish("a", "1")
     for foreign in ("7", str(int(first) + 10**9), "9223372036854775807"):
@@ -49,6 +50,7 @@ async def test_a_cursor_of_another_database_is_told_reset_and_skips_nothing(app:
         assert answer["cursor"] == first
 
 
+@pytest.mark.rule("S-21")
 async def test_a_reset_is_told_at_once_even_with_no_message(app: Running) -> None:
     answer = await app.poll("nothing", after="7", wait=20)
     assert answer["gap"] == {"reason": "reset", "after": "0"}
@@ -56,6 +58,7 @@ async def test_a_reset_is_told_at_once_even_with_no_message(app: Running) -> Non
     assert "gap" not in await app.poll("nothing", after=answer["cursor"], wait=0)
 
 
+@pytest.mark.rule("T-8", "S-21")
 async def test_ids_lost_by_a_failover_are_never_issued_again(app: Running, sql: asyncpg.Connection) -> None:
     published = [await app.publish("a", str(n)) for n in range(5)]
     await another_life(sql, lost=2)
@@ -73,6 +76,7 @@ async def test_ids_lost_by_a_failover_are_never_issued_again(app: Running, sql: 
     assert data(answer) == [2, "new"]
 
 
+@pytest.mark.rule("T-8")
 async def test_a_database_older_than_what_this_process_has_seen_begins_a_new_epoch(
     app: Running, sql: asyncpg.Connection
 ) -> None:
@@ -85,7 +89,8 @@ async def test_a_database_older_than_what_this_process_has_seen_begins_a_new_epo
     assert (await app.poll("a", after=published[4], wait=20))["gap"]["reason"] == "reset"
 
 
-async def test_a_dump_restored_under_our_feet_begins_a_new_epoch(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("T-8")
+async def test_a_dump_restored_while_a_server_runs_begins_a_new_epoch(app: Running, sql: asyncpg.Connection) -> None:
     """All connections live on, and only the quiet tail can notice."""
     published = [await app.publish("a", str(n)) for n in range(5)]
     await another_life(sql, lost=2)

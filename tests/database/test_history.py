@@ -92,6 +92,7 @@ async def test_finding_a_time_is_a_search_by_halves(app: Running, sql: asyncpg.C
 
 
 @pytest.mark.parametrize("topics", ["t/**", "t/*,rare", "t/1,t/2,*", "rare", "**"])
+@pytest.mark.rule("S-14")
 async def test_paging_through_history_gives_everything_once_in_order(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, topics: str
 ) -> None:
@@ -117,6 +118,7 @@ async def test_paging_through_history_gives_everything_once_in_order(
         assert found == expected
 
 
+@pytest.mark.rule("S-16")
 async def test_a_scan_that_matches_nothing_moves_the_cursor_on(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ async def test_a_scan_that_matches_nothing_moves_the_cursor_on(
     assert data(answer) == [3000]
 
 
+@pytest.mark.rule("S-13")
 async def test_a_response_is_cut_by_bytes_but_holds_one_message(app: Running, sql: asyncpg.Connection) -> None:
     await sql.execute("select notifier.publish_text('a', repeat(n::text, 3000000)) from generate_series(1, 3) n")
     cursor, found = "0", []
@@ -150,7 +153,8 @@ async def test_a_response_is_cut_by_bytes_but_holds_one_message(app: Running, sq
     assert [len(past.messages), past.complete] == [1, False]
 
 
-async def test_last_looks_back_so_far_and_then_refuses(
+@pytest.mark.rule("S-7")
+async def test_last_looks_back_a_bounded_way_and_then_refuses(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(sql, topics=300, messages=3000)

@@ -37,7 +37,8 @@ async def test_many_slices_delete_what_one_would(
     assert await delete(database) == 8
 
 
-async def test_a_cursor_before_what_was_deleted_is_told_and_goes_on_with_what_is_left(
+@pytest.mark.rule("S-20")
+async def test_a_cursor_before_the_deleted_messages_is_told_a_gap_and_goes_on_with_the_rest(
     start: Start, database: str, sql: asyncpg.Connection
 ) -> None:
     app = await start()
@@ -54,6 +55,7 @@ async def test_a_cursor_before_what_was_deleted_is_told_and_goes_on_with_what_is
     assert data(answer) == [3, 4]
 
 
+@pytest.mark.rule("S-20")
 async def test_a_gap_is_told_at_once_when_nothing_is_left(start: Start, database: str, sql: asyncpg.Connection) -> None:
     app = await start()
     published = [await app.publish("a", str(n)) for n in range(3)]
@@ -71,6 +73,7 @@ async def test_a_gap_is_told_at_once_when_nothing_is_left(start: Start, database
     assert data(answer) == ["new"]
 
 
+@pytest.mark.rule("S-20")
 async def test_a_quiet_topic_is_not_told_of_the_losses_of_others(
     start: Start, database: str, sql: asyncpg.Connection
 ) -> None:
@@ -88,7 +91,8 @@ async def test_a_quiet_topic_is_not_told_of_the_losses_of_others(
     assert (await again.poll("busy/*", after=first, wait=0))["gap"]["reason"] == "retention"
 
 
-async def test_what_retention_took_before_the_tail_had_read_it_is_told(
+@pytest.mark.rule("S-20")
+async def test_messages_deleted_before_the_tail_read_them_are_told(
     app: Running, database: str, sql: asyncpg.Connection
 ) -> None:
     """A process that was suspended, or cut off, for longer than the retention."""
@@ -108,6 +112,7 @@ async def test_what_retention_took_before_the_tail_had_read_it_is_told(
 
 
 @pytest.mark.parametrize("params", [{"after": "earliest"}, {"after": 0}, {"since": "30d"}, {"last": 10}])
+@pytest.mark.rule("S-22")
 async def test_other_beginnings_never_have_a_gap(
     start: Start, database: str, sql: asyncpg.Connection, params: dict
 ) -> None:
@@ -153,6 +158,7 @@ async def test_the_service_deletes_by_itself(start: Start, sql: asyncpg.Connecti
     await until(lambda: left == 0)
 
 
+@pytest.mark.rule("T-7")
 async def test_time_never_decreases_even_when_the_clock_does(app: Running, sql: asyncpg.Connection) -> None:
     first = await app.publish("a", "1")
     await sql.execute(f"update notifier.message set time = now() + interval '1 hour' where seq = {first}")

@@ -29,6 +29,7 @@ async def collect(app: Running, topics: str, count: int, **params: object) -> li
     return messages
 
 
+@pytest.mark.rule("Q-1")
 async def test_every_way_to_publish_from_sql_arrives_in_order(app: Running, sql: asyncpg.Connection) -> None:
     await sql.execute(WIRE)
     messages = await collect(app, "**", 6)
@@ -45,6 +46,7 @@ async def test_every_way_to_publish_from_sql_arrives_in_order(app: Running, sql:
         assert await response.text() == '{"status":  "json"}'  # byte for byte
 
 
+@pytest.mark.rule("S-15")
 async def test_a_parked_poll_is_woken_by_a_commit_in_sql(app: Running, sql: asyncpg.Connection) -> None:
     poll = app.start_poll("orders/42", wait=20)
     await app.parked()
@@ -53,7 +55,8 @@ async def test_a_parked_poll_is_woken_by_a_commit_in_sql(app: Running, sql: asyn
     assert data(await poll) == [1]
 
 
-async def test_what_is_rolled_back_is_never_seen(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("Q-2")
+async def test_a_rolled_back_publish_is_never_seen(app: Running, sql: asyncpg.Connection) -> None:
     await sql.execute("begin; select notifier.publish('a', '\"rolled back\"'); rollback")
     await sql.execute("select notifier.publish('a', '\"fence\"')")
     assert [message["data"] for message in await collect(app, "a", 1)] == ["fence"]
@@ -91,7 +94,8 @@ async def test_what_is_rolled_back_is_never_seen(app: Running, sql: asyncpg.Conn
         ("notifier.publish_text('a', repeat('x', 16777217))", asyncpg.CheckViolationError, "larger than 16 MiB"),
     ],
 )
-async def test_what_is_malformed_fails_in_the_callers_own_statement(
+@pytest.mark.rule("Q-3")
+async def test_malformed_input_fails_in_the_callers_own_statement(
     sql: asyncpg.Connection, statement: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -99,6 +103,7 @@ async def test_what_is_malformed_fails_in_the_callers_own_statement(
     assert await sql.fetchval("select count(*) from notifier.outbox") == 0
 
 
+@pytest.mark.rule("Q-8")
 async def test_json_given_as_bytes_is_json(app: Running, sql: asyncpg.Connection) -> None:
     await sql.execute("select notifier.publish_bytes('a', '{\"b\":  1}', 'application/json; charset=utf-8')")
     await sql.execute("select notifier.publish_bytes('a', '[2]', 'application/x+json')")
@@ -107,6 +112,7 @@ async def test_json_given_as_bytes_is_json(app: Running, sql: asyncpg.Connection
     assert ("content_type" in plain, other["content_type"]) == (False, "application/x+json")
 
 
+@pytest.mark.rule("Q-1")
 async def test_drivers_may_pass_parameters_of_any_json_type(app: Running, sql: asyncpg.Connection) -> None:
     await sql.execute("select notifier.publish($1, $2)", "a", json.dumps({"text": 1}))
     await sql.execute("select notifier.publish($1, $2::jsonb)", "a", json.dumps({"jsonb": 2}))
@@ -114,7 +120,8 @@ async def test_drivers_may_pass_parameters_of_any_json_type(app: Running, sql: a
     assert [m["data"] for m in await collect(app, "a", 3)] == [{"text": 1}, {"jsonb": 2}, {"json": 3}]
 
 
-async def test_a_transaction_held_open_delays_nobody_and_arrives_after_its_commit(
+@pytest.mark.rule("Q-4")
+async def test_an_open_transaction_delays_no_other_and_arrives_after_its_commit(
     app: Running, database: str, sql: asyncpg.Connection
 ) -> None:
     held = sql.transaction()
@@ -132,7 +139,8 @@ async def test_a_transaction_held_open_delays_nobody_and_arrives_after_its_commi
     assert [message["data"] for message in after] == ["held"]
 
 
-async def test_a_row_that_nobody_was_notified_of_is_pumped_by_the_scan(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("Q-5")
+async def test_a_row_without_a_notification_is_found_by_the_scan(app: Running, sql: asyncpg.Connection) -> None:
     poll = app.start_poll("a", wait=20)
     await app.parked()
     # As a logical replica, or a loader with triggers off, would write it.
@@ -158,12 +166,14 @@ async def test_an_older_row_that_commits_late_is_found(app: Running, database: s
     assert [m["data"] for m in await collect(app, "a", 1, after=message["id"])] == [1]
 
 
+@pytest.mark.rule("Q-7")
 async def test_a_prepared_transaction_cannot_publish(sql: asyncpg.Connection) -> None:
     await sql.execute("begin; select notifier.publish('a', '1')")
     with pytest.raises(asyncpg.FeatureNotSupportedError, match="NOTIFY"):
         await sql.execute("prepare transaction 'x'")
 
 
+@pytest.mark.rule("Q-6")
 async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
     app: Running, postgres: str, database: str
 ) -> None:
@@ -197,7 +207,10 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
         await admin(at(postgres, name), f"drop owned by {role} cascade", f"drop role {role}")
 
 
-async def test_order_within_a_transaction_and_across_lanes_is_one(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("Q-4", "T-7")
+async def test_a_transaction_keeps_its_order_and_all_ways_to_publish_share_one(
+    app: Running, sql: asyncpg.Connection
+) -> None:
     async with sql.transaction():
         for number in range(50):
             await sql.execute("select notifier.publish('a', $1)", str(number))

@@ -64,14 +64,16 @@ async def begin(app: Running, sql: asyncpg.Connection) -> "asyncio.Task[list[int
     return publish
 
 
-async def test_what_was_published_survives(crash: Crash, start: Start) -> None:
+@pytest.mark.rule("P-2")
+async def test_a_published_message_survives_a_crash(crash: Crash, start: Start) -> None:
     app = await start(crash.url)
     await app.publish("orders", "1")
     await crash.comes()
     assert await crash.stored() == [1]
 
 
-async def test_nobody_is_told_what_a_crash_may_take(
+@pytest.mark.rule("P-2")
+async def test_no_subscriber_is_shown_a_message_that_a_crash_could_take(
     crash: Crash, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "POLL_S", 600.0)

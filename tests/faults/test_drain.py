@@ -52,7 +52,8 @@ def terminate(server: Server, how: signal.Signals = signal.SIGTERM) -> None:
     server.process.send_signal(how)
 
 
-async def test_all_who_are_parked_are_answered_and_lose_nothing_over_the_restart(
+@pytest.mark.rule("H-3")
+async def test_parked_polls_are_answered_and_lose_nothing_over_the_restart(
     server: Server, sql: asyncpg.Connection
 ) -> None:
     clients = await parked(server, CROWD)
@@ -79,7 +80,8 @@ async def test_all_who_are_parked_are_answered_and_lose_nothing_over_the_restart
     assert data(answer) == [1, 2]
 
 
-async def test_while_it_stops_it_says_so_and_still_answers(server: Server, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("H-2")
+async def test_a_stopping_server_says_so_and_still_answers(server: Server, sql: asyncpg.Connection) -> None:
     [client] = await parked(server, 1)
     idle = await Client.connect(server)
     terminate(server)
@@ -98,7 +100,8 @@ async def test_while_it_stops_it_says_so_and_still_answers(server: Server, sql: 
     assert await sql.fetchval("select count(*) from notifier.message") == 1
 
 
-async def test_nobody_holds_up_the_stop(server: Server, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("H-3")
+async def test_no_client_holds_up_the_stop(server: Server, sql: asyncpg.Connection) -> None:
     cursor = json.loads((await ask(server, "GET", "/v1/topics/large?wait=0"))[1])["cursor"]
     await sql.execute("select notifier.publish_bytes('large', decode(repeat('00', 8 * 1024 * 1024), 'hex'))")
     await poll(server, "large", cursor)
@@ -149,7 +152,7 @@ async def test_more_signals_change_nothing(server: Server) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_it_stops_also_while_it_still_waits_for_its_database(
+async def test_a_server_stops_also_while_it_waits_for_its_database(
     proxy: TcpProxy, tmp_path: Path, how: signal.Signals
 ) -> None:
     proxy.black_hole()
@@ -163,7 +166,7 @@ async def test_it_stops_also_while_it_still_waits_for_its_database(
     assert "Traceback" not in server.log.read_text()
 
 
-async def test_nothing_is_left_behind(server: Server, sql: asyncpg.Connection) -> None:
+async def test_a_stop_leaves_nothing_behind(server: Server, sql: asyncpg.Connection) -> None:
     assert server.process
     family = psutil.Process(server.process.pid).children(recursive=True)
     terminate(server, signal.SIGINT)
@@ -180,7 +183,9 @@ def server_on_ours(url_of_ours: str, tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-async def test_it_stops_also_while_the_database_is_frozen(server_of_ours: Postgres, server_on_ours: Server) -> None:
+async def test_a_server_stops_also_while_the_database_is_frozen(
+    server_of_ours: Postgres, server_on_ours: Server
+) -> None:
     server = server_on_ours
     clients = await parked(server, 10)
     server_of_ours.freeze()

@@ -17,9 +17,8 @@ from notifier.postgres.writer import CONNECTIONS
 pytestmark = pytest.mark.usefixtures("tidy")
 
 
-async def test_whoever_publishes_during_the_stop_knows_what_became_of_it(
-    server: Server, sql: asyncpg.Connection
-) -> None:
+@pytest.mark.rule("H-4")
+async def test_a_publisher_during_the_stop_learns_the_outcome(server: Server, sql: asyncpg.Connection) -> None:
     outcomes: dict[int, int] = {}
 
     async def publish(first: int) -> None:
@@ -46,6 +45,7 @@ async def test_whoever_publishes_during_the_stop_knows_what_became_of_it(
     assert not refused & bodies
 
 
+@pytest.mark.rule("H-4")
 async def test_a_commit_under_way_when_the_stop_begins_is_finished_first(start: Start, sql: asyncpg.Connection) -> None:
     app = await start()
     poll = app.start_poll("orders", wait=20)
@@ -62,6 +62,7 @@ async def test_a_commit_under_way_when_the_stop_begins_is_finished_first(start: 
     assert data(await app.poll("orders", after=answer["cursor"])) == [1]
 
 
+@pytest.mark.rule("H-4")
 async def test_what_the_writer_has_not_sent_when_it_stops_is_not_stored(start: Start, sql: asyncpg.Connection) -> None:
     app = await start()
     writer = app.service.writer

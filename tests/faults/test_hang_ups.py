@@ -13,7 +13,8 @@ pytestmark = pytest.mark.both_paths
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
-async def test_a_client_that_hangs_up_while_parked_is_forgotten(app: Running, reset: bool) -> None:
+@pytest.mark.rule("S-27")
+async def test_a_client_that_disconnects_while_parked_is_forgotten(app: Running, reset: bool) -> None:
     with calling(app, 20) as clients:
         for client in clients:
             client.send("GET", "/v1/topics/orders,orders/*?wait=20")
@@ -31,7 +32,8 @@ async def test_a_client_that_hangs_up_while_parked_is_forgotten(app: Running, re
     assert not app.service.lot._buckets
 
 
-async def test_clients_that_hang_up_at_the_moment_of_the_wake_take_nothing_from_the_others(
+@pytest.mark.rule("S-27")
+async def test_clients_that_disconnect_during_the_wake_take_nothing_from_the_others(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "CHUNK", 1)
@@ -54,7 +56,8 @@ async def test_clients_that_hang_up_at_the_moment_of_the_wake_take_nothing_from_
         await app.parked(0)
 
 
-async def test_a_client_that_hangs_up_while_the_table_is_read_is_never_parked(app: Running) -> None:
+@pytest.mark.rule("S-27")
+async def test_a_client_that_disconnects_while_the_table_is_read_is_never_parked(app: Running) -> None:
     halt = Halt()
     app.service.history.read = halt.after(app.service.history.read)
     look = app.service.polling.look

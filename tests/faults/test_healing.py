@@ -114,6 +114,7 @@ async def read_on(app: Running, topics: str, answer: dict, count: int) -> list[s
     return found
 
 
+@pytest.mark.rule("S-23")
 async def test_during_an_outage_polls_stay_parked_and_afterwards_get_what_they_missed(
     outage: Outage, start: Start
 ) -> None:
@@ -210,6 +211,7 @@ async def test_polls_of_old_history_do_not_queue_up_behind_a_frozen_database(
         assert await asyncio.gather(*(status(f"orders/{n}") for n in range(90))) == [503] * 90
 
 
+@pytest.mark.rule("S-23", "C-1")
 async def test_through_outages_followers_lose_and_repeat_nothing(outage: Outage, start: Start) -> None:
     app = await start(outage.url)
     async with following(app, "orders", "*", "other,**") as followers:

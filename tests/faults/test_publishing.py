@@ -59,7 +59,8 @@ async def on_each_connection(app: Running, sql: asyncpg.Connection) -> list[Atte
     return attempts
 
 
-async def test_a_publish_whose_commit_is_not_confirmed_is_unknown_and_what_waits_behind_it_is_not_stored(
+@pytest.mark.rule("P-20", "P-19")
+async def test_an_unconfirmed_commit_is_unknown_and_the_publishes_behind_it_are_not_stored(
     start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection
 ) -> None:
     app = await start(proxy.url, listen_url=database)
@@ -86,6 +87,7 @@ async def test_a_publish_whose_commit_is_not_confirmed_is_unknown_and_what_waits
     assert await numbers(sql) == [1, 2, 6]
 
 
+@pytest.mark.rule("P-20")
 async def test_a_publish_that_never_reached_the_database_is_unknown_too(
     start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +102,8 @@ async def test_a_publish_that_never_reached_the_database_is_unknown_too(
     assert await numbers(sql) == []
 
 
-async def test_a_publish_to_which_the_database_does_not_answer_in_time_is_unknown(
+@pytest.mark.rule("P-20")
+async def test_a_publish_that_the_database_does_not_answer_in_time_is_unknown(
     start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection, impatient: None
 ) -> None:
     app = await start(proxy.url, listen_url=database)
@@ -113,7 +116,8 @@ async def test_a_publish_to_which_the_database_does_not_answer_in_time_is_unknow
     proxy.heal()
 
 
-async def test_a_publish_at_the_moment_at_which_the_connection_closes_is_not_sent(
+@pytest.mark.rule("P-19")
+async def test_a_publish_while_the_connection_closes_is_not_sent(
     connections: dict[str, list[asyncpg.Connection]], start: Start, sql: asyncpg.Connection
 ) -> None:
     app = await start()
@@ -135,6 +139,7 @@ async def test_a_publish_at_the_moment_at_which_the_connection_closes_is_not_sen
     assert await numbers(sql) == []
 
 
+@pytest.mark.rule("P-20")
 async def test_a_commit_that_the_database_cancels_is_unknown(app: Running, sql: asyncpg.Connection) -> None:
     """It may be cancelled after its message is appended, before that is flushed."""
     async with order_lock(sql):
@@ -147,6 +152,7 @@ async def test_a_commit_that_the_database_cancels_is_unknown(app: Running, sql: 
     await Attempt(app, 2).assert_stored()
 
 
+@pytest.mark.rule("P-20")
 async def test_a_commit_whose_connection_the_database_ends_is_unknown(app: Running, sql: asyncpg.Connection) -> None:
     async with order_lock(sql):
         attempt = Attempt(app, 1)
@@ -172,7 +178,7 @@ async def test_a_connection_that_the_database_ends_takes_no_publish_on_another_w
     assert await numbers(sql) == [2, 3]
 
 
-async def test_no_idle_connection_goes_unnoticed(
+async def test_every_idle_connection_is_checked(
     start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "HEARTBEAT_S", 0.01)
@@ -189,7 +195,8 @@ async def test_no_idle_connection_goes_unnoticed(
     await eventually(silent, lambda found: not found)
 
 
-async def test_a_message_that_the_database_refuses_takes_none_of_its_batch_with_it(
+@pytest.mark.rule("P-21")
+async def test_a_message_that_the_database_rejects_takes_no_other_with_it(
     app: Running, sql: asyncpg.Connection
 ) -> None:
     await sql.execute("alter table notifier.message add constraint no_seven check (convert_from(body, 'UTF8') <> '7')")
@@ -201,6 +208,7 @@ async def test_a_message_that_the_database_refuses_takes_none_of_its_batch_with_
     assert await numbers(sql) == [1, 2, 6, 8]
 
 
+@pytest.mark.rule("P-19")
 async def test_publishes_that_wait_for_a_slow_database_are_bounded(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +223,8 @@ async def test_publishes_that_wait_for_a_slow_database_are_bounded(
     assert sorted(await numbers(sql)) == [1, 2, 3, 4, 5]  # they came on several connections
 
 
-async def test_a_publish_is_done_although_its_client_hangs_up_right_after_sending(
+@pytest.mark.rule("P-15")
+async def test_a_publish_is_done_even_if_its_client_disconnects_right_after_sending(
     server: Server, sql: asyncpg.Connection
 ) -> None:
     server.process.send_signal(signal.SIGSTOP)  # it finds requests and hang-ups all at once
@@ -226,7 +235,8 @@ async def test_a_publish_is_done_although_its_client_hangs_up_right_after_sendin
     await eventually(lambda: numbers(sql), lambda found: sorted(found) == list(range(50)))
 
 
-async def test_a_publish_is_done_although_its_client_hangs_up_during_the_commit(
+@pytest.mark.rule("P-15")
+async def test_a_publish_is_done_even_if_its_client_disconnects_during_the_commit(
     app: Running, sql: asyncpg.Connection
 ) -> None:
     poll = app.start_poll("orders", wait=20)

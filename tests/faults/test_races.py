@@ -269,7 +269,7 @@ async def test_duplicate_notifications_deliver_nothing_twice(app: Running, sql: 
 # --- a cursor from another process
 
 
-async def test_a_cursor_ahead_of_this_process_is_no_reset_and_loses_nothing(
+async def test_a_cursor_ahead_of_this_process_is_not_a_reset_and_loses_nothing(
     start: Start, proxy: TcpProxy, only_notified: None
 ) -> None:
     fast = await start()
@@ -290,7 +290,7 @@ async def test_a_cursor_ahead_of_this_process_is_no_reset_and_loses_nothing(
     assert "gap" not in answer
 
 
-async def test_a_cursor_ahead_of_this_process_while_its_tail_is_down_is_no_reset_and_loses_nothing(
+async def test_a_cursor_ahead_of_this_process_while_its_tail_is_down_is_not_a_reset_and_loses_nothing(
     start: Start, proxy: TcpProxy
 ) -> None:
     fast = await start()
@@ -335,7 +335,8 @@ async def test_a_read_of_the_log_that_began_before_a_cursor_was_issued_does_not_
     await asyncio.wait([latest])
 
 
-async def test_a_cursor_that_nobody_has_issued_is_a_reset(app: Running) -> None:
+@pytest.mark.rule("S-21")
+async def test_a_cursor_that_was_never_issued_is_a_reset(app: Running) -> None:
     published = await app.publish("orders")
     answer = await app.poll("orders", after=int(published) + 1, wait=20)
     assert answer["gap"]["reason"] == "reset"

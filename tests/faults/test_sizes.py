@@ -17,6 +17,7 @@ PUBLISH = "select notifier.publish_bytes('large', decode(repeat($1, $2), 'hex'),
     [("00", "application/octet-stream"), ("61", "text/plain"), ("01", "text/plain")],
     ids=["bytes", "text", "text that would grow sixfold as JSON"],
 )
+@pytest.mark.rule("S-13", "Q-3")
 async def test_the_largest_message_reaches_parked_and_later_polls(
     start: Start, sql: asyncpg.Connection, byte: str, content_type: str
 ) -> None:

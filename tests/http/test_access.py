@@ -2,6 +2,7 @@
 
 import base64
 
+import pytest
 from conftest import Running, Start
 from protocol import JSON, line, refusal
 
@@ -31,6 +32,7 @@ async def may(app, requests, headers=None):
 # Open mode: loopback without a key
 
 
+@pytest.mark.rule("A-3")
 async def test_without_a_key_names_of_this_machine_are_served(app: Running) -> None:
     for host in (
         "localhost",
@@ -44,6 +46,7 @@ async def test_without_a_key_names_of_this_machine_are_served(app: Running) -> N
         assert await may(app, PUBLISH + SUBSCRIBE, {"Host": host}), host
 
 
+@pytest.mark.rule("A-3")
 async def test_without_a_key_any_other_host_is_refused(app: Running) -> None:
     for host in (
         "example.com",
@@ -63,7 +66,8 @@ async def test_without_a_key_any_other_host_is_refused(app: Running) -> None:
     assert (await app.poll("t", wait=0))["messages"] == []
 
 
-async def test_without_a_key_no_other_website_may_write(app: Running) -> None:
+@pytest.mark.rule("A-4")
+async def test_without_a_key_pages_of_other_origins_cannot_publish(app: Running) -> None:
     url = str(app.client.make_url("/")).rstrip("/")
     for headers in (
         {"Origin": "https://example.com"},
@@ -82,13 +86,15 @@ async def test_without_a_key_no_other_website_may_write(app: Running) -> None:
         assert await may(app, PUBLISH, headers)
 
 
-async def test_without_a_key_a_body_is_not_even_read_for_a_foreign_page(app: Running) -> None:
+@pytest.mark.rule("A-4")
+async def test_without_a_key_the_body_of_a_foreign_page_is_not_read(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Origin: https://example.com", "Content-Length: 1000000")
         assert (await raw.answer()).status == 403
 
 
-async def test_opened_on_purpose_it_serves_any_host_and_any_page(start: Start) -> None:
+@pytest.mark.rule("A-5")
+async def test_an_open_server_serves_any_host_and_any_page(start: Start) -> None:
     app = await start(open=True, admin_key=KEY)
     foreign = {"Host": "example.com", "Origin": "https://other.example.com", "Sec-Fetch-Site": "cross-site"}
     assert await may(app, PUBLISH + SUBSCRIBE, foreign)
@@ -97,7 +103,8 @@ async def test_opened_on_purpose_it_serves_any_host_and_any_page(start: Start) -
 # Key mode
 
 
-async def test_with_a_key_it_is_asked_of_publishers_and_subscribers(start: Start) -> None:
+@pytest.mark.rule("A-1")
+async def test_the_key_is_required_to_publish_and_to_subscribe(start: Start) -> None:
     app = await start(admin_key=KEY)
     for headers in (BEARER, {"Authorization": f"bearer  {KEY} "}, basic("", KEY), basic("anyone", KEY)):
         assert await may(app, PUBLISH + SUBSCRIBE, headers)
@@ -105,7 +112,8 @@ async def test_with_a_key_it_is_asked_of_publishers_and_subscribers(start: Start
     assert await may(app, PUBLISH + SUBSCRIBE, BEARER | {"Host": "example.com", "Origin": "https://example.com"})
 
 
-async def test_without_the_right_key_everything_is_401_and_says_what_to_send(start: Start) -> None:
+@pytest.mark.rule("A-1")
+async def test_without_the_right_key_every_request_is_401_and_says_what_to_send(start: Start) -> None:
     app = await start(admin_key=KEY)
     for headers in (
         {},
@@ -132,6 +140,7 @@ async def test_without_the_right_key_everything_is_401_and_says_what_to_send(sta
         assert await status(app, "GET", f"/v1/topics/t{where}") == 401
 
 
+@pytest.mark.rule("A-1")
 async def test_raw_bytes_in_the_key_are_refused(start: Start) -> None:
     app = await start(admin_key=KEY)
     for value in (b"Bearer \xff\xfe", b"Basic \xff", b"Basic " + base64.b64encode(b":\xff")):
@@ -140,7 +149,8 @@ async def test_raw_bytes_in_the_key_are_refused(start: Start) -> None:
             assert (await raw.answer()).status == 401
 
 
-async def test_the_public_may_subscribe_but_not_publish_if_the_settings_say_so(start: Start) -> None:
+@pytest.mark.rule("A-2")
+async def test_the_public_can_subscribe_but_not_publish_when_the_settings_say_so(start: Start) -> None:
     app = await start(admin_key=KEY, public=True)
     assert await may(app, SUBSCRIBE)
     assert await may(app, SUBSCRIBE, {"Host": "example.com", "Authorization": "Bearer wrong"})
@@ -148,12 +158,14 @@ async def test_the_public_may_subscribe_but_not_publish_if_the_settings_say_so(s
     assert await may(app, PUBLISH, BEARER)
 
 
+@pytest.mark.rule("A-6")
 async def test_health_and_the_page_need_no_key(start: Start) -> None:
     app = await start(admin_key=KEY)
     for path in ("/healthz", "/readyz", "/", "/client.js"):
         assert await status(app, "GET", path, headers={"Host": "example.com"}) == 200
 
 
+@pytest.mark.rule("A-7")
 async def test_a_refused_body_is_neither_stored_nor_repeated(start: Start) -> None:
     app = await start(admin_key=KEY)
     response = await app.client.post(

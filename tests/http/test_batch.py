@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from conftest import Running, data, ids
 from protocol import JSON, refusal
 
@@ -24,6 +25,7 @@ async def stored(app):
     return await app.poll("**", after="earliest", wait=0, limit=1000)
 
 
+@pytest.mark.rule("P-16", "T-7")
 async def test_a_batch_is_published_in_order_with_one_id_each(app: Running) -> None:
     batch = [{"topic": f"t/{n % 3}", "data": n} for n in range(1000)]
     published = await publish(app, array(*batch))
@@ -33,6 +35,7 @@ async def test_a_batch_is_published_in_order_with_one_id_each(app: Running) -> N
     assert [int(seq) for seq in published] == sorted(map(int, published))
 
 
+@pytest.mark.rule("S-15")
 async def test_a_batch_is_delivered_to_a_parked_poll_as_a_whole(app: Running) -> None:
     poll = app.start_poll("a,b", wait=28)
     await app.parked()
@@ -44,16 +47,19 @@ async def test_a_batch_is_delivered_to_a_parked_poll_as_a_whole(app: Running) ->
     assert answer["cursor"] == published[2]
 
 
-async def test_a_batch_is_ndjson_too(app: Running) -> None:
+@pytest.mark.rule("P-16")
+async def test_a_batch_can_be_ndjson(app: Running) -> None:
     await publish(app, b'{"topic": "a", "data": 1}\n\n{"topic": "b", "data": {"x":  2}}\r\n', NDJSON)
     assert data(await stored(app)) == [1, {"x": 2}]
 
 
-async def test_what_curl_sends_is_a_batch_whatever_its_type_says(app: Running) -> None:
+@pytest.mark.rule("P-16")
+async def test_a_batch_from_curl_is_accepted_whatever_its_content_type(app: Running) -> None:
     await publish(app, array({"topic": "a", "data": 1}), {"Content-Type": "application/x-www-form-urlencoded"})
     assert data(await stored(app)) == [1]
 
 
+@pytest.mark.rule("P-17")
 async def test_data_is_kept_byte_for_byte(app: Running) -> None:
     texts = [b'{ "a" :1e400,"a": "\\u00e9" }', '"\u20ac"'.encode(), b"12345678901234567890.10", b"[ ]", b"null"]
     await publish(app, b"[" + b" , ".join(b'{"data": %b ,"topic":"t"}' % text for text in texts) + b"]")
@@ -63,6 +69,7 @@ async def test_data_is_kept_byte_for_byte(app: Running) -> None:
         assert b'"data": ' + text + b"}" in raw
 
 
+@pytest.mark.rule("P-17")
 async def test_each_message_has_its_own_display_fields(app: Running) -> None:
     await publish(
         app,
@@ -81,7 +88,8 @@ async def test_each_message_has_its_own_display_fields(app: Running) -> None:
     assert second.keys() == {"id", "topic", "time", "data"}
 
 
-async def test_one_bad_message_refuses_all_of_them_and_is_named(app: Running) -> None:
+@pytest.mark.rule("P-18", "P-11")
+async def test_one_invalid_message_rejects_the_batch_and_is_named(app: Running) -> None:
     good = {"topic": "t", "data": 0}
     for bad, because in (
         ({"topic": "a b", "data": 1}, "'a b' is not a topic"),
@@ -103,6 +111,7 @@ async def test_one_bad_message_refuses_all_of_them_and_is_named(app: Running) ->
     assert ids(await stored(app)) == []
 
 
+@pytest.mark.rule("P-16")
 async def test_a_batch_has_one_to_a_thousand_messages(app: Running) -> None:
     for count, because in ((0, "at least one"), (1001, "at most 1000")):
         response = await app.client.post("/v1/messages", data=array(*[{"topic": "t", "data": 1}] * count), headers=JSON)
@@ -110,7 +119,8 @@ async def test_a_batch_has_one_to_a_thousand_messages(app: Running) -> None:
     assert ids(await stored(app)) == []
 
 
-async def test_a_batch_that_is_no_json_is_refused_with_the_place(app: Running) -> None:
+@pytest.mark.rule("P-18")
+async def test_a_batch_that_is_not_json_is_refused_with_the_place(app: Running) -> None:
     for body, headers, because in (
         (b"", JSON, "A batch is a JSON array"),
         (b'{"topic": "t", "data": 1}', JSON, "or NDJSON, as application/x-ndjson"),
@@ -126,7 +136,8 @@ async def test_a_batch_that_is_no_json_is_refused_with_the_place(app: Running) -
     assert ids(await stored(app)) == []
 
 
-async def test_what_has_no_meaning_yet_is_refused_and_compressed_bodies_too(app: Running) -> None:
+@pytest.mark.rule("P-11", "P-13")
+async def test_reserved_names_and_compressed_batches_are_refused(app: Running) -> None:
     body = array({"topic": "t", "data": 1})
     response = await app.client.post("/v1/messages", data=body, headers=JSON | {"Idempotency-Key": "x"})
     assert await refusal(response, 400, "bad_request") == "idempotency-key is not supported yet."

@@ -10,7 +10,8 @@ from protocol import JSON, exactly, line, refusal
 from notifier.core.errors import OutcomeUnknown, Unavailable
 
 
-async def test_a_path_that_leads_nowhere_is_404(app: Running) -> None:
+@pytest.mark.rule("E-3")
+async def test_an_unknown_path_is_404(app: Running) -> None:
     for method, path in (
         ("GET", "/nothing"),
         ("GET", "/v1"),
@@ -26,7 +27,8 @@ async def test_a_path_that_leads_nowhere_is_404(app: Running) -> None:
         assert detail.startswith("There is nothing at this path"), path
 
 
-async def test_a_method_that_a_path_does_not_take_is_405_with_those_it_takes(app: Running) -> None:
+@pytest.mark.rule("E-3", "S-26")
+async def test_a_method_that_a_path_does_not_take_is_405_with_an_allow_header(app: Running) -> None:
     for method, path, allowed in (
         ("HEAD", "/v1/topics/a", {"GET", "POST"}),
         ("PUT", "/v1/topics/a", {"GET", "POST"}),
@@ -43,7 +45,8 @@ async def test_a_method_that_a_path_does_not_take_is_405_with_those_it_takes(app
                 assert "Allow header" in await refusal(response, 405, "method_not_allowed")
 
 
-async def test_server_sent_events_are_406_until_there_are_any(app: Running) -> None:
+@pytest.mark.rule("S-25")
+async def test_server_sent_events_are_406_until_they_are_supported(app: Running) -> None:
     for accept in ("text/event-stream", "text/event-stream, text/html;q=0.5", "Text/Event-Stream"):
         response = await app.client.get("/v1/topics/t?wait=0", headers={"Accept": accept})
         assert "poll for application/json" in await refusal(response, 406, "not_acceptable")
@@ -52,7 +55,8 @@ async def test_server_sent_events_are_406_until_there_are_any(app: Running) -> N
             assert response.status == 200
 
 
-async def test_a_fault_of_ours_is_500_and_only_the_log_says_more(
+@pytest.mark.rule("E-4")
+async def test_an_internal_error_is_500_and_its_cause_is_only_in_the_log(
     app: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(*_: object) -> None:
@@ -65,9 +69,8 @@ async def test_a_fault_of_ours_is_500_and_only_the_log_says_more(
     assert "hunter2" in caplog.text
 
 
-async def test_a_database_that_is_away_is_503_with_a_time_to_come_back(
-    app: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.rule("P-19")
+async def test_an_unreachable_database_is_503_with_retry_after(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> None:
         raise Unavailable("The database is away; nothing was stored. Try again.")
 
@@ -77,9 +80,8 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_come_back(
         assert "nothing was stored" in await refusal(response, 503, "unavailable")
 
 
-async def test_an_outcome_that_nobody_knows_is_504_and_does_not_ask_to_try_again(
-    app: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.rule("P-20")
+async def test_an_unknown_outcome_is_504_without_retry_after(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def unknown(*_: object) -> None:
         raise OutcomeUnknown("The database went away during the commit: the message may or may not be stored.")
 
@@ -89,6 +91,7 @@ async def test_an_outcome_that_nobody_knows_is_504_and_does_not_ask_to_try_again
         assert "may or may not be stored" in await refusal(response, 504, "outcome_unknown")
 
 
+@pytest.mark.rule("P-21")
 async def test_a_message_that_the_database_cannot_store_is_422(app: Running, sql) -> None:
     await sql.execute("alter table notifier.message add constraint small check (octet_length(body) < 10)")
     response = await app.client.post("/v1/topics/t", data=b'"0123456789"', headers=JSON)
@@ -96,7 +99,8 @@ async def test_a_message_that_the_database_cannot_store_is_422(app: Running, sql
     await app.publish("t")
 
 
-async def test_every_response_carries_the_same_safe_headers(start: Start) -> None:
+@pytest.mark.rule("E-6", "E-1")
+async def test_every_response_has_the_same_safe_headers(start: Start) -> None:
     app = await start(admin_key="a-good-key", max_body=100)
     key = {"Authorization": "Bearer a-good-key"}
     statuses = []
@@ -129,7 +133,8 @@ async def test_every_response_carries_the_same_safe_headers(start: Start) -> Non
     assert statuses == [200] * 5 + [201] * 2 + [401, 400, 406, 405, 404, 413, 415, 422, 404]
 
 
-async def test_bad_input_never_costs_a_500(app: Running) -> None:
+@pytest.mark.rule("E-4")
+async def test_bad_input_never_causes_a_500(app: Running) -> None:
     good = "GET /v1/topics/t?wait=0 HTTP/1.1"
     for request in (
         ["GET /v1/topics/t?wait=0&after=%ff HTTP/1.1"],
@@ -176,7 +181,8 @@ async def test_bad_input_never_costs_a_500(app: Running) -> None:
         assert b"Traceback" not in answer.body
 
 
-async def test_each_code_says_what_is_wrong_to_a_program(app: Running) -> None:
+@pytest.mark.rule("E-2")
+async def test_each_error_has_its_stable_code(app: Running) -> None:
     """What the README documents, and clients depend on."""
     for method, path, body, status, code in (
         ("GET", "/v1/topics/a*", None, 400, "invalid_topic"),
@@ -190,7 +196,8 @@ async def test_each_code_says_what_is_wrong_to_a_program(app: Running) -> None:
         await refusal(await app.client.request(method, exactly(path), data=body, headers=JSON), status, code)
 
 
-async def test_an_error_in_the_middle_of_a_connection_leaves_it_usable(app: Running) -> None:
+@pytest.mark.rule("S-24")
+async def test_a_connection_stays_usable_after_an_error(app: Running) -> None:
     async with line(app) as raw:
         for target, status in (
             ("/v1/topics/a*", 400),

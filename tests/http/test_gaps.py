@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import asyncpg
+import pytest
 from conftest import Running, Start, ids
 from protocol import DEADLINE_S, empty_window
 
@@ -31,7 +32,10 @@ async def lose_everything(url):
     assert await prune(Database(normalise(url)), timedelta(0)) > 0
 
 
-async def test_what_retention_took_is_told_at_once_and_reading_goes_on(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("S-20")
+async def test_messages_deleted_by_retention_are_told_at_once_and_reading_goes_on(
+    app: Running, sql: asyncpg.Connection
+) -> None:
     lists = ("t", "t,other", "*", "t/**,t")
     published = await publish(app, 3)
     await delete_everything(sql)
@@ -47,7 +51,8 @@ async def test_what_retention_took_is_told_at_once_and_reading_goes_on(app: Runn
         assert "gap" not in await at_once(app, topics, after=published[2])
 
 
-async def test_a_topic_that_was_forgotten_has_its_gap_also_once_it_comes_back(app: Running, database: str) -> None:
+@pytest.mark.rule("S-20")
+async def test_a_forgotten_topic_still_has_its_gap_when_it_comes_back(app: Running, database: str) -> None:
     published = await publish(app, 3)
     await lose_everything(database)
     empty_window(app)
@@ -61,6 +66,7 @@ async def test_a_topic_that_was_forgotten_has_its_gap_also_once_it_comes_back(ap
     }
 
 
+@pytest.mark.rule("S-20")
 async def test_a_gap_is_told_by_a_process_that_started_after_everything_was_deleted(
     app: Running, start: Start, database: str
 ) -> None:
@@ -70,6 +76,7 @@ async def test_a_gap_is_told_by_a_process_that_started_after_everything_was_dele
     assert answer == {"messages": [], "cursor": published[2], "gap": {"reason": "retention", "after": published[0]}}
 
 
+@pytest.mark.rule("S-20")
 async def test_a_cursor_at_the_last_deleted_message_has_missed_nothing(app: Running, database: str) -> None:
     published = await publish(app, 3)
     await lose_everything(database)
@@ -77,6 +84,7 @@ async def test_a_cursor_at_the_last_deleted_message_has_missed_nothing(app: Runn
     assert await app.poll("t", after=published[2], wait=0) == {"messages": [], "cursor": published[2]}
 
 
+@pytest.mark.rule("S-20")
 async def test_a_quiet_topic_has_no_false_alarm_but_a_pattern_may(app: Running, sql: asyncpg.Connection) -> None:
     [quiet] = await publish(app, 1, "quiet")
     await publish(app, 3, "busy")
@@ -88,13 +96,15 @@ async def test_a_quiet_topic_has_no_false_alarm_but_a_pattern_may(app: Running, 
     assert "gap" in await at_once(app, "quiet", after=int(quiet) - 1)
 
 
-async def test_what_is_still_in_the_window_is_no_gap(app: Running, database: str) -> None:
+@pytest.mark.rule("S-20")
+async def test_messages_still_in_the_window_are_not_a_gap(app: Running, database: str) -> None:
     published = await publish(app, 3)
     await lose_everything(database)
     answer = await at_once(app, "t", after=published[0])
     assert (ids(answer), "gap" in answer) == (published[1:], False)
 
 
+@pytest.mark.rule("S-22")
 async def test_earliest_since_and_last_never_have_a_gap(app: Running, database: str) -> None:
     await publish(app, 3)
     await lose_everything(database)
@@ -112,7 +122,8 @@ async def test_earliest_since_and_last_never_have_a_gap(app: Running, database: 
             assert (ids(answer), "gap" in answer) == (retained, False), params
 
 
-async def test_a_cursor_of_another_database_is_told_and_everything_comes(app: Running) -> None:
+@pytest.mark.rule("S-21")
+async def test_a_cursor_of_another_database_is_told_reset_and_gets_everything(app: Running) -> None:
     reset = {"reason": "reset", "after": "0"}
     for cursor in ("1", "41", 10**18, 2**63 - 1):
         answer = await at_once(app, "t", after=cursor)
@@ -124,12 +135,14 @@ async def test_a_cursor_of_another_database_is_told_and_everything_comes(app: Ru
     assert "gap" not in await app.poll("t", after=answer["cursor"], wait=0)
 
 
-async def test_a_cursor_that_no_message_has_had_yet_is_of_another_database(app: Running) -> None:
+@pytest.mark.rule("S-21")
+async def test_a_cursor_that_was_never_issued_is_told_reset(app: Running) -> None:
     [newest] = await publish(app, 1)
     assert (await at_once(app, "t", after=int(newest) + 1))["gap"] == {"reason": "reset", "after": "0"}
 
 
-async def test_a_cursor_of_another_process_is_none_of_another_database(app: Running, start: Start) -> None:
+@pytest.mark.rule("S-21")
+async def test_a_cursor_issued_by_another_process_is_not_a_reset(app: Running, start: Start) -> None:
     other = await start()
     for _ in range(10):
         published = await other.publish("t")

@@ -171,7 +171,8 @@ async def test_a_handler_is_let_go_without_waiting_for_the_garbage_collector(app
 # How they end
 
 
-async def test_two_thousand_that_hang_up_at_once_leave_nothing(app: Running) -> None:
+@pytest.mark.rule("S-27")
+async def test_two_thousand_clients_that_disconnect_at_once_leave_nothing_behind(app: Running) -> None:
     socks = await connect(app, 2000)
     for sock in socks:
         sock.close()
@@ -209,7 +210,8 @@ async def test_a_connection_that_aiohttp_has_again_is_not_closed_with_it(
         assert (await raw.answer()).status == 200
 
 
-async def test_a_client_that_does_not_read_is_dropped(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.rule("S-27")
+async def test_a_client_that_does_not_read_is_aborted(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with await connection(app) as sock:
         sock.send(b"GET /v1/topics/t?wait=28 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await app.parked()
@@ -240,7 +242,8 @@ async def test_a_client_that_asks_on_without_reading_has_a_bounded_buffer(app: R
         assert held.transport.get_write_buffer_size() < 8 * 1024 * 1024
 
 
-async def test_what_comes_behind_a_parked_poll_is_bounded(app: Running) -> None:
+@pytest.mark.rule("S-24")
+async def test_requests_behind_a_parked_poll_are_bounded(app: Running) -> None:
     async with line(app) as raw:
         held = await park(app, raw)
         raw.writer.transport.set_write_buffer_limits(high=0)
@@ -328,7 +331,8 @@ async def test_who_asks_again_does_not_wait_for_others_for_ever(app: Running, mo
             await park(app, raw, after=cursor)
 
 
-async def test_a_stop_closes_all_of_them(start: Start) -> None:
+@pytest.mark.rule("H-3")
+async def test_a_stop_closes_all_parked_connections(start: Start) -> None:
     app = await start()
     async with line(app) as raw, line(app) as idle:
         await park(app, idle)

@@ -10,7 +10,8 @@ from protocol import JSON, line, refusal
 pytestmark = pytest.mark.both_paths
 
 
-async def test_a_service_in_good_health_is_ready(app: Running) -> None:
+@pytest.mark.rule("H-1", "H-2")
+async def test_a_healthy_service_is_ready(app: Running) -> None:
     for path in ("/healthz", "/readyz"):
         async with app.client.get(path) as response:
             assert (response.status, response.content_type) == (200, "text/plain")
@@ -18,13 +19,15 @@ async def test_a_service_in_good_health_is_ready(app: Running) -> None:
             assert response.status == 200
 
 
-async def test_a_probe_by_any_name_is_answered(app: Running) -> None:
+@pytest.mark.rule("H-2")
+async def test_a_probe_with_any_host_is_answered(app: Running) -> None:
     for path in ("/healthz", "/readyz"):
         async with app.client.get(path, headers={"Host": "10.0.0.7:8080"}) as response:
             assert response.status == 200
 
 
-async def test_without_a_database_it_lives_but_is_not_ready_and_takes_no_messages(
+@pytest.mark.rule("H-1", "H-2", "P-19", "W-8")
+async def test_without_a_database_the_process_lives_but_is_not_ready_and_refuses_messages(
     app: Running, database: str, postgres: str
 ) -> None:
     parked = app.start_poll("t", wait=28)
@@ -51,7 +54,8 @@ async def test_without_a_database_it_lives_but_is_not_ready_and_takes_no_message
         assert response.status == 200
 
 
-async def test_a_service_that_stops_is_not_ready_and_answers_those_who_wait(app: Running) -> None:
+@pytest.mark.rule("H-2", "H-3")
+async def test_a_stopping_service_is_not_ready_and_answers_parked_polls(app: Running) -> None:
     published = await app.publish("t")
     async with line(app) as raw:
         await raw.send("GET /v1/topics/t?wait=28 HTTP/1.1")
@@ -67,7 +71,8 @@ async def test_a_service_that_stops_is_not_ready_and_answers_those_who_wait(app:
         assert (response.status, response.headers["Connection"]) == (200, "close")
 
 
-async def test_a_poll_that_comes_while_it_stops_is_answered_at_once(app: Running) -> None:
+@pytest.mark.rule("H-3", "S-16")
+async def test_a_poll_that_arrives_during_the_stop_is_answered_at_once(app: Running) -> None:
     published = await app.publish("t")
     await app.service.drain()
     async with app.client.get("/v1/topics/t", params={"wait": "28"}) as response:
@@ -76,6 +81,7 @@ async def test_a_poll_that_comes_while_it_stops_is_answered_at_once(app: Running
     assert ids(await app.poll("t", after="earliest", wait=28)) == [published]
 
 
+@pytest.mark.rule("H-4")
 async def test_a_message_committed_before_the_stop_is_not_lost(app: Running, sql: asyncpg.Connection) -> None:
     published = await app.publish("t")
     await app.service.drain()

@@ -6,6 +6,7 @@ import json
 from urllib.parse import quote_plus
 
 import asyncpg
+import pytest
 import pytest_asyncio
 from conftest import Running, Start, ids, until
 from protocol import JSON, line, refusal
@@ -49,6 +50,7 @@ async def nothing_published(app):
     return ids(await app.poll("**", after="earliest", wait=0)) == []
 
 
+@pytest.mark.rule("W-1", "W-2")
 async def test_a_signed_webhook_is_published_to_its_topic_byte_for_byte(hooks: Running) -> None:
     message = await deliver(hooks, "github", PUSH, signed(PUSH))
     assert message["topic"] == "github/octo/hello_world/push"
@@ -56,18 +58,21 @@ async def test_a_signed_webhook_is_published_to_its_topic_byte_for_byte(hooks: R
         assert await response.read() == PUSH
 
 
-async def test_it_wakes_a_parked_poll(hooks: Running) -> None:
+@pytest.mark.rule("S-15")
+async def test_a_webhook_wakes_a_parked_poll(hooks: Running) -> None:
     poll = hooks.start_poll("github/**", wait=28)
     await hooks.parked()
     message = await deliver(hooks, "github", PUSH, signed(PUSH))
     assert ids(await poll) == [message["id"]]
 
 
-async def test_any_secret_of_the_source_will_do(hooks: Running) -> None:
+@pytest.mark.rule("W-2")
+async def test_any_secret_of_the_source_is_accepted(hooks: Running) -> None:
     await deliver(hooks, "github", PUSH, signed(PUSH, X_Hub_Signature_256=signature(PUSH, "the old secret")))
 
 
-async def test_without_the_right_signature_it_is_401_and_nothing_is_stored(hooks: Running) -> None:
+@pytest.mark.rule("W-2")
+async def test_without_the_right_signature_a_webhook_is_401_and_nothing_is_stored(hooks: Running) -> None:
     good = signature(PUSH)
     for headers in (
         [],
@@ -90,13 +95,15 @@ async def test_without_the_right_signature_it_is_401_and_nothing_is_stored(hooks
     assert await nothing_published(hooks)
 
 
+@pytest.mark.rule("W-3")
 async def test_nothing_is_parsed_before_it_is_verified(hooks: Running) -> None:
     for body in (b"[" * 100_000, b"\xff", b"", b"payload=%"):
         response = await hooks.client.post("/hooks/github", data=body, headers=JSON)
         await refusal(response, 401, "bad_signature")
 
 
-async def test_a_verified_webhook_is_never_refused_for_what_it_holds(hooks: Running) -> None:
+@pytest.mark.rule("W-4", "W-5")
+async def test_a_verified_webhook_is_never_refused_for_its_content(hooks: Running) -> None:
     text = "text/plain; charset=utf-8"
     for content_type, body, topic, shown, kept_as in (
         ("application/json", b"not json", "github/_/push", "not json", text),
@@ -120,7 +127,8 @@ async def test_a_verified_webhook_is_never_refused_for_what_it_holds(hooks: Runn
         assert shown is None or message["data"] == shown
 
 
-async def test_githubs_form_is_kept_as_it_came_and_its_topic_read_from_the_payload(hooks: Running) -> None:
+@pytest.mark.rule("W-5", "W-1")
+async def test_githubs_form_is_kept_as_it_came_and_its_topic_is_read_from_the_payload(hooks: Running) -> None:
     body = b"payload=" + quote_plus(PUSH.decode()).encode()
     form = "application/x-www-form-urlencoded"
     message = await deliver(hooks, "github", body, signed(body, Content_Type=form))
@@ -128,7 +136,8 @@ async def test_githubs_form_is_kept_as_it_came_and_its_topic_read_from_the_paylo
     assert (message["data"], message["content_type"]) == (body.decode(), form)
 
 
-async def test_its_headers_come_back_with_the_message_but_no_credentials(hooks: Running) -> None:
+@pytest.mark.rule("W-6", "M-4")
+async def test_the_headers_of_a_webhook_come_back_without_credentials(hooks: Running) -> None:
     secrets = {
         "Authorization": "Bearer top-secret",
         "Cookie": "session=top-secret",
@@ -148,12 +157,14 @@ async def test_its_headers_come_back_with_the_message_but_no_credentials(hooks: 
     assert "top-secret" not in json.dumps(await hooks.poll("**", after="earliest", wait=0))
 
 
-async def test_a_source_without_signatures_takes_everything(hooks: Running) -> None:
+@pytest.mark.rule("W-2")
+async def test_a_source_without_signatures_accepts_everything(hooks: Running) -> None:
     message = await deliver(hooks, "ci", b'{"job": {"name": "build"}}')
     assert message["topic"] == "ci/build"
 
 
-async def test_a_source_that_nobody_has_added_is_404(hooks: Running) -> None:
+@pytest.mark.rule("W-7")
+async def test_an_unknown_source_is_404(hooks: Running) -> None:
     for name in ("none", "GITHUB", "git%68ub2", "%00", "%FF", "caf%C3%A9", "x" * 1000, "..%2Fci", "%20ci", "ci%0A"):
         async with line(hooks) as raw:
             await raw.send(f"POST /hooks/{name} HTTP/1.1", "Content-Length: 2", body=b"{}")
@@ -163,7 +174,8 @@ async def test_a_source_that_nobody_has_added_is_404(hooks: Running) -> None:
     assert "notifier source add" in await refusal(response, 404, "not_found")
 
 
-async def test_it_needs_no_key_and_minds_no_website(start: Start, database: str) -> None:
+@pytest.mark.rule("A-6")
+async def test_webhooks_need_no_key_and_may_come_from_any_origin(start: Start, database: str) -> None:
     await add_source(database, check_source("ci", "none", "ci"))
     foreign = {"Host": "example.com", "Origin": "https://example.com", "Sec-Fetch-Site": "cross-site"}
     for settings in ({}, {"admin_key": "a-good-key"}, {"admin_key": "a-good-key", "public": True}):
@@ -172,6 +184,7 @@ async def test_it_needs_no_key_and_minds_no_website(start: Start, database: str)
             assert response.status == 200
 
 
+@pytest.mark.rule("W-10")
 async def test_a_body_that_is_too_large_or_compressed_is_refused(start: Start, database: str) -> None:
     await add_source(database, check_source("ci", "none", "ci"))
     app = await start(max_body=10)
@@ -181,7 +194,8 @@ async def test_a_body_that_is_too_large_or_compressed_is_refused(start: Start, d
     assert await nothing_published(app)
 
 
-async def test_what_cannot_be_stored_at_the_moment_is_503_so_that_the_sender_tries_again(
+@pytest.mark.rule("W-8")
+async def test_a_webhook_that_cannot_be_stored_now_is_503_so_that_its_sender_retries(
     hooks: Running, sql: asyncpg.Connection
 ) -> None:
     await sql.execute(
@@ -198,9 +212,8 @@ async def test_what_cannot_be_stored_at_the_moment_is_503_so_that_the_sender_tri
     await deliver(hooks, "github", PUSH, signed(PUSH))
 
 
-async def test_a_sender_that_does_not_wait_for_the_answer_is_published_all_the_same(
-    hooks: Running, sql: asyncpg.Connection
-) -> None:
+@pytest.mark.rule("W-9")
+async def test_a_webhook_is_published_even_if_its_sender_disconnects(hooks: Running, sql: asyncpg.Connection) -> None:
     """Its source is still being looked up when it has gone."""
     parked = hooks.start_poll("ci/*", wait=20)
     await hooks.parked()

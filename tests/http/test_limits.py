@@ -16,7 +16,8 @@ POLL = "GET /v1/topics/t?wait=28 HTTP/1.1"
 # Bodies
 
 
-async def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(start: Start) -> None:
+@pytest.mark.rule("P-12")
+async def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not(start: Start) -> None:
     app = await start(max_body=1000)
     for path in ("/v1/topics/t", "/v1/messages"):
         response = await app.client.post(path, data=b"x" * 1001, headers=TEXT)
@@ -26,14 +27,16 @@ async def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(sta
     assert data(await app.poll("t", after="earliest", wait=0)) == ["x" * 1000]
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(app: Running) -> None:
+@pytest.mark.rule("P-12")
+async def test_a_body_declared_too_large_is_refused_before_it_arrives(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", f"Content-Length: {1024 * 1024 + 1}")
         answer = await raw.answer()
     assert (answer.status, json.loads(answer.body)["code"]) == (413, "too_large")
 
 
-async def test_a_body_without_an_end_is_refused_while_it_is_being_read(app: Running) -> None:
+@pytest.mark.rule("P-12")
+async def test_an_endless_body_is_refused_while_it_is_read(app: Running) -> None:
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Content-Type: text/plain", "Transfer-Encoding: chunked")
@@ -52,6 +55,7 @@ async def test_a_body_without_an_end_is_refused_while_it_is_being_read(app: Runn
 
 
 @pytest.mark.parametrize("head", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+@pytest.mark.rule("P-14")
 async def test_a_body_that_stalls_is_408(app: Running, monkeypatch: pytest.MonkeyPatch, head: str) -> None:
     monkeypatch.setattr(bodies, "STALL_S", 0.05)
     async with line(app) as raw:
@@ -61,7 +65,8 @@ async def test_a_body_that_stalls_is_408(app: Running, monkeypatch: pytest.Monke
     assert ids(await app.poll("t", after="earliest", wait=0)) == []
 
 
-async def test_a_body_that_drips_for_ever_is_408(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.rule("P-14")
+async def test_a_body_that_trickles_is_408(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "TOTAL_S", 0.3)
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Content-Type: text/plain", "Content-Length: 100000")
@@ -86,6 +91,7 @@ async def test_a_body_that_drips_for_ever_is_408(app: Running, monkeypatch: pyte
     ],
     ids=["a large header", "many headers", "a long path"],
 )
+@pytest.mark.rule("E-5")
 async def test_a_head_that_is_too_large_is_refused(app: Running, lines: list[str]) -> None:
     async with line(app) as raw:
         await raw.send(*lines)
@@ -113,7 +119,8 @@ async def turned_away(app, headers=None):
     return True
 
 
-async def test_beyond_the_limit_a_poll_is_answered_at_once_and_empty(start: Start) -> None:
+@pytest.mark.rule("S-17", "S-16")
+async def test_beyond_the_limit_a_poll_is_answered_empty_at_once(start: Start) -> None:
     app = await start(max_parked=2)
     first = await app.publish("t")
     polls = [app.start_poll("t", wait=28) for _ in range(2)]
@@ -126,6 +133,7 @@ async def test_beyond_the_limit_a_poll_is_answered_at_once_and_empty(start: Star
     assert not await turned_away(app)
 
 
+@pytest.mark.rule("S-17")
 async def test_an_address_has_a_limit_of_its_own(start: Start) -> None:
     app = await start(max_parked_per_address=1)
     poll = app.start_poll("t", wait=28)
@@ -137,6 +145,7 @@ async def test_an_address_has_a_limit_of_its_own(start: Start) -> None:
     assert not await turned_away(app)
 
 
+@pytest.mark.rule("S-18")
 async def test_behind_a_proxy_the_address_is_the_one_that_the_proxy_saw(start: Start) -> None:
     app = await start(max_parked_per_address=1)
     for parked, coming, same in (
@@ -157,7 +166,8 @@ async def test_behind_a_proxy_the_address_is_the_one_that_the_proxy_saw(start: S
         await app.parked(0)
 
 
-async def test_of_several_headers_the_last_one_counts(start: Start) -> None:
+@pytest.mark.rule("S-18")
+async def test_of_several_forwarded_headers_the_last_one_counts(start: Start) -> None:
     app = await start(max_parked_per_address=1)
     async with line(app) as raw:
         await raw.send(POLL, "X-Forwarded-For: 198.51.100.1", "X-Forwarded-For: 203.0.113.9")
@@ -169,7 +179,8 @@ async def test_of_several_headers_the_last_one_counts(start: Start) -> None:
 # Connections
 
 
-async def test_a_client_that_hangs_up_leaves_nothing_behind(app: Running) -> None:
+@pytest.mark.rule("S-27")
+async def test_a_client_that_disconnects_leaves_nothing_behind(app: Running) -> None:
     async with line(app) as reset, line(app) as closed, line(app) as half_closed:
         for raw in (reset, closed, half_closed):
             await raw.send(POLL)
@@ -184,6 +195,7 @@ async def test_a_client_that_hangs_up_leaves_nothing_behind(app: Running) -> Non
     assert not app.service.lot._addresses
 
 
+@pytest.mark.rule("S-24")
 async def test_polls_in_one_packet_are_answered_in_order(app: Running) -> None:
     published = [await app.publish("t", str(n)) for n in range(3)]
     polls = [
@@ -195,6 +207,7 @@ async def test_polls_in_one_packet_are_answered_in_order(app: Running) -> None:
             assert data(json.loads((await raw.answer()).body)) == [n]
 
 
+@pytest.mark.rule("S-24")
 async def test_a_poll_behind_a_parked_one_waits_for_its_turn(app: Running) -> None:
     async with line(app) as raw:
         await raw.send(POLL)
@@ -206,7 +219,8 @@ async def test_a_poll_behind_a_parked_one_waits_for_its_turn(app: Running) -> No
         assert ids(json.loads((await raw.answer()).body)) == [other]
 
 
-async def test_a_client_that_hangs_up_with_a_poll_behind_a_parked_one_leaves_nothing_behind(app: Running) -> None:
+@pytest.mark.rule("S-27")
+async def test_a_client_that_disconnects_with_a_pipelined_poll_leaves_nothing_behind(app: Running) -> None:
     async with line(app) as raw:
         await raw.send(POLL)
         await raw.send(POLL)
@@ -215,6 +229,7 @@ async def test_a_client_that_hangs_up_with_a_poll_behind_a_parked_one_leaves_not
         await app.parked(0)
 
 
+@pytest.mark.rule("S-24", "S-14")
 async def test_one_connection_serves_poll_after_poll(app: Running) -> None:
     async with line(app) as raw:
         cursor = "latest"
@@ -227,7 +242,8 @@ async def test_one_connection_serves_poll_after_poll(app: Running) -> None:
             cursor = answer["cursor"]
 
 
-async def test_a_connection_is_closed_after_the_answer_where_the_client_says_so(app: Running) -> None:
+@pytest.mark.rule("S-24")
+async def test_a_connection_is_closed_after_the_answer_when_the_client_asks_for_it(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("GET /v1/topics/t?wait=0 HTTP/1.1", "Connection: close")
         assert (await raw.answer()).status == 200

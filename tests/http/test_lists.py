@@ -22,6 +22,7 @@ async def read(app, topics):
 
 
 @FROM
+@pytest.mark.rule("T-4", "T-7")
 async def test_a_list_gives_the_messages_of_all_its_topics_in_one_order(app: Running, table: bool) -> None:
     await publish(app, "b", "a", "c", "a", "b/x", table=table)
     assert await read(app, "a,b") == [0, 1, 3]
@@ -30,6 +31,7 @@ async def test_a_list_gives_the_messages_of_all_its_topics_in_one_order(app: Run
 
 
 @FROM
+@pytest.mark.rule("T-3")
 async def test_a_star_is_one_segment_and_two_are_one_or_more(app: Running, table: bool) -> None:
     await publish(app, "a", "a/b", "a/b/c", "b/b", "ab/b", "a/b.c", table=table)
     for pattern, found in (
@@ -48,12 +50,14 @@ async def test_a_star_is_one_segment_and_two_are_one_or_more(app: Running, table
 
 
 @FROM
-async def test_a_message_comes_once_though_several_items_match_it(app: Running, table: bool) -> None:
+@pytest.mark.rule("S-4")
+async def test_a_message_comes_once_even_if_several_items_match_it(app: Running, table: bool) -> None:
     await publish(app, "a/b", "a", table=table)
     assert await read(app, "a/b,a/*,*/b,*/*,a/**,**") == [0, 1]
 
 
-async def test_a_parked_poll_gets_a_message_once_though_several_items_match_it(app: Running) -> None:
+@pytest.mark.rule("S-4")
+async def test_a_parked_poll_gets_a_message_once_even_if_several_items_match_it(app: Running) -> None:
     poll = app.start_poll("a/b,a/*,*/b,**", wait=28)
     await app.parked()
     published = await app.publish("a/b")
@@ -61,6 +65,7 @@ async def test_a_parked_poll_gets_a_message_once_though_several_items_match_it(a
 
 
 @FROM
+@pytest.mark.rule("T-3")
 async def test_special_characters_of_a_topic_match_only_themselves(app: Running, table: bool) -> None:
     await publish(app, "a.b/x", "aXb/x", "a+b/x", "aab/x", "a@b:c=d-e_f/x", table=table)
     assert await read(app, "a.b/*") == [0]
@@ -68,6 +73,7 @@ async def test_special_characters_of_a_topic_match_only_themselves(app: Running,
     assert await read(app, "a@b:c=d-e_f/*") == [4]
 
 
+@pytest.mark.rule("T-5")
 async def test_a_path_is_decoded_once_and_then_split(app: Running) -> None:
     await publish(app, "orders/42", "b", "a+b")
     assert await read(app, "orders%2F42") == [0]
@@ -77,6 +83,7 @@ async def test_a_path_is_decoded_once_and_then_split(app: Running) -> None:
     assert await read(app, "a%2Bb") == [2]
 
 
+@pytest.mark.rule("S-15")
 async def test_a_poll_is_woken_by_its_own_topics_only(app: Running) -> None:
     polls = {topics: app.start_poll(topics, wait=28) for topics in ("a/1", "a/2", "a/*", "*/1", "b/**", "*", "a/1/*")}
     await app.parked(len(polls))
@@ -90,6 +97,7 @@ async def test_a_poll_is_woken_by_its_own_topics_only(app: Running) -> None:
     await app.parked(0)
 
 
+@pytest.mark.rule("T-4")
 async def test_a_list_has_at_most_a_hundred_items(app: Running) -> None:
     hundred = ",".join(f"t{n}" for n in range(100))
     await publish(app, "t99")
@@ -98,7 +106,8 @@ async def test_a_list_has_at_most_a_hundred_items(app: Running) -> None:
     assert "at most 100" in await refusal(response, 400, "invalid_topic")
 
 
-async def test_a_list_that_is_none_is_refused_with_the_reason(app: Running) -> None:
+@pytest.mark.rule("T-1", "T-3")
+async def test_an_invalid_list_is_refused_with_the_reason(app: Running) -> None:
     for topics, because in (
         ("", "cannot be empty"),
         (",", "cannot be empty"),
@@ -127,7 +136,8 @@ async def test_a_list_that_is_none_is_refused_with_the_reason(app: Running) -> N
         assert because in problem["detail"], topics
 
 
-async def test_bytes_in_the_path_that_are_no_ascii_are_refused(app: Running) -> None:
+@pytest.mark.rule("T-1")
+async def test_bytes_in_the_path_that_are_not_ascii_are_refused(app: Running) -> None:
     for path in (b"caf\xc3\xa9", b"\xff", b"a\x00b"):
         async with line(app) as raw:
             await raw.send(b"GET /v1/topics/" + path + b"?wait=0 HTTP/1.1")

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from conftest import Running
 from protocol import exactly, refusal
 
@@ -14,7 +15,8 @@ async def publish(app, body, content_type):
         return (await response.json())["id"]
 
 
-async def test_it_comes_as_it_was_published_and_a_browser_runs_none_of_it(app: Running) -> None:
+@pytest.mark.rule("M-1", "M-2")
+async def test_a_message_comes_back_as_it_was_published_and_no_browser_runs_it(app: Running) -> None:
     for content_type, body, attachment in (
         ("application/json", b' {"a":  1} ', False),
         ("text/plain", b"caf\xe9\r\n", False),
@@ -41,7 +43,8 @@ async def test_it_comes_as_it_was_published_and_a_browser_runs_none_of_it(app: R
             assert not [name for name in headers if name.startswith("Notifier-Header")]
 
 
-async def test_what_came_without_a_type_comes_back_as_what_it_was_taken_for(app: Running) -> None:
+@pytest.mark.rule("M-1", "P-6")
+async def test_a_body_without_a_type_comes_back_with_the_type_it_was_given(app: Running) -> None:
     form = "application/x-www-form-urlencoded"
     for body, content_type in (
         (b"{}", "application/json"),
@@ -53,6 +56,7 @@ async def test_what_came_without_a_type_comes_back_as_what_it_was_taken_for(app:
             assert (await response.read(), response.headers["Content-Type"]) == (body, content_type)
 
 
+@pytest.mark.rule("M-3")
 async def test_an_id_that_no_message_has_is_404(app: Running) -> None:
     seq = await app.publish("t")
     for other in ("0", "1", int(seq) + 1, int(seq) - 1, 2**63 - 1):
@@ -60,13 +64,15 @@ async def test_an_id_that_no_message_has_is_404(app: Running) -> None:
         assert "no message of that id, or it is older than the retention" in detail
 
 
-async def test_a_message_that_retention_took_is_404(app: Running, database: str) -> None:
+@pytest.mark.rule("M-3")
+async def test_a_message_deleted_by_retention_is_404(app: Running, database: str) -> None:
     seq = await app.publish("t")
     await prune(Database(normalise(database)), timedelta(0))
     await refusal(await app.client.get(f"/v1/messages/{seq}"), 404, "not_found")
 
 
-async def test_what_is_no_id_is_400(app: Running) -> None:
+@pytest.mark.rule("M-3", "T-6")
+async def test_an_invalid_id_is_400(app: Running) -> None:
     for text in ("x", "01", "-1", "1.0", "%00", "%FF", "9" * 19, "latest", "%2F", "%0A"):
         response = await app.client.get(exactly(f"/v1/messages/{text}"))
         assert "is not a cursor" in await refusal(response, 400, "invalid_cursor"), text

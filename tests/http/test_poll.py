@@ -33,6 +33,7 @@ async def at_once(app, topics, **params):
 
 
 @FROM
+@pytest.mark.rule("S-5", "S-14")
 async def test_after_a_cursor_come_the_messages_above_it(app: Running, table: bool) -> None:
     published = await publish(app, 4)
     if table:
@@ -41,6 +42,7 @@ async def test_after_a_cursor_come_the_messages_above_it(app: Running, table: bo
     assert (ids(answer), answer["cursor"], "gap" in answer) == (published[2:], published[3], False)
 
 
+@pytest.mark.rule("S-5")
 async def test_without_a_beginning_a_poll_gets_only_what_is_new(app: Running) -> None:
     published = await publish(app, 2)
     for params in ({}, {"after": "latest"}):
@@ -52,6 +54,7 @@ async def test_without_a_beginning_a_poll_gets_only_what_is_new(app: Running) ->
 
 
 @FROM
+@pytest.mark.rule("S-5")
 async def test_earliest_is_everything_and_so_is_0(app: Running, table: bool) -> None:
     published = await publish(app, 3)
     if table:
@@ -61,13 +64,15 @@ async def test_earliest_is_everything_and_so_is_0(app: Running, table: bool) -> 
     assert ids(await at_once(app, "t", after="earliest", limit=1)) == published[:1]
 
 
-async def test_polls_from_latest_then_parked_lose_nothing(app: Running) -> None:
+@pytest.mark.rule("S-19")
+async def test_a_first_poll_for_a_cursor_and_parking_with_it_lose_nothing(app: Running) -> None:
     cursor = (await app.poll("t", wait=0))["cursor"]
     published = await publish(app, 1)  # while the client is away
     assert ids(await at_once(app, "t", after=cursor)) == published
 
 
 @FROM
+@pytest.mark.rule("S-5", "S-8")
 async def test_the_header_is_the_same_as_after_and_counts_first(app: Running, table: bool) -> None:
     published = await publish(app, 3)
     if table:
@@ -80,6 +85,7 @@ async def test_the_header_is_the_same_as_after_and_counts_first(app: Running, ta
 
 
 @FROM
+@pytest.mark.rule("S-6")
 async def test_since_begins_at_a_time_and_a_space_is_a_plus(app: Running, sql: asyncpg.Connection, table: bool) -> None:
     published = await publish(app, 3)
     for seq, time in zip(published, ("10:00", "11:00", "12:00"), strict=True):
@@ -106,6 +112,7 @@ async def test_since_begins_at_a_time_and_a_space_is_a_plus(app: Running, sql: a
 
 
 @FROM
+@pytest.mark.rule("S-7")
 async def test_last_gives_the_newest_of_the_whole_list(app: Running, table: bool) -> None:
     for n, topic in enumerate(("a", "b", "x", "a", "b/c", "b", "x")):
         await app.publish(topic, str(n))
@@ -124,6 +131,7 @@ async def test_last_gives_the_newest_of_the_whole_list(app: Running, table: bool
     assert data(await app.poll("**", last=5, limit=2, wait=0)) == [2, 3]
 
 
+@pytest.mark.rule("S-7")
 async def test_after_the_last_comes_whatever_is_new(app: Running) -> None:
     poll = app.start_poll("none", last=5, **AT_ONCE)
     await app.parked()
@@ -131,6 +139,7 @@ async def test_after_the_last_comes_whatever_is_new(app: Running) -> None:
     assert ids(await poll) == [new]
 
 
+@pytest.mark.rule("S-8")
 async def test_of_several_beginnings_the_first_in_the_table_counts(app: Running) -> None:
     published = await publish(app, 5)
     for query, found in (
@@ -142,7 +151,8 @@ async def test_of_several_beginnings_the_first_in_the_table_counts(app: Running)
         assert ids(await app.poll(exactly(f"t?{query}&wait=0"))) == found, query
 
 
-async def test_what_is_malformed_or_given_twice_is_refused(app: Running) -> None:
+@pytest.mark.rule("S-9", "T-6")
+async def test_a_malformed_or_repeated_parameter_is_refused(app: Running) -> None:
     for query, code, because in (
         ("after=x", "invalid_cursor", "'x' is not a cursor"),
         ("after=01", "invalid_cursor", "send back the `cursor`"),
@@ -179,6 +189,7 @@ async def wait_of(app, path, headers=None):
         return tick * TICK_S - now, response.headers
 
 
+@pytest.mark.rule("S-10")
 async def test_a_wait_is_capped_at_28_seconds_and_25_by_default(app: Running) -> None:
     slack = 2 * TICK_S  # deadlines are rounded up
     for query, shortest, longest in (
@@ -193,7 +204,8 @@ async def test_a_wait_is_capped_at_28_seconds_and_25_by_default(app: Running) ->
         assert "Preference-Applied" not in headers
 
 
-async def test_a_preferred_wait_is_applied_and_said_so(app: Running) -> None:
+@pytest.mark.rule("S-11")
+async def test_a_preferred_wait_is_applied_and_confirmed(app: Running) -> None:
     slack = 2 * TICK_S
     for prefer, wait in (("wait=12", 12), ("respond-async, Wait=12", 12), ("wait=100", 28)):
         wait_s, headers = await wait_of(app, "/v1/topics/t", {"Prefer": prefer})
@@ -205,6 +217,7 @@ async def test_a_preferred_wait_is_applied_and_said_so(app: Running) -> None:
     assert "Preference-Applied" not in headers
 
 
+@pytest.mark.rule("S-10")
 async def test_a_wait_of_zero_is_answered_at_once(app: Running) -> None:
     for query in ("wait=0", "wait=0.0"):
         async with asyncio.timeout(DEADLINE_S):
@@ -213,7 +226,8 @@ async def test_a_wait_of_zero_is_answered_at_once(app: Running) -> None:
         assert response.headers["Preference-Applied"] == "wait=0"
 
 
-async def test_a_poll_with_nothing_to_say_is_answered_empty_and_never_before_its_wait(app: Running) -> None:
+@pytest.mark.rule("S-10", "S-1")
+async def test_a_poll_that_finds_nothing_is_answered_empty_and_not_before_its_wait(app: Running) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     answer = await app.poll("t", wait="0.3")
@@ -225,13 +239,15 @@ async def test_a_poll_with_nothing_to_say_is_answered_empty_and_never_before_its
 # Where its cursor stands
 
 
+@pytest.mark.rule("S-14")
 async def test_a_cursor_moves_on_when_nothing_matched(app: Running) -> None:
     cursor = (await app.poll("quiet", wait=0))["cursor"]
     published = await publish(app, 3, "busy")
     assert await app.poll("quiet", after=cursor, wait=0) == {"messages": [], "cursor": published[-1]}
 
 
-async def test_a_cursor_of_a_parked_poll_moves_on_too(app: Running) -> None:
+@pytest.mark.rule("S-14")
+async def test_the_cursor_of_a_parked_poll_moves_on_too(app: Running) -> None:
     cursor = (await app.poll("quiet", wait=0))["cursor"]
     poll = app.start_poll("quiet", after=cursor, wait="0.5")
     await app.parked()
@@ -241,6 +257,7 @@ async def test_a_cursor_of_a_parked_poll_moves_on_too(app: Running) -> None:
 
 @FROM
 @pytest.mark.parametrize("topics", ["t", "*"])
+@pytest.mark.rule("S-12", "S-14")
 async def test_a_limit_cuts_the_answer_and_the_cursor_is_its_last_id(app: Running, table: bool, topics: str) -> None:
     published = await publish(app, 5)
     await app.publish("other/topic")
@@ -255,7 +272,8 @@ async def test_a_limit_cuts_the_answer_and_the_cursor_is_its_last_id(app: Runnin
     assert int(answer["cursor"]) >= int(published[4])
 
 
-async def test_polls_that_wake_together_get_as_much_as_each_has_asked_for(app: Running) -> None:
+@pytest.mark.rule("S-12")
+async def test_polls_that_wake_together_each_get_their_own_limit(app: Running) -> None:
     polls = [app.start_poll("t", limit=limit, **AT_ONCE) for limit in (1, 2, 2, 100)]
     await app.parked(4)
     batch = [{"topic": topic, "data": n} for n, topic in enumerate(("t", "x", "t", "t"))]
@@ -266,6 +284,7 @@ async def test_polls_that_wake_together_get_as_much_as_each_has_asked_for(app: R
     assert [answer["cursor"] for answer in answers] == [published[at] for at in (0, 2, 2, 3)]
 
 
+@pytest.mark.rule("S-12")
 async def test_a_hundred_messages_come_by_default_and_a_thousand_at_most(app: Running) -> None:
     body = "[" + ",".join(['{"topic": "t", "data": 1}'] * 1000) + "]"
     for _ in range(2):
@@ -275,7 +294,8 @@ async def test_a_hundred_messages_come_by_default_and_a_thousand_at_most(app: Ru
     assert len(ids(await at_once(app, "t", after="earliest", limit=1000))) == 1000
 
 
-async def test_a_long_log_is_scanned_for_a_pattern_bit_by_bit(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.rule("S-16")
+async def test_a_long_log_is_scanned_for_a_pattern_in_steps(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "MAX_SCAN", 3)
     cursor = (await app.poll("orders/*", wait=0))["cursor"]
     others = await publish(app, 7, "other/topic")
@@ -288,6 +308,7 @@ async def test_a_long_log_is_scanned_for_a_pattern_bit_by_bit(app: Running, monk
 
 
 @FROM
+@pytest.mark.rule("S-13")
 async def test_a_response_holds_at_most_4_mib_but_at_least_one_message(start: Start, table: bool) -> None:
     app = await start(max_body=6 * 1024 * 1024)
     published = []
@@ -311,12 +332,14 @@ async def test_a_response_holds_at_most_4_mib_but_at_least_one_message(start: St
     assert len(parts) < len(published)
 
 
-async def test_every_answer_is_json_that_nobody_keeps(app: Running) -> None:
+@pytest.mark.rule("S-1", "E-6")
+async def test_every_answer_is_json_that_no_cache_keeps(app: Running) -> None:
     async with app.client.get("/v1/topics/t", params={"wait": "0"}) as response:
         assert response.content_type == "application/json"
         assert response.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.rule("T-7")
 async def test_times_are_given_with_the_id(app: Running) -> None:
     before = datetime.now(UTC) - timedelta(minutes=1)
     await publish(app, 1)

@@ -23,7 +23,8 @@ async def only(app, topic="t"):
     return message
 
 
-async def test_it_answers_201_with_the_id_and_where_the_message_is(app: Running) -> None:
+@pytest.mark.rule("P-1", "M-1")
+async def test_a_publish_answers_201_with_the_id_and_where_the_message_is(app: Running) -> None:
     async with app.client.post("/v1/topics/orders/42", json={"status": "paid"}) as response:
         assert response.status == 201
         assert response.content_type == "application/json"
@@ -35,6 +36,7 @@ async def test_it_answers_201_with_the_id_and_where_the_message_is(app: Running)
         assert await found.json() == {"status": "paid"}
 
 
+@pytest.mark.rule("P-3")
 async def test_a_poll_right_after_the_answer_sees_the_message(app: Running) -> None:
     for n in range(20):
         published = await app.publish("t", str(n))
@@ -42,11 +44,13 @@ async def test_a_poll_right_after_the_answer_sees_the_message(app: Running) -> N
         assert (data(answer), answer["cursor"]) == ([n], published)
 
 
+@pytest.mark.rule("T-2", "T-5")
 async def test_a_topic_needs_no_creation_and_is_percent_decoded_once(app: Running) -> None:
     published = await app.publish(exactly("orders%2F42"))
     assert ids(await app.poll("orders/42", after="earliest", wait=0)) == [published]
 
 
+@pytest.mark.rule("P-5")
 async def test_json_is_delivered_byte_for_byte(app: Running) -> None:
     body = b' {"a":  1e400,\n"a": "\\u00e9\\/",\t"n": 12345678901234567890.10 } '
     await publish(app, body=body, headers=JSON)
@@ -55,7 +59,8 @@ async def test_json_is_delivered_byte_for_byte(app: Running) -> None:
 
 
 @pytest.mark.parametrize("table", [False, True], ids=["from the window", "from the table"])
-async def test_each_kind_of_body_is_shown_as_its_type_says(app: Running, table: bool) -> None:
+@pytest.mark.rule("S-2", "S-3", "P-7")
+async def test_each_body_is_shown_according_to_its_type(app: Running, table: bool) -> None:
     cases = [
         ("application/json", b"[]", {"data": []}),
         ("application/json; charset=utf-8", b"5", {"data": 5}),
@@ -74,7 +79,8 @@ async def test_each_kind_of_body_is_shown_as_its_type_says(app: Running, table: 
     assert [{k: v for k, v in m.items() if k not in {"id", "topic", "time"}} for m in messages] == [c[2] for c in cases]
 
 
-async def test_what_curl_sends_is_json_if_it_parses_and_else_text(app: Running) -> None:
+@pytest.mark.rule("P-6")
+async def test_a_form_body_is_json_if_it_parses_and_text_otherwise(app: Running) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     await publish(app, body=b'{"a": 1}', headers=form)
     await publish(app, body=b"hello=world", headers=form)
@@ -86,7 +92,8 @@ async def test_what_curl_sends_is_json_if_it_parses_and_else_text(app: Running) 
     assert third["data"] == ""
 
 
-async def test_a_body_without_a_type_or_a_length_is_taken_the_same_way(app: Running) -> None:
+@pytest.mark.rule("P-6")
+async def test_a_body_without_a_type_or_a_length_is_handled_the_same_way(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Content-Length: 2", body=b"{}")
         assert (await raw.answer()).status == 201
@@ -99,6 +106,7 @@ async def test_a_body_without_a_type_or_a_length_is_taken_the_same_way(app: Runn
     assert data(await app.poll("t", after="earliest", wait=0)) == [{}, "", "hello"]
 
 
+@pytest.mark.rule("P-4")
 async def test_json_that_is_not_strict_is_refused_and_nothing_is_stored(app: Running) -> None:
     for body, because in (
         (b"", "Expecting value"),
@@ -115,7 +123,8 @@ async def test_json_that_is_not_strict_is_refused_and_nothing_is_stored(app: Run
     assert ids(await app.poll("**", after="earliest", wait=0)) == []
 
 
-async def test_a_topic_that_is_none_is_refused_with_the_reason(app: Running) -> None:
+@pytest.mark.rule("T-1")
+async def test_an_invalid_topic_is_refused_with_the_reason(app: Running) -> None:
     for path, because in (
         ("", "cannot be empty"),
         ("a//b", "segments separated by /"),
@@ -141,7 +150,8 @@ async def test_a_topic_that_is_none_is_refused_with_the_reason(app: Running) -> 
 # Display fields
 
 
-async def test_display_fields_come_by_header_or_by_query(app: Running) -> None:
+@pytest.mark.rule("P-8")
+async def test_display_fields_come_from_headers_or_the_query(app: Running) -> None:
     await publish(
         app, "h", b"1", JSON | {"Title": "Payé", "CLICK": "https://example.com/", "priority": "4", "Tags": "money, eur"}
     )
@@ -161,11 +171,13 @@ async def test_display_fields_come_by_header_or_by_query(app: Running) -> None:
         }
 
 
+@pytest.mark.rule("P-8", "S-2")
 async def test_display_fields_without_a_value_are_left_out(app: Running) -> None:
     await publish(app, body=b"1", headers=JSON | {"Title": ""}, priority="", tags=",")
     assert (await only(app)).keys() == {"id", "topic", "time", "data"}
 
 
+@pytest.mark.rule("P-8")
 async def test_display_fields_out_of_bounds_are_refused_by_name(app: Running) -> None:
     for params, because in (
         ({"priority": "6"}, "priority is 1 (least) to 5 (most)"),
@@ -184,6 +196,7 @@ async def test_display_fields_out_of_bounds_are_refused_by_name(app: Running) ->
     assert ids(await app.poll("t", after="earliest", wait=0)) == []
 
 
+@pytest.mark.rule("P-9")
 async def test_a_display_field_given_twice_is_refused(app: Running) -> None:
     for headers, params in (
         ([("Title", "a"), ("Title", "a")], ""),
@@ -196,7 +209,8 @@ async def test_a_display_field_given_twice_is_refused(app: Running) -> None:
         assert "given twice" in detail
 
 
-async def test_the_priority_header_that_browsers_send_about_the_request_is_none_of_ours(app: Running) -> None:
+@pytest.mark.rule("P-10")
+async def test_the_priority_header_that_browsers_send_is_ignored(app: Running) -> None:
     await publish(app, "t", b"1", JSON | {"Priority": "u=1, i"})
     await publish(app, "t", b"1", JSON | {"Priority": "i"})
     await publish(app, "t", b"1", JSON | {"Priority": "u=5"}, priority="2")
@@ -204,7 +218,8 @@ async def test_the_priority_header_that_browsers_send_about_the_request_is_none_
     assert [message.get("priority") for message in messages] == [None, None, 2]
 
 
-async def test_what_has_no_meaning_yet_is_refused_clearly(app: Running) -> None:
+@pytest.mark.rule("P-11")
+async def test_reserved_names_are_refused_clearly(app: Running) -> None:
     for name in ("Idempotency-Key", "TTL", "Delay", "Key", "Type"):
         response = await app.client.post("/v1/topics/t", data=b"1", headers=JSON | {name: "1"})
         assert await refusal(response, 400, "bad_request") == f"{name.lower()} is not supported yet."
@@ -217,6 +232,7 @@ async def test_what_has_no_meaning_yet_is_refused_clearly(app: Running) -> None:
 # The body on its way
 
 
+@pytest.mark.rule("P-13")
 async def test_a_compressed_body_is_refused(app: Running) -> None:
     for encoding in ("gzip", "br", "deflate", "GZIP", "gzip, identity", "x"):
         response = await app.client.post("/v1/topics/t", data=b"1", headers=TEXT | {"Content-Encoding": encoding})
@@ -233,13 +249,15 @@ async def test_a_compressed_body_is_refused(app: Running) -> None:
     await publish(app, "t", b"1", TEXT | {"Content-Encoding": "identity"})
 
 
+@pytest.mark.rule("P-7")
 async def test_a_malformed_content_type_is_refused(app: Running) -> None:
     for content_type in ("json", "text/", "text/" + "x" * 300):
         response = await app.client.post("/v1/topics/t", data=b"1", headers={"Content-Type": content_type})
         assert await refusal(response, 400, "bad_request") == "The Content-Type is malformed."
 
 
-async def test_a_message_is_published_though_its_publisher_hung_up(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("P-15")
+async def test_a_message_is_published_even_if_its_publisher_disconnects(app: Running, sql: asyncpg.Connection) -> None:
     server = app.client.server.handler
     async with line(app) as raw:
         async with sql.transaction(), asyncio.timeout(DEADLINE_S):
@@ -263,6 +281,7 @@ async def test_a_message_is_published_though_its_publisher_hung_up(app: Running,
     assert [*ids(answer)[:-2], ids(answer)[-1]] == published
 
 
+@pytest.mark.rule("P-14")
 async def test_a_body_that_ends_before_its_length_is_not_published(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Content-Type: text/plain", "Content-Length: 10", body=b"half")
@@ -273,6 +292,7 @@ async def test_a_body_that_ends_before_its_length_is_not_published(app: Running)
     assert ids(await app.poll("t", after="earliest", wait=0)) == []
 
 
+@pytest.mark.rule("P-14")
 async def test_a_body_with_malformed_chunks_is_refused(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Transfer-Encoding: chunked", body=b"zz\r\nhello\r\n0\r\n\r\n")
@@ -280,6 +300,7 @@ async def test_a_body_with_malformed_chunks_is_refused(app: Running) -> None:
     assert ids(await app.poll("t", after="earliest", wait=0)) == []
 
 
+@pytest.mark.rule("T-7", "S-2")
 async def test_id_and_time_grow_together(app: Running) -> None:
     for _ in range(5):
         await app.publish("t")

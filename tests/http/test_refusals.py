@@ -23,7 +23,8 @@ GOOD = "GET /v1/topics/t?wait=0 HTTP/1.1"
         [GOOD, *(f"X-{n}: SECRETKEY" for n in range(200))],
     ],
 )
-async def test_a_malformed_request_is_refused_like_any_other_and_is_not_quoted(
+@pytest.mark.rule("E-5", "A-7")
+async def test_a_malformed_request_is_refused_in_the_same_form_and_not_quoted(
     app: Running, request_lines: list, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with line(app) as raw:
@@ -39,7 +40,8 @@ async def test_a_malformed_request_is_refused_like_any_other_and_is_not_quoted(
     assert "Traceback" not in caplog.text
 
 
-async def test_an_expectation_that_cannot_be_met_is_refused_like_any_other(app: Running) -> None:
+@pytest.mark.rule("E-1")
+async def test_an_expectation_that_cannot_be_met_is_refused_in_the_same_form(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Expect: the-unexpected", "Content-Length: 1", body=b"1")
         answer = await raw.answer()
@@ -47,14 +49,16 @@ async def test_an_expectation_that_cannot_be_met_is_refused_like_any_other(app: 
     assert (answer.headers["content-type"], answer.headers["server"]) == ("application/problem+json", "notifier")
 
 
-async def test_a_hundred_long_topics_are_one_line(app: Running) -> None:
+@pytest.mark.rule("T-4")
+async def test_a_hundred_long_topics_fit_into_one_request(app: Running) -> None:
     topics = ",".join(f"{'t%2F' * 50}{n}" for n in range(100))
     async with line(app) as raw:
         await raw.send(f"GET /v1/topics/{topics}?wait=0 HTTP/1.1")
         assert (await raw.answer()).status == 200
 
 
-async def test_a_client_that_never_reads_its_answer_is_dropped(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.rule("S-27")
+async def test_a_client_that_never_reads_its_answer_is_aborted(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SEND_S", 0.1)
     for _ in range(4):
         await app.publish("t", json.dumps("x" * 1_000_000))
@@ -66,6 +70,7 @@ async def test_a_client_that_never_reads_its_answer_is_dropped(app: Running, mon
         await until(lambda: len(app.client.server.runner.server.connections) < len(connections))
 
 
+@pytest.mark.rule("A-3")
 async def test_a_request_without_a_host_is_refused_in_open_mode(app: Running) -> None:
     async with line(app) as raw:
         raw.writer.write(b"GET /v1/topics/t?wait=0 HTTP/1.0\r\n\r\n")

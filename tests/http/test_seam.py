@@ -123,6 +123,7 @@ NEXT = {
 
 
 @pytest.mark.parametrize("cut", ["whole", "in two", "byte by byte", "and no more"])
+@pytest.mark.rule("S-24")
 async def test_a_known_client_that_sends_something_else_gets_what_aiohttp_answers(both: Both, cut: str) -> None:
     old = await both.publish("a", "b")
     for name, following in NEXT.items():
