@@ -8,6 +8,8 @@ what is flushed is handed on: up to the seq that the hint tells, or that the tai
 """
 
 import asyncio
+import heapq
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,15 +41,21 @@ SLOW_TIMEOUT_S = 30.0
 # Batches of this process that wait for what comes before them: on another of its connections, or of another process.
 MAX_AHEAD = 8
 
-# Above $1 and up to $4, at most $2 rows and $3 bytes, but at least one. The size of a large body is known without
-# reading it.
+# A publisher waits no longer for a tail that lags: its message is committed and flushed. Until the tail gets there,
+# this process answers polls without that message; none skips it, because all their cursors are below it.
+REACH_S = 3.0
+
+# Above $1 and up to $4, at most $2 rows and $3 bytes, but at least one if there is one; beside each, what retention has
+# deleted, which is told even where no row is left. The size of a large body is known without reading it.
 READ = """
-select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, r.deleted_seq from (
-    select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
-    from (select * from notifier.message m where m.seq > $1 and m.seq <= $4 order by m.seq limit $2) m
-) m join notifier.topic t on t.id = m.topic_id, notifier.retention r where m.before < $3 order by m.seq
+select r.deleted_seq, m.* from notifier.retention r left join (
+    select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+        select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
+        from (select * from notifier.message m where m.seq > $1 and m.seq <= $4 order by m.seq limit $2) m
+    ) m join notifier.topic t on t.id = m.topic_id where m.before < $3
+) m on true order by m.seq
 """
-FLUSH = "select notifier.flush($1)"
+FLUSH = "select notifier.flush($1) as flushed, r.deleted_seq from notifier.retention r"
 
 # The window begins with the newest of what is there, so that clients that come back after a restart are served from it
 # and not each from the table.
@@ -77,7 +85,7 @@ class Tail(Reconnecting):
 
     `on_connect` gets the connection and the epochs and returns the position to read on from. The others are plain
     functions, called between awaits: `on_hole` where messages up to a position are gone unread, `on_messages`, and
-    `on_outbox` when SQL publishers may have committed.
+    `on_outbox` when SQL publishers may have committed. Where `on_messages` fails, those messages are a hole.
     """
 
     name = "tail"
@@ -103,11 +111,13 @@ class Tail(Reconnecting):
         self._wake = asyncio.Event()
         self._deaf = False
         self._slow = False
-        self._asked: list[asyncio.Future[None]] = []
-        self._awaited: dict[asyncio.Future[None], int] = {}
+        self._asked: asyncio.Future[None] | None = None  # of all who want to catch up, until the next read begins
+        self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, by the seq that is awaited
+        self._count = itertools.count()
         self.position = 0
         self._flushed = 0  # no crash can take what stands up to here
         self._unsure = False  # there may be more than that
+        self._hints = 0  # how many there were
         self._ahead: dict[int, tuple[datetime, Sequence[NewMessage]]] = {}  # of this process, by their first seq
 
     def committed(self, first: int, time: datetime, messages: Sequence[NewMessage]) -> None:
@@ -129,32 +139,42 @@ class Tail(Reconnecting):
                 )
 
     def _hand_on(self, messages: list[Message]) -> None:
-        self.position = messages[-1].seq
-        self._on_messages(messages)
-        for future, seq in list(self._awaited.items()):
-            if seq <= self.position:
-                _resolve(future)
+        last = messages[-1].seq
+        try:
+            self._on_messages(messages)
+        except Exception:
+            # Some of them may be in the window and others not.
+            log.exception("tail: messages could not be handed on")
+            self._on_hole(last)
+        self._move(last)
+
+    def _move(self, position: int) -> None:
+        self.position = position
+        while self._awaited and self._awaited[0][0] <= position:
+            _resolve(heapq.heappop(self._awaited)[-1])
 
     async def reached(self, seq: int) -> None:
-        """Return once everything up to `seq`, which is flushed, has been handed on, or the tail is down."""
+        """Return once everything up to `seq`, which is flushed, has been handed on, or the tail is down; at the latest
+        after REACH_S."""
         if self.position >= seq or not self.up:
             return
         if self._deaf:
             self._look(seq)  # no notification will come
         future = asyncio.get_running_loop().create_future()
-        self._awaited[future] = seq
+        heapq.heappush(self._awaited, (seq, next(self._count), future))
         try:
-            await future
-        finally:
-            self._awaited.pop(future, None)
+            async with asyncio.timeout(REACH_S):
+                await future
+        except TimeoutError:
+            log.warning("tail: lags behind what this process has published")
 
     async def catch_up(self) -> None:
-        """Return once everything that is committed by now has been handed on, or the tail is down."""
+        """Return once everything that is committed by now has been handed on, or the tail is down; callers bound it."""
         if self.up:
-            future = asyncio.get_running_loop().create_future()
-            self._asked.append(future)
+            if self._asked is None:
+                self._asked = asyncio.get_running_loop().create_future()
             self._look()
-            await future
+            await asyncio.shield(self._asked)
 
     async def _work(self) -> None:
         connection = await self._listening.connect(self.name, command_timeout_s=TIMEOUT_S)
@@ -171,10 +191,10 @@ class Tail(Reconnecting):
             self._deaf = not await self._listen(connection)
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
-                flushed: int = await connection.fetchval(FLUSH, self.position)
-            self._flushed = max(self._flushed, flushed)
+                flushed, deleted = await self._flush(connection)
             async with self._listening.calls(connection):
-                self.position = await self._on_connect(connection, epochs, flushed)
+                self._move(await self._on_connect(connection, epochs, flushed))
+            self._pass_hole(deleted)
             await self._read(connection)
             self._connected()
             while not lost.is_set():
@@ -192,9 +212,12 @@ class Tail(Reconnecting):
             connection.terminate()
             self._up.clear()
             self._ahead.clear()
-            for future in (*self._asked, *self._awaited):
+            for *_, future in self._awaited:
                 _resolve(future)
-            self._asked.clear()
+            self._awaited.clear()
+            if self._asked:
+                _resolve(self._asked)
+                self._asked = None
 
     async def _check_not_rewound(self, connection: Connection) -> None:
         """A dump may be restored under our feet, with all connections alive: then the next connection, by
@@ -255,18 +278,26 @@ class Tail(Reconnecting):
             self._unsure = True
         else:
             self._flushed = max(self._flushed, flushed)
+        self._hints += 1
         self._wake.set()
+
+    async def _flush(self, connection: Connection) -> tuple[int, int]:
+        """Flush what there is. The newest seq, and the newest that retention has deleted."""
+        [(flushed, deleted)] = await connection.fetch(FLUSH, self.position)
+        self._flushed = max(self._flushed, flushed)
+        return flushed, deleted
 
     async def _read(self, connection: Connection) -> None:
         """Hand on all that is flushed above `position`, after flushing what there is if that is not known."""
-        asked, self._asked = self._asked, []
+        asked, self._asked = self._asked, None
         try:
             if self._unsure:
                 self._unsure = False
                 async with self._listening.calls(connection):
-                    flushed: int = await connection.fetchval(FLUSH, self.position)
-                self._flushed = max(self._flushed, flushed)
+                    _, deleted = await self._flush(connection)
+                self._pass_hole(deleted)
             while self.position < (to := self._flushed):
+                hints = self._hints
                 most, timeout_s = (SLOW_BYTES, SLOW_TIMEOUT_S) if self._slow else (MAX_BYTES, TIMEOUT_S)
                 try:
                     async with self._listening.calls(connection):
@@ -274,22 +305,26 @@ class Tail(Reconnecting):
                 except TimeoutError:
                     self._slow = True
                     raise
-                if not rows:
-                    # Retention has taken the last, or somebody else's NOTIFY has told us a tale.
-                    self._flushed = self.position if self._flushed == to else self._flushed
-                    continue
-                *_, deleted_seq = rows[0]
-                if deleted_seq > self.position:
-                    # We were away for so long that retention took what we had not read.
-                    self._on_hole(deleted_seq)
+                self._pass_hole(rows[0]["deleted_seq"])
+                if rows[0]["seq"] is None:
+                    # The sequence has a hole there, or somebody else's NOTIFY has told us a tale. A hint that came
+                    # meanwhile may be true, and be hidden behind that tale.
+                    if hints == self._hints:
+                        self._flushed = self.position
                 # What was committed here meanwhile has been handed on.
-                if messages := [Message(*fields) for *fields, _ in rows if fields[0] > self.position]:
+                elif messages := [Message(*fields) for _, *fields in rows if fields[0] > self.position]:
                     self._hand_on(messages)
                     self._hand_on_own()
             self._slow = False
         finally:
-            for future in asked:
-                _resolve(future)
+            if asked:
+                _resolve(asked)
+
+    def _pass_hole(self, deleted: int) -> None:
+        """Go on behind what retention has deleted unread: this process was away, or too slow."""
+        if deleted > self.position:
+            self._on_hole(deleted)
+            self._move(deleted)
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

@@ -238,7 +238,10 @@ class Writer(Reconnecting):
         for publish in batch:
             publish.first.set_result(each)
             each += len(publish.messages)
-        self._on_commit(first, time, messages)
+        try:
+            self._on_commit(first, time, messages)
+        except Exception:
+            log.exception("writer: this process could not be told of a message; it will read it as the others do")
         await self._tell(connection, last)
 
     async def _tell(self, connection: Connection, last: int) -> None:

@@ -341,3 +341,20 @@ async def test_a_cursor_that_was_never_issued_is_a_reset(app: Running) -> None:
     answer = await app.poll("orders", after=int(published) + 1, wait=20)
     assert answer["gap"]["reason"] == "reset"
     assert ids(answer) == [published]
+
+
+async def test_a_true_hint_is_not_lost_behind_a_stranger_s(
+    start: Start, sql: asyncpg.Connection, only_notified: None
+) -> None:
+    app = await start()
+    poll = app.start_poll("orders", wait=20)
+    await app.parked()
+    halt = Halt()
+    app.service.tail._listening = HaltingReads(app.service.tail._listening, halt)
+    await sql.execute("select pg_notify('notifier', $1)", "9" * 18)
+    await halt.reached()  # it has looked that far, and found nothing
+    hints = app.service.tail._hints
+    published = await append(sql, "orders", "1")
+    await until(lambda: app.service.tail._hints > hints)
+    halt.go_on.set()
+    assert ids(await poll) == published
