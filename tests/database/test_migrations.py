@@ -35,12 +35,14 @@ async def replaced(sql: asyncpg.Connection) -> bool:
     return await sql.fetchval("select notifier.seq_at(now())") == 42
 
 
+@pytest.mark.rule("D-1")
 async def test_eight_starters_at_once_apply_each_file_once(empty_database: str) -> None:
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(8)))
     assert sorted(name for one in applied for name in one.names) == ALL
     assert (await migrate(empty_database)).names == []
 
 
+@pytest.mark.rule("D-2")
 async def test_a_newer_schema_is_good_enough_and_left_as_it_is(database: str, sql: asyncpg.Connection) -> None:
     await migrate(database, newer(COLUMN, functions=REPLACED))
     await check_schema(sql)
@@ -51,6 +53,7 @@ async def test_a_newer_schema_is_good_enough_and_left_as_it_is(database: str, sq
     assert await replaced(sql)
 
 
+@pytest.mark.rule("D-2")
 async def test_a_newer_schema_with_a_breaking_migration_is_refused(database: str, sql: asyncpg.Connection) -> None:
     assert (await migrate(database, newer(BREAKING, COLUMN))).names == [BREAKING.name, COLUMN.name]
     for refused in (migrate(database), check_schema(sql)):
@@ -58,6 +61,7 @@ async def test_a_newer_schema_with_a_breaking_migration_is_refused(database: str
             await refused
 
 
+@pytest.mark.rule("D-2")
 async def test_a_schema_that_lacks_a_migration_is_refused_by_the_server(empty_database: str) -> None:
     first, *_ = OURS.migrations
     connection = await asyncpg.connect(empty_database)
@@ -117,6 +121,7 @@ async def test_a_file_edited_after_it_was_applied_is_refused(database: str, sql:
         await migrate(database)
 
 
+@pytest.mark.rule("D-1")
 async def test_an_upgrade_that_fails_leaves_nothing_behind(database: str, sql: asyncpg.Connection) -> None:
     bad = Migration(9999, "9999_bad.sql", "select 1/0;")
     with pytest.raises(asyncpg.DivisionByZeroError):
@@ -140,6 +145,7 @@ async def test_a_database_of_a_development_version_is_told_what_to_do(empty_data
     await connection.close()
 
 
+@pytest.mark.rule("D-4")
 async def test_a_database_that_is_not_utf8_is_refused(postgres: str) -> None:
     """In it a text can be stored that is no UTF-8, and one row of it would stop the pump."""
     name = f"ascii_{uuid.uuid4().hex[:8]}"
@@ -175,6 +181,7 @@ def test_misnamed_files_are_refused(tmp_path: Path, names: list[str], message: s
         read_schema(tmp_path)
 
 
+@pytest.mark.rule("D-4")
 async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) -> None:
     role = f"ordinary_{uuid.uuid4().hex[:8]}"
     name = empty_database_name(empty_database)

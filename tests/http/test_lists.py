@@ -106,6 +106,15 @@ async def test_a_list_has_at_most_a_hundred_items(app: Running) -> None:
     assert "at most 100" in await refusal(response, 400, "invalid_topic")
 
 
+@pytest.mark.rule("T-4")
+async def test_the_patterns_of_a_list_have_at_most_400_segments_together(app: Running) -> None:
+    await publish(app, "a/99/a/a")
+    patterns = ",".join(f"*/{n}/a/*" for n in range(100))
+    assert await read(app, patterns) == [0]
+    response = await app.client.get(exactly(f"/v1/topics/{patterns.replace('*/0/a/*', '*/0/a/a/*')}"))
+    assert "at most 400 segments" in await refusal(response, 400, "invalid_topic")
+
+
 @pytest.mark.rule("T-1", "T-3")
 async def test_an_invalid_list_is_refused_with_the_reason(app: Running) -> None:
     for topics, because in (

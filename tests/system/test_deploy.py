@@ -103,6 +103,7 @@ def test_a_port_in_use_is_told(server: Server, env: dict[str, str]) -> None:
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
+@pytest.mark.rule("D-2")
 def test_an_unmigrated_database_is_refused_and_not_touched(empty_database: str, env: dict[str, str]) -> None:
     refused = run("notifier", "serve", env=env | {"DATABASE_URL": empty_database})
     assert refused.returncode == 1

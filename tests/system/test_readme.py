@@ -132,8 +132,3 @@ def test_the_settings_table_has_every_setting_and_no_other() -> None:
     source = (ROOT / "notifier" / "settings.py").read_text()
     assert table == set(re.findall(r'read\.\w+\("([A-Z_]+)"', source)) | {"WEB_CONCURRENCY"}
     assert Settings.from_env({}).retention.days == 7
-
-
-def test_links_lead_to_files_that_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target

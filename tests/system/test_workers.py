@@ -422,6 +422,7 @@ def test_a_folder_that_can_hold_no_database_is_told_once(embedded: Workers) -> N
     told_once(embedded, 1, ".notifier")
 
 
+@pytest.mark.rule("D-3")
 async def test_a_worker_killed_between_migrate_and_the_new_code_comes_back(workers: Workers, database: str) -> None:
     await workers.start()
     await migrate(database, next_version("alter table notifier.message add column extra int;"))
@@ -431,6 +432,7 @@ async def test_a_worker_killed_between_migrate_and_the_new_code_comes_back(worke
     assert (await ask(workers, "POST", "/v1/topics/orders", "1"))[0] == 201
 
 
+@pytest.mark.rule("D-3")
 async def test_a_worker_that_is_refused_does_not_stop_its_neighbours(
     workers: Workers, sql: asyncpg.Connection, database: str
 ) -> None:

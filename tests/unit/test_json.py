@@ -89,6 +89,7 @@ def test_bytes_and_text_that_is_not_utf8_are_shown_as_base64(content_type, body)
         (b"\x01" * 100, False),
     ],
 )
+@pytest.mark.rule("S-3")
 def test_text_that_would_more_than_double_is_shown_as_base64(body, text):
     message = shown(body, "text/plain")
     assert ("encoding" not in message) == text

@@ -1,0 +1,38 @@
+"""What the documents and the configuration of the tools name is there."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from notifier import __version__
+
+DOCUMENTS = [path for folder in (".", "docs", "bench", "bench/peers") for path in sorted((ROOT / folder).glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", "README.md", ".ci/run", ".github/workflows/ci.yml", ".pre-commit-config.yaml"]
+)
+def test_make_has_every_target_that_is_called(name: str) -> None:
+    called = set(re.findall(r"(?:^|`|: )make ([a-z-]+)", (ROOT / name).read_text(), re.MULTILINE))
+    assert called
+    assert called <= TARGETS
+
+
+def test_ci_calls_what_has_to_hold_before_a_change_lands() -> None:
+    runs = re.findall(r"- run: (.*)", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert {"make lint PYTHONS=python", "make test PYTHONS=python", ".ci/run"} <= set(runs)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["version"] == __version__
