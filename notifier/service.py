@@ -167,7 +167,7 @@ async def _check(database: Database) -> object:
     """MigrationError unless the schema is right; what tells this database from others."""
     connection = await database.connect("start", command_timeout_s=10)
     try:
-        async with connection.transaction(isolation="read_committed"):
+        async with database.transaction(connection):
             await check_schema(connection)
             [row] = await connection.fetch("select current_database(), c.system_identifier from pg_control_system() c")
             return row

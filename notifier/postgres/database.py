@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 
 from notifier.core.errors import Unavailable
+from notifier.postgres import sessions
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -31,6 +32,7 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,  # a fail-over has left us on the old primary
     asyncpg.ObjectNotInPrerequisiteStateError,  # ... or on a standby: no pg_current_wal_lsn() during recovery
     asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DatabaseDroppedError,
 )
 
@@ -81,27 +83,39 @@ class Database:
             # It has let us in before: a password, a role or a database is being changed, and will be put right.
             raise ConnectionRefusedError(describe(error)) from error
         try:
-            await self.prepare(connection)
+            _keep_alive(connection)
+            if not self.pooled:
+                await connection.execute(sessions.of_connection(max(command_timeout_s, sessions.STATEMENT_S)))
         except BaseException:
             connection.terminate()
             raise
         return connection
 
-    async def prepare(self, connection: Connection) -> None:
-        """Set up a fresh connection; also the `init` of a pool."""
-        _keep_alive(connection)
-        if not self.pooled:
-            # Our functions count on a new snapshot for each statement, whatever the role's default is.
-            await connection.execute("set session characteristics as transaction isolation level read committed")
-
     @asynccontextmanager
     async def calls(self, connection: Connection) -> AsyncIterator[Connection]:
         """Run single statements on `connection`. Through a pooler only a transaction keeps them on one server."""
         if self.pooled:
-            async with connection.transaction(isolation="read_committed"):
+            async with self.transaction(connection):
                 yield connection
         else:
             yield connection
+
+    @asynccontextmanager
+    async def transaction(
+        self, connection: Connection, mode: str = "isolation level read committed"
+    ) -> AsyncIterator[Connection]:
+        """Run statements on `connection` in one transaction."""
+        await connection.execute(sessions.of_transaction(mode) if self.pooled else f"begin {mode}")
+        try:
+            yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            connection.terminate()  # a rollback would wait as long again
+            raise
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("rollback")
+            raise
+        await connection.execute("commit")
 
 
 def _keep_alive(connection: Connection) -> None:

@@ -212,7 +212,7 @@ class History:
             async with (
                 asyncio.timeout(TIMEOUT_S),
                 self._connection() as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
+                self._database.transaction(connection, "isolation level repeatable read, read only"),
             ):
                 await connection.execute(f"{PLANS}; select notifier.flush({self._seen():d})")
                 return await read(connection)

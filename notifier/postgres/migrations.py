@@ -121,7 +121,7 @@ async def migrate(url: str, schema: Schema | None = None) -> Applied:
     try:
         await _check_encoding(connection)
         await _create_tables(connection)
-        async with connection.transaction():
+        async with database.transaction(connection):
             await connection.execute(_LOCK)
             await connection.execute("set local lock_timeout = '5s'")
             return await _upgrade(connection, schema)

@@ -57,7 +57,7 @@ async def _session(url: str) -> AsyncIterator[Connection]:
     database = await Database.probe(url)
     connection = await database.connect("source", command_timeout_s=10)
     try:
-        async with connection.transaction(isolation="read_committed"):
+        async with database.transaction(connection):
             await check_schema(connection)
             yield connection
     finally:

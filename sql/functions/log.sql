@@ -35,6 +35,16 @@ begin
         join notifier.topic t on t.name = n.topic collate "C";
 end $$;
 
+-- Sees to it that the commit of the transaction that calls this waits for the disk.
+create or replace function notifier.wait_for_disk() returns void language plpgsql as $$
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    -- Without anything written, not even a commit waits.
+    perform pg_logical_emit_message(true, 'notifier', '');
+end $$;
+
 -- Once the transaction that calls this has been committed, no crash can take what it sees: a flush is of everything that
 -- was committed before. It waits for the disk only where there is something newer than seen. Returns the newest seq.
 create or replace function notifier.flush(seen bigint) returns bigint language plpgsql as $$
@@ -43,8 +53,7 @@ declare
 begin
     -- What a standby shows has been flushed by its primary.
     if newest > seen and not pg_is_in_recovery() then
-        -- Without anything written, not even a commit waits for the disk.
-        perform pg_logical_emit_message(true, 'notifier', '');
+        perform notifier.wait_for_disk();
     end if;
     return greatest(newest, seen);
 end $$;
@@ -60,7 +69,7 @@ begin
     select a.first_seq, a.now_time into first_seq, now_time
         from notifier.append(topics, bodies, content_types, all_fields, all_headers) a;
     commit;
-    perform pg_logical_emit_message(true, 'notifier', '');
+    perform notifier.wait_for_disk();
 end $$;
 
 -- The position after which every message has time >= at; null in an empty log. time never decreases with seq, so this
@@ -91,5 +100,5 @@ begin
     return low.seq;
 end $$;
 
-revoke execute on function notifier.append, notifier.flush, notifier.seq_at from public;
+revoke execute on function notifier.append, notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
 revoke execute on procedure notifier.append_and_flush from public;

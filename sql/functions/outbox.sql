@@ -4,7 +4,7 @@ create or replace function notifier.is_topic(name text) returns boolean
 language sql immutable parallel safe strict
 return length(name) <= 255
     and name ~ '^[A-Za-z0-9_.:@=+-]+(/[A-Za-z0-9_.:@=+-]+)*$' collate "C"
-    and name !~ '(^|/)\.\.?(/|$)' collate "C";
+    and name !~ '(^|/)[.][.]?(/|$)' collate "C";
 
 create or replace function notifier.are_tags(tags text[]) returns boolean
 language sql immutable parallel safe strict
@@ -19,7 +19,7 @@ return convert_from(body, 'UTF8')::json is not null;
 
 create or replace function notifier.is_json_type(content_type text) returns boolean
 language sql immutable parallel safe strict
-return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|\+json)$' collate "C";
+return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]json)$' collate "C";
 
 -- NOTIFY takes a lock of the whole cluster from before the commit's flush until after it, so one in each transaction
 -- means one commit at a time. The try-lock lets one of the transactions that commit together notify for all; the pump

@@ -5,6 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from conftest import admin, at
+from database.roles import as_role, name_of
 
 from notifier.postgres.database import Database
 from notifier.postgres.migrations import (
@@ -161,7 +162,7 @@ async def test_a_role_that_may_not_use_the_schema_is_told_so(postgres: str, data
     role = f"stranger_{uuid.uuid4().hex[:8]}"
     await admin(postgres, f"create role {role} login password 'secret'")
     try:
-        connection = await asyncpg.connect(await as_role(postgres, role, empty_database_name(database)))
+        connection = await asyncpg.connect(as_role(postgres, role, name_of(database)))
         with pytest.raises(MigrationError, match="may not use the schema notifier"):
             await check_schema(connection)
         await connection.close()
@@ -184,10 +185,10 @@ def test_misnamed_files_are_refused(tmp_path: Path, names: list[str], message: s
 @pytest.mark.rule("D-4")
 async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) -> None:
     role = f"ordinary_{uuid.uuid4().hex[:8]}"
-    name = empty_database_name(empty_database)
+    name = name_of(empty_database)
     await admin(postgres, f"create role {role} login password 'secret'")
     try:
-        url = await as_role(postgres, role, name)
+        url = as_role(postgres, role, name)
         with pytest.raises(MigrationError, match="create schema notifier authorization"):
             await migrate(url)
         await admin(at(postgres, name), f"create schema notifier authorization {role}")
@@ -198,17 +199,3 @@ async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) ->
         await connection.close()
     finally:
         await admin(at(postgres, name), f"drop owned by {role} cascade", f"drop role {role}")
-
-
-def empty_database_name(url: str) -> str:
-    return url.split("?")[0].rpartition("/")[2]
-
-
-async def as_role(url: str, role: str, database: str) -> str:
-    """`url` for another role: the password goes where the old one was."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(at(url, database))
-    host = parts.netloc.rpartition("@")[2]
-    query = "&".join(part for part in parts.query.split("&") if not part.startswith(("user=", "password=")))
-    return parts._replace(netloc=f"{role}:secret@{host}", query=query).geturl()

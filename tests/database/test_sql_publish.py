@@ -7,7 +7,7 @@ import uuid
 import asyncpg
 import pytest
 from conftest import Running, admin, at, data, ids, until
-from test_migrations import as_role, empty_database_name
+from database.roles import as_role, name_of
 
 WIRE = r"""
 select notifier.publish('orders/42', '{"status": "paid"}');
@@ -178,7 +178,7 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
     app: Running, postgres: str, database: str
 ) -> None:
     role = f"web_{uuid.uuid4().hex[:8]}"
-    name = empty_database_name(database)
+    name = name_of(database)
     await admin(postgres, f"create role {role} login password 'secret'")
     try:
         await admin(
@@ -186,7 +186,7 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
             f"grant usage on schema notifier to {role}",
             f"grant insert on notifier.outbox to {role}",
         )
-        connection = await asyncpg.connect(await as_role(postgres, role, name))
+        connection = await asyncpg.connect(as_role(postgres, role, name))
         await connection.execute(WIRE)
         for forbidden in (
             "select * from notifier.message",

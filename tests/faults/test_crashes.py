@@ -5,10 +5,11 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from conftest import Running, Start, data, until
+from conftest import Running, Start, admin, data, until
 
 from faults.conftest import Halt, eventually
 from faults.log import append, numbers
@@ -70,6 +71,21 @@ async def test_a_published_message_survives_a_crash(crash: Crash, start: Start) 
     await app.publish("orders", "1")
     await crash.comes()
     assert await crash.stored() == [1]
+
+
+@pytest.mark.rule("P-2")
+async def test_what_was_published_survives_where_commits_do_not_wait_for_the_disk(crash: Crash, start: Start) -> None:
+    """By default, for the role or the database: that is for the applications of its owner, not for us."""
+    await admin(crash.url, f"alter database {urlsplit(crash.url).path[1:]} set synchronous_commit = off")
+    app = await start(crash.url)
+    await app.publish("orders", "1")
+    await crash.comes()
+    assert await crash.stored() == [1]
+    await until(lambda: app.service.not_ready() is None)
+    await admin(crash.url, "select notifier.publish('orders', '2')")
+    poll = await app.poll("orders", after=1, wait=20)
+    await crash.comes()
+    assert data(poll) == await crash.stored() == [1, 2]
 
 
 @pytest.mark.rule("P-2")
