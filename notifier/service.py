@@ -99,11 +99,9 @@ class Service:
         await self.tail.reached(seqs[-1])
         return seqs
 
-    async def message(self, seq: int) -> Stored:
-        stored = await self.history.message(seq)
-        if stored is None:
-            raise NotFound("There is no message of that id, or it is older than the retention.")
-        return stored
+    async def message(self, seq: int) -> Stored | None:
+        """The message of that id, unless there is none or it is older than the retention."""
+        return await self.history.message(seq)
 
     async def source(self, name: str) -> Source:
         source = await find_source(self.history, name)

@@ -104,7 +104,10 @@ select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields f
 ) m join notifier.topic t on t.id = m.topic_id where m.before < $2 order by m.seq
 """
 
-ONE = "select m.body, m.content_type, m.headers::text as headers from notifier.message m where m.seq = $1"
+ONE = """
+select t.name, m.body, m.content_type, m.headers::text as headers
+from notifier.message m join notifier.topic t on t.id = m.topic_id where m.seq = $1
+"""
 
 SINCE = "select notifier.seq_at(case when $1::interval is null then $2::timestamptz else clock_timestamp() - $1 end)"
 
@@ -126,6 +129,7 @@ class Past:
 class Stored:
     """One message as it came."""
 
+    topic: str
     body: bytes
     content_type: str | None
     headers: str | None

@@ -1,48 +1,101 @@
-"""Who may do what: the admin key, or, on a developer's machine, whoever is no foreign website."""
+"""Who may do what: each request gets the grant of its caller, or is refused.
+
+Callers are the holder of the admin key, the public, and, in open mode, everybody but the pages of foreign websites.
+"""
 
 import hmac
 import ipaddress
 from base64 import b64decode
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from notifier.core.errors import Forbidden, Unauthorized
-from notifier.service import Service
+from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
 
-SERVICE = web.AppKey("service", Service)
+
+class Access:
+    """The grants that this process gives at the moment. One for each application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys: dict[bytes, Grant] = {}
+        self._nobody = Grant("nobody")  # who shows no key
+        self.change(settings)
+
+    def change(self, settings: Settings) -> None:
+        """From here on the keys of `settings` count. Every grant given before has ended."""
+        for grant in (*self._keys.values(), self._nobody):
+            grant.end()
+        if settings.anyone or settings.admin_key is None:
+            self._keys = {}
+            self._nobody = Grant("anyone", admin=True)
+        else:
+            self._keys = {settings.admin_key.encode(): Grant("admin", admin=True)}
+            self._nobody = Grant("public", subscribe=["**"] if settings.public else [])
+        self._local = settings.anyone and not settings.open
+
+    def publisher(self, request: web.Request) -> Grant:
+        """The grant of a caller that publishes. Unauthorized without a key that may; Forbidden for a foreign website
+        in open mode."""
+        self.check_host(request)
+        if self._local:
+            _check_origin(request)
+        grant = self._caller(request)
+        if grant is self._nobody and not grant.publishes:
+            raise _no_key()
+        return grant
+
+    def subscriber(self, request: web.Request) -> Grant:
+        """The grant of a caller that reads. Unauthorized without a key that may, unless the public may; Forbidden for
+        a foreign website in open mode."""
+        self.check_host(request)
+        grant = self._caller(request)
+        if grant is self._nobody and not grant.subscribes:
+            raise _no_key()
+        return grant
+
+    def check_host(self, request: web.Request) -> None:
+        """Without a key only names of this machine are served: a website whose name resolves to 127.0.0.1 (DNS
+        rebinding) is same-origin with us for the browser, but its Host betrays it."""
+        if self._local and not is_loopback(_hostname(f"//{_host(request)}")):
+            raise Forbidden(
+                "This server has no key, so it answers to names of this machine only. "
+                "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
+            )
+
+    def _caller(self, request: web.Request) -> Grant:
+        given = _credential(request)
+        caller = self._nobody
+        for key, grant in self._keys.items():
+            if hmac.compare_digest(given, key):
+                caller = grant
+        return caller
 
 
-def may_publish(request: web.Request) -> None:
-    """Unauthorized without the key; Forbidden for a foreign website in open mode."""
-    settings = request.app[SERVICE].settings
-    if not settings.anyone:
-        _check_key(request, settings)
-    elif not settings.open:
-        check_host(request)
-        _check_origin(request)
+ACCESS = web.AppKey("access", Access)
 
 
-def may_subscribe(request: web.Request) -> None:
-    """Unauthorized without the key, unless subscribing is public; Forbidden for a foreign website in open mode."""
-    settings = request.app[SERVICE].settings
-    if not settings.anyone:
-        if not settings.public:
-            _check_key(request, settings)
-    elif not settings.open:
-        check_host(request)
+def authorise_publish(request: web.Request, topics: Iterable[str] = ()) -> Grant:
+    """The caller's grant. Unauthorized; Forbidden, with the first of `topics` that the caller may not publish to."""
+    grant = request.app[ACCESS].publisher(request)
+    _check(topics, grant.may_publish, "publish to")
+    return grant
 
 
-def check_host(request: web.Request) -> None:
-    """Without a key only names of this machine are served: a website whose name resolves to 127.0.0.1 (DNS rebinding)
-    is same-origin with us for the browser, but its Host betrays it."""
-    settings = request.app[SERVICE].settings
-    if settings.anyone and not settings.open and not is_loopback(_hostname(f"//{_host(request)}")):
-        raise Forbidden(
-            "This server has no key, so it answers to names of this machine only. "
-            "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
-        )
+def authorise_subscribe(request: web.Request, items: Iterable[str] = ()) -> Grant:
+    """The caller's grant. Unauthorized; Forbidden, with the first of `items`, topics and patterns, that the caller may
+    not subscribe to."""
+    grant = request.app[ACCESS].subscriber(request)
+    _check(items, grant.may_subscribe, "subscribe to")
+    return grant
+
+
+def _check(items: Iterable[str], allowed: Callable[[str], bool], action: str) -> None:
+    for item in items:
+        if not allowed(item):
+            raise Forbidden(f"You may not {action} {item}.")
 
 
 def _check_origin(request: web.Request) -> None:
@@ -52,19 +105,22 @@ def _check_origin(request: web.Request) -> None:
         raise Forbidden("This server has no key, so it takes nothing from pages of other websites.")
 
 
-def _check_key(request: web.Request, settings: Settings) -> None:
-    assert settings.admin_key is not None
+def _credential(request: web.Request) -> bytes:
+    """What Authorization has as a bearer or as a password; empty if nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     given = credentials.strip().encode(errors="surrogateescape")
+    if scheme.lower() == "bearer":
+        return given
     if scheme.lower() == "basic":
         try:
-            given = b64decode(given, validate=True).partition(b":")[2]
+            return b64decode(given, validate=True).partition(b":")[2]
         except ValueError:
-            given = b""
-    elif scheme.lower() != "bearer":
-        given = b""
-    if not hmac.compare_digest(given, settings.admin_key.encode()):
-        raise Unauthorized("Send the key: Authorization: Bearer KEY, or Basic with the key as the password.")
+            return b""
+    return b""
+
+
+def _no_key() -> Unauthorized:
+    return Unauthorized("Send the key: Authorization: Bearer KEY, or Basic with the key as the password.")
 
 
 def address(request: web.Request) -> str:

@@ -4,7 +4,8 @@ from aiohttp import web
 
 from notifier.service import Service
 from notifier.web import health, hooks, pages, publish, subscribe
-from notifier.web.access import SERVICE
+from notifier.web.access import ACCESS, Access
+from notifier.web.appkeys import SERVICE
 from notifier.web.errors import answering_errors
 from notifier.web.handover import HANDOVER, Handover
 from notifier.web.server import MAX_LINE, Runner
@@ -20,6 +21,7 @@ def create_app(service: Service) -> web.Application:
     """The application in front of `service`, which is running and is stopped by whoever started it."""
     app = web.Application(middlewares=[answering_errors(service)])
     app[SERVICE] = service
+    app[ACCESS] = Access(service.settings)
     app.add_routes(
         [
             web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),

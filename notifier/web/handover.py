@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
+from notifier.core.grants import Grant
 from notifier.core.polls import After, Answer, Latest, Poll
 from notifier.parking import CHUNK
 from notifier.polling import Wait
@@ -61,7 +62,9 @@ class Handover:
         self._postponed_until = 0.0
         self._topics: WeakValueDictionary[TopicList, TopicList] = WeakValueDictionary()
 
-    def hand_over(self, request: web.Request, poll: Poll, wait: Wait, address: str) -> web.StreamResponse | None:
+    def hand_over(
+        self, request: web.Request, poll: Poll, wait: Wait, address: str, grant: Grant
+    ) -> web.StreamResponse | None:
         """Park `poll`, and its connection with it. None where that cannot be: then it waits in its handler."""
         handler = request.protocol
         head = handler.only(request) if isinstance(handler, ConnectionHandler) else None
@@ -71,11 +74,11 @@ class Handover:
         peer = request.remote or ""
         mark = self.shapes.mark(message, peer)
         shape = self.shapes.find(mark.digest, self.loop.time()) if mark else None
-        if shape:
+        if shape and shape.grant is grant:
             self.shapes.share(shape, head)
         else:
             topics = self._topics.setdefault(poll.topics, poll.topics)
-            shape = Shape(replace(poll, topics=topics, begin=Latest()), preference(poll), peer, address)
+            shape = Shape(replace(poll, topics=topics, begin=Latest()), preference(poll), peer, address, grant)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
             if mark and span:
                 shape.learn(head, *span)
@@ -176,6 +179,8 @@ class ParkedConnection(asyncio.Protocol):
         handover = self.handover
         transport = self.transport
         closing = handover.polling.draining
+        if not self.shape.grant.alive:
+            answer = Answer((), self.cursor)  # the next request is refused by aiohttp's handler
         if not transport.is_closing():
             transport.write(render(answer, self.shape.preference, closing=closing))
             if closing:
@@ -220,7 +225,10 @@ class ParkedConnection(asyncio.Protocol):
         """With the request that was postponed."""
         self.postponed = False
         if not self.transport.is_closing():
-            found = self.handover.polling.look_again(self.shape.poll, self.cursor, self.address)
+            shape = self.shape
+            found = None
+            if shape.grant.alive:
+                found = self.handover.polling.look_again(shape.poll, self.cursor, shape.address)
             # None, for what came meanwhile: the client asks again, and is told by aiohttp's handler.
             self._go_on_with(found or Answer((), self.cursor))
 

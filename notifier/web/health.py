@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from notifier.core.errors import Unavailable
-from notifier.web.access import SERVICE
+from notifier.web.appkeys import SERVICE
 
 
 async def healthz(_: web.Request) -> web.Response:

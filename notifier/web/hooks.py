@@ -5,7 +5,7 @@ from aiohttp import web
 from notifier.core.errors import NotFound
 from notifier.core.publishing import from_body, webhook_headers
 from notifier.core.webhooks import is_name, kept_headers, topic_for, verify
-from notifier.web.access import SERVICE
+from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import read_body
 
 

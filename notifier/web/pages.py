@@ -9,7 +9,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 
 from notifier import __version__
 from notifier.resources import resource_dir
-from notifier.web.access import check_host
+from notifier.web.access import ACCESS
 
 # Payloads are hostile. The page writes them as text only; should it ever fail to, this keeps them from running.
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -42,7 +42,7 @@ def setup(app: web.Application) -> None:
 
 
 async def _console(request: web.Request) -> web.Response:
-    check_host(request)
+    request.app[ACCESS].check_host(request)
     response = aiohttp_jinja2.render_template("console.html", request, {"version": __version__})
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
     return _fresh(response)

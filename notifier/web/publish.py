@@ -6,11 +6,12 @@ import re
 from aiohttp import web
 
 from notifier.core.cursors import parse_cursor
-from notifier.core.errors import BadRequest
+from notifier.core.errors import BadRequest, NotFound
 from notifier.core.messages import is_json_type, media_type
 from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
 from notifier.core.topics import check_topic, decode_path
-from notifier.web.access import SERVICE, may_publish, may_subscribe
+from notifier.web.access import authorise_publish, authorise_subscribe
+from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import read_body
 from notifier.wire.requests import parse_query
 
@@ -21,31 +22,38 @@ _REQUEST_PRIORITY = re.compile(r"\s*(u\s*=|i\b)")
 
 
 async def publish(request: web.Request) -> web.Response:
-    may_publish(request)
-    service = request.app[SERVICE]
     topic = check_topic(decode_path(request.rel_url.raw_path.removeprefix("/v1/topics/")))
+    grant = authorise_publish(request, [topic])
+    service = request.app[SERVICE]
     fields = fields_from_text(_given(request))
     body = await read_body(request, service.settings.max_body)
+    if not grant.alive:  # it has ended while the body came
+        authorise_publish(request, [topic])
     message = from_body(topic, body, request.headers.get("Content-Type"), fields)
     [seq] = await service.publish([message])
     return web.json_response({"id": str(seq), "topic": topic}, status=201, headers={"Location": f"/v1/messages/{seq}"})
 
 
 async def publish_batch(request: web.Request) -> web.Response:
-    may_publish(request)
+    authorise_publish(request)  # no body is read for a caller that may publish nothing
     service = request.app[SERVICE]
     if given := _given(request):
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
     body = await read_body(request, service.settings.max_body)
-    seqs = await service.publish(parse_batch(body, request.headers.get("Content-Type")))
+    messages = parse_batch(body, request.headers.get("Content-Type"))
+    authorise_publish(request, (message.topic for message in messages))
+    seqs = await service.publish(messages)
     return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
 
 
 async def message(request: web.Request) -> web.Response:
     """The bytes of one message. They come from anybody, so a browser must neither guess nor run what they are."""
-    may_subscribe(request)
+    authorise_subscribe(request)
     seq = parse_cursor(request.match_info["id"])
     stored = await request.app[SERVICE].message(seq)
+    # Whether there is one is not told to a caller that may not read it.
+    if stored is None or not authorise_subscribe(request).may_subscribe(stored.topic):
+        raise NotFound("There is no message of that id, or it is older than the retention.")
     content_type = stored.content_type or "application/json"
     headers = {
         "Content-Type": content_type,

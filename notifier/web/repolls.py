@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aiohttp.http import RawRequestMessage
 
+from notifier.core.grants import Grant
 from notifier.core.polls import Poll
 from notifier.core.topics import TopicList
 
@@ -55,12 +56,13 @@ _ZERO = ord("0")
 
 
 class Shape:
-    """Polls from `peer` like `poll`, whose own beginning does not count."""
+    """Polls from `peer` like `poll`, whose own beginning does not count; authorised, while `grant` is alive."""
 
-    __slots__ = ("address", "around", "digest", "offset", "peer", "poll", "preference", "rest")
+    __slots__ = ("address", "around", "digest", "grant", "offset", "peer", "poll", "preference", "rest")
 
-    def __init__(self, poll: Poll, preference: str | None, peer: str, address: str) -> None:
+    def __init__(self, poll: Poll, preference: str | None, peer: str, address: str, grant: Grant) -> None:
         self.poll = poll
+        self.grant = grant
         # Many have the same.
         self.preference = preference and intern(preference)
         self.peer = intern(peer)
@@ -87,10 +89,10 @@ class Shape:
         return False
 
     def cursor(self, data: bytes) -> int | None:
-        """The cursor of `data`, if that is a request of this shape, its bytes the same to the last."""
+        """The cursor of `data`, if that is a request of this shape, the same to the last byte, and still allowed."""
         begin = self.offset
         digits = len(data) - self.rest
-        if 0 < digits < 20:
+        if 0 < digits < 20 and self.grant.alive:
             cursor = data[begin : begin + digits]
             # A leading zero, or something that is not ASCII digits, is for aiohttp to refuse.
             if cursor.isdigit() and (cursor[0] != _ZERO or digits == 1):
@@ -156,11 +158,12 @@ class Shapes:
         return Fingerprint(sha256(b"\n".join(parts)).digest(), int(cursor))
 
     def find(self, digest: bytes, now: float) -> Shape | None:
-        shape = self._recent.get(digest)
-        if shape is None:
-            shape = self._older.get(digest)
-            if shape is not None:
-                self.add(digest, shape, now)
+        """The shape of that digest, if it came lately and its grant is alive."""
+        shape = self._recent.get(digest) or self._older.get(digest)
+        if shape is None or not shape.grant.alive:
+            return None
+        if digest not in self._recent:
+            self.add(digest, shape, now)
         return shape
 
     def add(self, digest: bytes, shape: Shape, now: float) -> None:

@@ -3,22 +3,25 @@
 from aiohttp import web
 
 from notifier.core.errors import NotAcceptable
+from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.polling import Wait
-from notifier.web.access import SERVICE, address, may_subscribe
+from notifier.web.access import address, authorise_subscribe
+from notifier.web.appkeys import SERVICE
 from notifier.web.handover import HANDOVER
 from notifier.web.responses import preference, respond
 from notifier.wire.requests import parse_poll
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    may_subscribe(request)
+    topics = TopicList.parse(request.rel_url.raw_path.removeprefix("/v1/topics/"))
+    grant = authorise_subscribe(request, topics.exact + topics.patterns)
     accept = request.headers.get("Accept", "").lower()
     if "text/event-stream" in accept and "json" not in accept and "*/*" not in accept:
         raise NotAcceptable("Server-sent events are not supported yet: poll for application/json.")
     headers = request.headers
     poll = parse_poll(
-        TopicList.parse(request.rel_url.raw_path.removeprefix("/v1/topics/")),
+        topics,
         request.rel_url.raw_query_string,
         headers.getall("Last-Event-ID", []),
         headers.getall("Prefer", []),
@@ -26,10 +29,15 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     client = address(request)
     polling = request.app[SERVICE].polling
     found = await polling.look(poll, client)
+    if not grant.alive:  # it has ended while the table was read
+        grant = authorise_subscribe(request, topics.exact + topics.patterns)
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.
         handover = request.app.get(HANDOVER)
-        if handover and (handed_over := handover.hand_over(request, poll, found, client)):
+        if handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
             return handed_over
+        cursor = found.cursor
         found = await polling.wait(poll, found, client)
+        if not grant.alive:
+            found = Answer((), cursor)
     return respond(found, preference(poll))

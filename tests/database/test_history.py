@@ -65,7 +65,7 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
         (history.SCAN, (first, 1000), 1000 + 501),
         (history.SCAN_BACK, (last, 1000), 1000 + 501),
         (history.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
-        (history.ONE, (last,), 1),
+        (history.ONE, (last,), 1 + 1),
         (history.STATE, (names, False), 2 * 100 + 500 + 5),
         (history.CANDIDATES, (["t/"], ["t0"], 100), 100),
         (history.NAMED, (names,), 500),

@@ -12,12 +12,14 @@ from conftest import Running, Start, until
 from protocol import DEADLINE_S, line
 from seam import KEY, connections, handover, request
 
+from notifier.core.grants import Grant
 from notifier.core.messages import NewMessage
 from notifier.core.polls import Latest, Poll
 from notifier.core.topics import TopicList
 from notifier.parking import TICK_S
 from notifier.web import handover as module
 from notifier.web import repolls
+from notifier.web.access import ACCESS
 from notifier.web.repolls import Shape, Shapes
 
 
@@ -297,7 +299,7 @@ async def test_who_asks_again_waits_until_others_have_been_answered(
         assert (await raw.answer()).body == b"ok\n"
 
 
-@pytest.mark.parametrize("meanwhile", ["a message", "a stop", "a hole"])
+@pytest.mark.parametrize("meanwhile", ["a message", "a stop", "a hole", "the end of its grant"])
 async def test_what_comes_meanwhile_is_not_lost_on_who_waits_to_ask_again(
     app: Running, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
@@ -312,8 +314,10 @@ async def test_what_comes_meanwhile_is_not_lost_on_who_waits_to_ask_again(
                 published = await app.publish("t")
             elif meanwhile == "a stop":
                 await app.service.drain()
-            else:
+            elif meanwhile == "a hole":
                 app.service.window.reset(int(cursor) + 1)
+            else:
+                app.client.app[ACCESS].change(app.service.settings)
         answer = await raw.answer()
         if meanwhile == "a message":
             assert [message["id"] for message in json.loads(answer.body)["messages"]] == [published]
@@ -363,7 +367,7 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_read(app: Running
 
 
 def shape(topic: str = "t") -> Shape:
-    return Shape(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1")
+    return Shape(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1", Grant("anyone"))
 
 
 def test_a_kind_is_forgotten_when_nobody_asks_for_it() -> None:
@@ -403,7 +407,7 @@ def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["of one client", "of many"])
 def test_only_a_canonical_cursor_is_read_from_the_bytes(shared: bool) -> None:
-    known = Shape(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1")
+    known = Shape(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1", Grant("anyone"))
     data = request("/v1/topics/t?after=AT&wait=1")
     before, after = data.split(b"AT")
     for text in (b"0", b"1", b"7", b"42", b"9" * 19):
