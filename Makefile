@@ -9,10 +9,10 @@ pip := $(python) -m pip install --quiet --disable-pip-version-check --no-input -
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-all lint bench tarpit clean
+.PHONY: help run test test-all lint bench tarpit screenshot clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 19
 
 run: .venv/.run ## Set up, migrate the database (an embedded one without DATABASE_URL), serve on http://127.0.0.1:8080
 	@$(python) -m notifier migrate && exec $(python) -m notifier serve
@@ -39,6 +39,9 @@ bench: .venv/.test ## Measure, also beside other ways to build it, each figure a
 
 tarpit: .venv/.test ## Show what waiting clients do to a server that gives each a worker, and what they do here
 	@$(python) -m bench.tarpit
+
+screenshot: .venv/.test ## Make docs/console.png, the picture in the README, anew (Chromium, which make test-all installs)
+	@SCREENSHOT=docs/console.png $(python) -m pytest -q tests/browser/test_screenshot.py
 
 clean: ## Remove what this Makefile made; the data in .notifier stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,9 +1,11 @@
 """The README is true: its commands are run, as they stand, against a real server."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +114,22 @@ def test_every_python_program_runs(server: Server) -> None:
         assert done.returncode == 0, done.stderr
         printed += done.stdout
     assert "orders/42 {'status': 'paid'}" in printed
+
+
+def test_a_poll_prints_what_the_readme_shows(server: Server) -> None:
+    [block] = blocks("json")
+    shown = json.loads(block.text)
+    [expected] = shown["messages"]
+    body = json.dumps(expected["data"]).encode()
+    with urllib.request.urlopen(f"{server.url}/v1/topics/{expected['topic']}", data=body, timeout=20) as response:
+        published = json.load(response)
+    with urllib.request.urlopen(f"{server.url}/v1/topics/orders/*?last=1", timeout=20) as response:
+        answer = json.load(response)
+    [message] = answer["messages"]
+    varying = {name: message[name] for name in ("id", "time")}
+    assert len(varying["time"]) == len(expected["time"])
+    assert answer == {"messages": [expected | varying], "cursor": published["id"]}
+    assert shown["cursor"] == expected["id"]
 
 
 @pytest.mark.all
