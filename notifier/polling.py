@@ -144,8 +144,11 @@ class Polling:
                 raise
             # The window has what it needs, only perhaps not the newest: it can wait for the tail to come back.
             return Answer((), position), True
-        if gap is None and isinstance(poll.begin, After) and 0 < position < past.lost_to:
-            gap = Gap("retention", position)
+        if isinstance(poll.begin, After):
+            if past.start != position:  # whatever this process takes for sure, the table knows better
+                gap = Gap("reset", past.start)
+            elif gap is None and 0 < position < past.lost_to:
+                gap = Gap("retention", position)
         return Answer(past.messages, past.cursor, gap), past.complete
 
 

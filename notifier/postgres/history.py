@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from notifier.core.cursors import Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
 from notifier.core.messages import Message
 from notifier.core.topics import TopicList
@@ -52,7 +53,9 @@ select
         when $2 then r.deleted_seq
         when known.topics < cardinality($1::text[]) then greatest(known.floor_seq, r.forgotten_seq)
         else known.floor_seq
-    end as lost_to
+    end as lost_to,
+    array(select e.start_seq from notifier.epoch e order by e.start_seq) as starts,
+    array(select e.last_seq from notifier.epoch e order by e.start_seq) as lasts
 from notifier.retention r, (
     select count(*) as topics, max(t.floor_seq) as floor_seq from notifier.topic t where t.name = any ($1::text[])
 ) known
@@ -114,12 +117,15 @@ SINCE = "select notifier.seq_at(case when $1::interval is null then $2::timestam
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A read of the log: messages, the position read to, and the newest that retention took from what was asked for.
+    """A read of the log: messages, the positions read from and to, and the newest that retention took from what was
+    asked for.
 
-    Not `complete`: limit, bytes or scan cut it short of the end of the log.
+    `start` is below the position asked for where this life of the database has not issued that. Not `complete`: limit,
+    bytes or scan cut it short of the end of the log.
     """
 
     messages: Sequence[Message]
+    start: int
     cursor: int
     lost_to: int
     complete: bool
@@ -253,6 +259,8 @@ async def _head(connection: Connection) -> int:
 async def _read(connection: Connection, topics: TopicList, after: int, limit: int) -> Past:
     state = await connection.fetchrow(STATE, topics.exact, bool(topics.patterns))
     assert state is not None
+    # What this process knows of the epochs is not enough: after a fail-over this connection may be back before the tail.
+    after = Epochs(map(Epoch, state["starts"], state["lasts"])).sure(after)
     cursor: int = max(state["head"], after)
     complete = True
     ids = await _resolve(connection, topics)
@@ -267,7 +275,7 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
     messages = fit([Message(*row) for row in rows], limit)
     if len(messages) < len(seqs):
         cursor, complete = messages[-1].seq, False
-    return Past(messages, cursor, state["lost_to"] or 0, complete)
+    return Past(messages, after, cursor, state["lost_to"] or 0, complete)
 
 
 async def _last(connection: Connection, topics: TopicList, count: int) -> int:

@@ -6,6 +6,8 @@ import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, ids, until
 
+from faults.log import append
+
 
 async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
     """As after a fail-over: the newest `lost` messages are gone, their numbers too, and the timeline is another one."""
@@ -116,6 +118,23 @@ async def test_parked_polls_are_answered_when_the_database_becomes_another_one(
     assert answer["messages"] == []
     answer = await app.poll("a", after=answer["cursor"], wait=20)
     assert answer["gap"] == {"reason": "reset", "after": published[1]}
+
+
+@pytest.mark.parametrize("topics", ["a", "a/**,a"])
+async def test_a_cursor_of_what_was_lost_is_told_reset_before_the_tail_is_back(
+    app: Running, sql: asyncpg.Connection, topics: str
+) -> None:
+    """After a fail-over the first read of the table may come before the tail, and what it finds is another life."""
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    await app.service.tail.stop()
+    await another_life(sql, lost=2)
+    await sql.execute("select notifier.begin_epoch(0)")
+    await append(sql, "a", '"new"')
+    for seen in published[3:]:
+        answer = await app.poll(topics, after=seen, wait=0)
+        assert (answer["gap"], data(answer)) == ({"reason": "reset", "after": published[2]}, ["new"])
+    answer = await app.poll(topics, after=published[2], wait=0)
+    assert ("gap" in answer, data(answer)) == (False, ["new"])
 
 
 async def test_eight_servers_that_reconnect_at_once_begin_one_epoch(start: Start, sql: asyncpg.Connection) -> None:
