@@ -34,6 +34,7 @@ AWAY = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DatabaseDroppedError,
+    asyncpg.InsufficientPrivilegeError,  # somebody is changing roles and grants; the start has checked that we have all
 )
 
 # What asyncpg understands in a database URL. The rest, of other drivers and of providers, it would send to the server

@@ -21,6 +21,17 @@ _BREAKING = "-- breaking"
 
 FUNCTIONS = "functions"
 
+# Functions of Postgres that everybody may execute unless somebody has revoked it.
+_NEEDED = [
+    *("pg_control_system", "pg_current_wal_lsn", "pg_walfile_name", "pg_logical_emit_message"),
+    *("pg_notify", "pg_notification_queue_usage"),
+]
+_LACKING = """
+select string_agg(p.oid::regprocedure::text, ', ' order by p.proname) from pg_proc p
+where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = any ($1::text[])
+    and not 'bytea'::regtype = any (p.proargtypes) and not has_function_privilege(p.oid, 'execute')
+"""
+
 # Everything happens in one transaction under this lock, which only the owner of the schema can take.
 _LOCK = "lock table notifier.migration in share row exclusive mode"
 _TABLES = """
@@ -120,6 +131,7 @@ async def migrate(url: str, schema: Schema | None = None) -> Applied:
     connection = await database.connect("migrate", command_timeout_s=600)
     try:
         await _check_encoding(connection)
+        await _check_rights(connection)
         await _create_tables(connection)
         async with database.transaction(connection):
             await connection.execute(_LOCK)
@@ -169,6 +181,7 @@ async def check_schema(connection: Connection) -> None:
     """MigrationError unless a server of this program can run on the schema, and may use it."""
     schema = read_schema()
     await _check_encoding(connection)
+    await _check_rights(connection)
     found = await _migrations(connection)
     _check(found, schema)
     if missing := [migration.name for migration in schema.migrations if migration.number not in found]:
@@ -180,6 +193,15 @@ async def _check_encoding(connection: Connection) -> None:
     encoding = await connection.fetchval("show server_encoding")
     if encoding != "UTF8":
         raise MigrationError(f"The database has the encoding {encoding}; it must be UTF8.")
+
+
+async def _check_rights(connection: Connection) -> None:
+    """A hardened server may have taken these from everybody. Without one of them we could begin what we cannot end."""
+    lacking = await connection.fetchval(_LACKING, _NEEDED)
+    if lacking:
+        raise MigrationError(
+            f"The role of this database URL may not execute {lacking}. A superuser must grant it EXECUTE on each."
+        )
 
 
 async def _migrations(connection: Connection) -> dict[int, _Found]:

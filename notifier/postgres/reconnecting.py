@@ -5,6 +5,8 @@ import logging
 import random
 from abc import ABC, abstractmethod
 
+import asyncpg
+
 from notifier.core.errors import Unavailable
 from notifier.postgres.database import AWAY, describe
 
@@ -59,7 +61,7 @@ class Reconnecting(ABC):
             try:
                 await self._work()
                 reason = "the connection was closed"
-            except AWAY as error:
+            except (*AWAY, asyncpg.PostgresError) as error:
                 reason = describe(error)
             except Exception:
                 log.exception("%s: failed", self.name)

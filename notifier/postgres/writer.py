@@ -5,6 +5,7 @@ one publish takes, not how many there are. What SQL publishers left in the outbo
 """
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 AWAY_TEXT = "The database is away; nothing was stored. Try again."
-UNKNOWN_TEXT = "The database went away, or cancelled, during the commit: the message may or may not be stored."
+UNFIT_TEXT = "The database cannot store this message."
+UNKNOWN_TEXT = "The database went away or failed during the commit: the message may or may not be stored."
 
 # One more than is flushing at a time: what comes during a flush is appended meanwhile, and may be flushed with it.
 CONNECTIONS = 2
@@ -42,11 +44,11 @@ CONNECTIONS = 2
 # ended for being idle. The one that pumps does so anyway.
 HEARTBEAT_S = 1.0
 
-APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], null, null)"
+APPEND = "call notifier.append_and_flush($1, $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[], null, null)"
+# The batch of the last such call on this connection that has committed the first of its two transactions.
+APPENDED = "select current_setting('notifier.batch', true)"
 # In one transaction, where that has to be around everything.
 APPEND_POOLED = "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
-# Errors after which it may be stored all the same: they can come between the two transactions of APPEND.
-UNCLEAR = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +91,7 @@ class Writer(Reconnecting):
         self._messages = 0
         self._bytes = 0
         self._open: set[asyncio.Future[int]] = set()
+        self._batches = itertools.count(1)
         self._told = 0
         self.pump = Pump(self._wake)
 
@@ -209,19 +212,29 @@ class Writer(Reconnecting):
     async def _append(self, connection: Connection, batch: Sequence[_Publish]) -> None:
         """Commit `batch` and tell everybody. _Refused when the database has said no and nothing was stored."""
         messages = [message for publish in batch for message in publish.messages]
+        number = next(self._batches)
+        undone = False
         try:
+            columns = (
+                [message.topic for message in messages],
+                [message.body for message in messages],
+                [message.content_type for message in messages],
+                [message.fields for message in messages],
+                [message.headers for message in messages],
+            )
             async with self._database.calls(connection):
-                [row] = await connection.fetch(
-                    APPEND_POOLED if self._database.pooled else APPEND,
-                    [message.topic for message in messages],
-                    [message.body for message in messages],
-                    [message.content_type for message in messages],
-                    [message.fields for message in messages],
-                    [message.headers for message in messages],
-                )
+                try:
+                    if self._database.pooled:
+                        [row] = await connection.fetch(APPEND_POOLED, *columns)
+                    else:
+                        [row] = await connection.fetch(APPEND, number, *columns)
+                except asyncpg.PostgresError as error:
+                    undone = await self._undone(connection, number, error)
+                    raise
         except asyncpg.PostgresError as error:
-            if error.severity_en != "ERROR" or isinstance(error, UNCLEAR):
-                # FATAL: the server may have committed before it ended the connection.
+            if _is_of_client(error):  # its text quotes the message
+                raise _Refused(Unprocessable(UNFIT_TEXT)) from error
+            if not undone:
                 _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
                 raise
             log.warning("writer: the database refused a publish: %s", describe(error))
@@ -244,6 +257,13 @@ class Writer(Reconnecting):
             log.exception("writer: this process could not be told of a message; it will read it as the others do")
         await self._tell(connection, last)
 
+    async def _undone(self, connection: Connection, number: int, error: asyncpg.PostgresError) -> bool:
+        """Whether it is certain that nothing of the batch was stored, after `error` came in answer to it."""
+        if error.severity_en != "ERROR":
+            return False  # FATAL: the server may have committed before it ended the connection
+        # An error of one statement among others in a transaction undoes them all. A call commits on its own.
+        return self._database.pooled or await connection.fetchval(APPENDED) != str(number)
+
     async def _tell(self, connection: Connection, last: int) -> None:
         """Tell all servers that everything up to `last` can be passed on."""
         if last <= self._told:
@@ -264,15 +284,21 @@ class _Refused(Exception):
         self.error = error
 
 
+def _is_of_client(error: asyncpg.PostgresError) -> bool:
+    """Whether asyncpg could not encode what was to be sent, and so has sent nothing."""
+    return isinstance(error, asyncpg.DataError) and error.severity_en is None
+
+
 def _verdict(error: asyncpg.PostgresError) -> NotifierError:
     if str(error.sqlstate)[:2] in {"22", "23", "54"}:  # data exceptions, constraints, program limits
-        return Unprocessable("The database cannot store this message.")
+        return Unprocessable(UNFIT_TEXT)
     return Unavailable("The database cannot store messages at the moment; nothing was stored. Try again.")
 
 
 def _fail(publish: _Publish, error: NotifierError) -> None:
-    publish.first.set_exception(error)
-    publish.first.exception()  # seen, even if the publisher has gone
+    if not publish.first.done():
+        publish.first.set_exception(error)
+        publish.first.exception()  # seen, even if the publisher has gone
 
 
 def _fail_all(batch: Sequence[_Publish], error: NotifierError) -> None:

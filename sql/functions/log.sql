@@ -59,15 +59,17 @@ begin
 end $$;
 
 -- Appends rows and flushes them, in two transactions, and tells nobody: NOTIFY would keep a lock of the whole cluster
--- during the flush. An error after the first transaction does not undo it.
+-- during the flush. An error after the first transaction does not undo it: the session's setting notifier.batch, which is
+-- committed with that transaction or not at all, says whether it has been.
 create or replace procedure notifier.append_and_flush(
-    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
+    batch bigint, topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
     inout first_seq bigint, inout now_time timestamptz
 ) language plpgsql as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     select a.first_seq, a.now_time into first_seq, now_time
         from notifier.append(topics, bodies, content_types, all_fields, all_headers) a;
+    perform set_config('notifier.batch', batch::text, false);
     commit;
     perform notifier.wait_for_disk();
 end $$;

@@ -19,6 +19,9 @@ from notifier.postgres.migrations import (
 )
 
 OURS = read_schema()
+FUNCTION = """
+select min(oid::regprocedure::text) from pg_proc where proname = $1 and not 'bytea'::regtype = any (proargtypes)
+"""
 ALL = [*(migration.name for migration in OURS.migrations), FUNCTIONS]
 
 COLUMN = Migration(9998, "9998_column.sql", "alter table notifier.topic add column extra int;")
@@ -199,3 +202,31 @@ async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) ->
         await connection.close()
     finally:
         await admin(at(postgres, name), f"drop owned by {role} cascade", f"drop role {role}")
+
+
+@pytest.mark.parametrize("name", ["pg_control_system", "pg_current_wal_lsn", "pg_logical_emit_message"])
+async def test_a_function_of_postgres_that_is_kept_from_us_is_named_before_anything_is_done(
+    empty_database: str, name: str
+) -> None:
+    admin = await asyncpg.connect(empty_database)
+    role, database = f"role_{uuid.uuid4().hex[:12]}", name_of(empty_database)
+    url = as_role(empty_database, role, database)
+    try:
+        function = await admin.fetchval(FUNCTION, name)
+        await admin.execute(
+            f"create role {role} login password 'secret'; grant create on database {database} to {role}"
+        )
+        await admin.execute(f"revoke execute on function {function} from public")
+        with pytest.raises(MigrationError, match=rf"may not execute {name}.* superuser"):
+            await migrate(url)
+        assert await admin.fetchval("select to_regnamespace('notifier')") is None
+        await admin.execute(f"grant execute on function {function} to {role}")
+        await migrate(url)
+        await admin.execute(f"revoke execute on function {function} from {role}")
+        sql = await asyncpg.connect(url)
+        with pytest.raises(MigrationError, match=rf"may not execute {name}.* superuser"):
+            await check_schema(sql)
+        await sql.close()
+    finally:
+        await admin.execute(f"drop owned by {role} cascade; drop role {role}")
+        await admin.close()

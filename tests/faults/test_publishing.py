@@ -13,7 +13,7 @@ from faults.by_hand import request
 from faults.conftest import eventually
 from faults.log import backends, numbers, order_lock, waiting
 from faults.tcp_proxy import TcpProxy
-from notifier.core.errors import Unavailable
+from notifier.core.errors import Unavailable, Unprocessable
 from notifier.core.messages import NewMessage
 from notifier.postgres import pump, writer
 
@@ -139,17 +139,86 @@ async def test_a_publish_while_the_connection_closes_is_not_sent(
     assert await numbers(sql) == []
 
 
-@pytest.mark.rule("P-20")
-async def test_a_commit_that_the_database_cancels_is_unknown(app: Running, sql: asyncpg.Connection) -> None:
-    """It may be cancelled after its message is appended, before that is flushed."""
+@pytest.mark.rule("P-19")
+async def test_a_commit_that_the_database_cancels_before_it_has_appended_is_not_stored(
+    app: Running, sql: asyncpg.Connection
+) -> None:
     async with order_lock(sql):
         attempt = Attempt(app, 1)
         for pid in await waiting(sql):
             await sql.execute("select pg_cancel_backend($1)", pid)
-        await attempt.assert_outcome_unknown()
+        await attempt.assert_unavailable()
     assert await numbers(sql) == []
     await until(lambda: app.service.writer.up)
     await Attempt(app, 2).assert_stored()
+
+
+async def go_on_with(sql: asyncpg.Connection, statement: str) -> str:
+    """Have append_and_flush() run `statement` once it has committed what it appends. The source without it."""
+    source = await sql.fetchval("select pg_get_functiondef('notifier.append_and_flush'::regproc)")
+    assert "commit;" in source
+    await sql.execute(source.replace("commit;", f"commit; {statement};"))
+    return source
+
+
+@pytest.mark.rule("P-20")
+@pytest.mark.parametrize(
+    "sqlstate",
+    ["42501", "57014", "53200", "53100", "54000", "22012", "23514", "55P03", "25006", "XX000", "P0001"],
+)
+async def test_an_error_after_a_message_is_stored_is_unknown_whatever_it_says(
+    app: Running, sql: asyncpg.Connection, sqlstate: str
+) -> None:
+    source = await go_on_with(sql, f"raise 'as the test wants it' using errcode = '{sqlstate}'")
+    await Attempt(app, 1).assert_outcome_unknown()
+    await sql.execute(source)
+    assert await numbers(sql) == [1]
+    await until(lambda: app.service.not_ready() is None)
+    await Attempt(app, 2).assert_stored()
+
+
+@pytest.mark.rule("P-20")
+async def test_a_batch_that_fails_after_it_is_stored_is_not_stored_again(app: Running, sql: asyncpg.Connection) -> None:
+    async with order_lock(sql):
+        before = await on_each_connection(app, sql)
+        batch = [Attempt(app, body) for body in (6, 7, 8)]
+        await until(lambda: app.service.writer._messages == 3)
+        await go_on_with(sql, "perform 1 / 0")  # from the next call on
+    for attempt in before:
+        await attempt.assert_stored()
+    for attempt in batch:
+        await attempt.assert_outcome_unknown()
+    assert sorted(await numbers(sql)) == [1, 2, 6, 7, 8]
+
+
+@pytest.mark.rule("P-19")
+async def test_an_error_at_the_commit_itself_stores_nothing(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        """
+        create function refuse() returns trigger language plpgsql as $$ begin raise 'as the test wants it'; end $$;
+        create constraint trigger refuse after insert on notifier.message
+            deferrable initially deferred for each row execute function refuse();
+        """
+    )
+    await Attempt(app, 1).assert_unavailable()
+    assert await numbers(sql) == []
+
+
+async def test_a_message_that_cannot_be_sent_takes_none_of_its_batch_with_it(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    writing = await backends(sql, "writer")
+    async with order_lock(sql):
+        before = await on_each_connection(app, sql)
+        odd = asyncio.create_task(app.service.publish([NewMessage("orders\ud800", b"7")]))
+        batch = [Attempt(app, body) for body in (6, 8)]
+        await until(lambda: app.service.writer._messages == 3)
+    with pytest.raises(Unprocessable):
+        await odd
+    for attempt in (*before, *batch):
+        await attempt.assert_stored()
+    assert sorted(await numbers(sql)) == [1, 2, 6, 8]
+    assert await backends(sql, "writer") == writing
 
 
 @pytest.mark.rule("P-20")
