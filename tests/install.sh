@@ -3,7 +3,7 @@
 set -eu
 
 missing() {
-    for program in chromium nginx pgbouncer node npm curl openssl; do
+    for program in chromium nginx pgbouncer node npm jq curl openssl; do
         PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null || echo "$program"
     done
     ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || echo postgresql

@@ -2,11 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage
+import msgspec
+
+from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage, NotifierError
 from notifier.core.messages import BYTES, FORM, NDJSON, TEXT, NewMessage, is_json_type, media_type
+from notifier.core.strict_json import MAX_DEPTH, check_bounds, check_json, check_utf8, is_json, outside_strings, refuse
 from notifier.core.topics import check_topic
 
 MAX_BATCH = 1000
@@ -16,7 +19,6 @@ MAX_TAGS = 32
 MAX_TAG = 100
 
 _CONTENT_TYPE = re.compile(r"[!-~]+/[ -~]+")
-_WHITESPACE = re.compile(r"[ \t\n\r]*")
 
 # Fields that have a meaning some day. Refused until then, so that nobody relies on half of it.
 LATER = ("idempotency-key", "ttl", "delay", "key", "type")
@@ -42,9 +44,9 @@ def from_body(
             raise BadRequest("The Content-Type is malformed.")
         content_type = None
     if content_type is None or (media_type(content_type) == FORM and not lenient):
-        return NewMessage(topic, body, None if _is_json(body) else _plain(body), fields, headers)
+        return NewMessage(topic, body, None if is_json(body) else _plain(body), fields, headers)
     if is_json_type(content_type):
-        if lenient and not _is_json(body):
+        if lenient and not is_json(body):
             return NewMessage(topic, body, _plain(body), fields, headers)
         check_json(body)
         if media_type(content_type) == "application/json":
@@ -58,65 +60,6 @@ def _plain(body: bytes) -> str:
     except UnicodeDecodeError:
         return BYTES
     return TEXT
-
-
-# --- strict JSON
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Numbers are not converted (`len` takes any of them): a valid one may be longer than int() accepts.
-_DECODER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_no_constant)
-
-
-def _text(body: bytes) -> str:
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidJSON(f"JSON must be UTF-8; byte {error.start} is not.") from None
-    if text.startswith("\ufeff"):
-        raise InvalidJSON("JSON must not begin with a byte order mark.")
-    return text
-
-
-def _decode(decoder: json.JSONDecoder, text: str, start: int) -> tuple[Any, int]:
-    """The JSON value at `start` and where it ends."""
-    try:
-        return decoder.raw_decode(text, start)
-    except json.JSONDecodeError as error:
-        raise InvalidJSON(f"Not valid JSON: {error.msg} at character {error.pos}.") from None
-    except ValueError as error:
-        raise InvalidJSON(f"Not valid JSON: {error}.") from None
-    except RecursionError:
-        raise InvalidJSON("This JSON is nested too deeply.") from None
-
-
-def _skip(text: str, at: int) -> int:
-    found = _WHITESPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _end(text: str, at: int) -> None:
-    at = _skip(text, at)
-    if at != len(text):
-        raise InvalidJSON(f"Not valid JSON: more text after the value, at character {at}.")
-
-
-def check_json(body: bytes) -> None:
-    """InvalidJSON unless `body` is one strict UTF-8 JSON value: no byte order mark, NaN or Infinity."""
-    text = _text(body)
-    _, end = _decode(_DECODER, text, _skip(text, 0))
-    _end(text, end)
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        check_json(body)
-    except InvalidJSON:
-        return False
-    return True
 
 
 # --- display fields
@@ -173,115 +116,73 @@ def _checked_text(name: str, value: object, most: int) -> str:
 
 # --- batches
 
-
-# Of an integer, more digits than int() may take (4,300) are of no use here: none is meant to have twenty.
-_VALUES = json.JSONDecoder(parse_int=lambda digits: int(digits[:20]), parse_constant=_no_constant)
-
-# The members of a message in a batch: name, value, and the value as it is written.
-_Members: TypeAlias = list[tuple[str, Any, str]]
-
-_MEMBERS = frozenset({"topic", "data", "title", "click", "priority", "tags"})
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NAMES = frozenset({"topic", "data", "title", "click", "priority", "tags"})
 
 
 def parse_batch(body: bytes, content_type: str | None) -> list[NewMessage]:
     """The messages of `POST /v1/messages`: a JSON array, or NDJSON, of objects; each `data` is kept verbatim.
 
-    InvalidJSON for what is no JSON, InvalidMessage (naming the message by its place, from 0) for anything else.
+    InvalidJSON for what is not JSON, InvalidMessage (naming the message by its place, from 0) for anything else.
     """
-    text = _text(body)
-    objects = _lines(text) if content_type and media_type(content_type) == NDJSON else _elements(text)
-    messages: list[NewMessage] = []
-    for members in objects:
-        if len(messages) == MAX_BATCH:
-            raise InvalidMessage(f"A batch has at most {MAX_BATCH} messages.")
-        try:
-            messages.append(_batch_message(members))
-        except (InvalidMessage, BadRequest) as error:
-            raise InvalidMessage(f"{_place(len(messages))}: {error}") from None
-    if not messages:
+    check_utf8(body)
+    ndjson = content_type is not None and media_type(content_type) == NDJSON
+    elements: Sequence[bytes | msgspec.Raw] = _lines(body) if ndjson else _elements(body)
+    if len(elements) > MAX_BATCH:
+        raise InvalidMessage(f"A batch has at most {MAX_BATCH} messages; this one has {len(elements)}.")
+    if not elements:
         raise InvalidMessage("A batch has at least one message.")
+    messages: list[NewMessage] = []
+    for element in elements:
+        try:
+            messages.append(_message(bytes(element)))
+        except NotifierError as error:
+            kind = InvalidJSON if isinstance(error, InvalidJSON) else InvalidMessage
+            raise kind(f"Message {len(messages)} of the batch (counted from 0): {error}") from None
     return messages
 
 
-def _place(number: int) -> str:
-    return f"Message {number} of the batch (counted from 0)"
+def _elements(body: bytes) -> list[msgspec.Raw]:
+    try:
+        return _ELEMENTS.decode(body)
+    except msgspec.ValidationError:
+        raise InvalidJSON("A batch is a JSON array of messages (or NDJSON, as application/x-ndjson).") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        refuse(body, error)
 
 
-def _batch_message(members: _Members) -> NewMessage:
-    values: dict[str, Any] = {}
-    data: str | None = None
-    for name, value, verbatim in members:
+def _lines(body: bytes) -> list[bytes]:
+    return [line for line in body.split(b"\n") if line.strip(b" \t\r")]
+
+
+def _message(element: bytes) -> NewMessage:
+    try:
+        members = _MEMBERS.decode(element)
+    except msgspec.ValidationError:
+        raise InvalidJSON("Each message is a JSON object.") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        refuse(element, error)
+    check_bounds(element, depth=MAX_DEPTH + 1)
+    for name in members:
         if name in LATER:
             raise InvalidMessage(f"{name!r} is not supported yet.")
-        if name not in _MEMBERS:
-            raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_MEMBERS))}).")
-        if name in values:
-            raise InvalidMessage(f"{name!r} is given twice.")
-        values[name] = value
-        if name == "data":
-            data = verbatim
-    if "topic" not in values or data is None:
+        if name not in _NAMES:
+            raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")
+    if "topic" not in members or "data" not in members:
         raise InvalidMessage("topic and data must be given.")
+    data = bytes(members.pop("data"))
+    values = {name: msgspec.json.decode(value) for name, value in members.items()}
     if not isinstance(values["topic"], str):
         raise InvalidMessage("topic is a text.")
-    return NewMessage(check_topic(values["topic"]), data.encode(), None, display_fields(values))
-
-
-def _elements(text: str) -> Iterator[_Members]:
-    at = _skip(text, 0)
-    if not text.startswith("[", at):
-        raise InvalidJSON("A batch is a JSON array of messages (or NDJSON, as application/x-ndjson).")
-    at = _skip(text, at + 1)
-    while not text.startswith("]", at):
-        members, at = _object(text, at)
-        yield members
-        at = _skip(text, at)
-        if text.startswith(",", at):
-            at = _skip(text, at + 1)
-            if not text.startswith("]", at):
-                continue
-        elif text.startswith("]", at):
-            break
-        raise InvalidJSON(f"Not valid JSON: expecting ',' or ']' at character {at}.")
-    _end(text, at + 1)
-
-
-def _lines(text: str) -> Iterator[_Members]:
-    lines = (line for line in text.split("\n") if _skip(line, 0) < len(line))
-    for number, line in enumerate(lines):
-        try:
-            members, end = _object(line, _skip(line, 0))
-            _end(line, end)
-        except InvalidJSON as error:
-            raise InvalidJSON(f"{_place(number)}: {error}") from None
-        yield members
-
-
-def _object(text: str, at: int) -> tuple[_Members, int]:
-    """The members of the object at `at`, and where the object ends."""
-    if not text.startswith("{", at):
-        raise InvalidJSON(f"Each message is a JSON object; found something else at character {at}.")
-    members: _Members = []
-    at = _skip(text, at + 1)
-    while not text.startswith("}", at):
-        if not text.startswith('"', at):
-            raise InvalidJSON(f"Not valid JSON: expecting a name in double quotes at character {at}.")
-        name, at = _decode(_VALUES, text, at)
-        at = _skip(text, at)
-        if not text.startswith(":", at):
-            raise InvalidJSON(f"Not valid JSON: expecting ':' at character {at}.")
-        start = _skip(text, at + 1)
-        value, at = _decode(_DECODER if name == "data" else _VALUES, text, start)
-        members.append((name, value, text[start:at]))
-        at = _skip(text, at)
-        if text.startswith(",", at):
-            at = _skip(text, at + 1)
-            if not text.startswith("}", at):
-                continue
-        elif text.startswith("}", at):
-            break
-        raise InvalidJSON(f"Not valid JSON: expecting ',' or '}}' at character {at}.")
-    return members, at + 1
+    message = NewMessage(check_topic(values["topic"]), data, None, display_fields(values))
+    # Of several members of one name msgspec takes the last. Each has a colon, and now only `data` may have more.
+    if element.count(b":") - data.count(b":") > len(members) + 1 and (
+        outside_strings(element).count(b":") - outside_strings(data).count(b":") > len(members) + 1
+    ):
+        names = [name for name, _ in json.loads(element, object_pairs_hook=list)]
+        raise InvalidMessage(f"{next(name for name in names if names.count(name) > 1)!r} is given twice.")
+    return message
 
 
 def webhook_headers(headers: Sequence[tuple[str, str]]) -> str:

@@ -3,8 +3,10 @@
 from aiohttp import web
 
 from notifier.core.errors import NotFound
+from notifier.core.messages import NewMessage
 from notifier.core.publishing import from_body, webhook_headers
-from notifier.core.webhooks import is_name, kept_headers, topic_for, verify
+from notifier.core.webhooks import Source, is_name, kept_headers, topic_for, verify
+from notifier.offload import offload
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import read_body
 
@@ -18,11 +20,13 @@ async def hook(request: web.Request) -> web.Response:
     headers = request.raw_headers
     content_type = request.headers.get("Content-Type")
 
-    async def publish() -> web.Response:
-        source = await service.source(name)
+    def read(source: Source) -> NewMessage:
         verify(source, headers, body)
         kept = webhook_headers(kept_headers(headers))
-        message = from_body(topic_for(source, headers, body), body, content_type, headers=kept, lenient=True)
+        return from_body(topic_for(source, headers, body), body, content_type, headers=kept, lenient=True)
+
+    async def publish() -> web.Response:
+        message = await offload(len(body), read, await service.source(name))
         [seq] = await service.publish([message])
         return web.json_response({"id": str(seq), "topic": message.topic})
 

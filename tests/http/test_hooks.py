@@ -15,7 +15,7 @@ from notifier.core.webhooks import check_source
 from notifier.postgres.sources import add_source
 
 SECRET = "It's a Secret to Everybody"
-PUSH = b'{"repository": {"full_name":  "octo/hello world"}, "n": 1e400}'
+PUSH = b'{"repository": {"full_name":  "octo/hello world"}, "n": 1e308}'
 
 
 @pytest_asyncio.fixture
@@ -110,6 +110,8 @@ async def test_a_verified_webhook_is_never_refused_for_its_content(hooks: Runnin
         ("application/json", b"", "github/_/push", "", text),
         ("application/json", b"\xff\x00", "github/_/push", "/wA=", "application/octet-stream"),
         ("application/json", b"[" * 50_000, "github/_/push", "[" * 50_000, text),
+        ("application/json", b"[" * 61 + b"]" * 61, "github/_/push", "[" * 61 + "]" * 61, text),
+        ("application/json", b'["\\ud800", 1e400]', "github/_/push", '["\\ud800", 1e400]', text),
         ("application/json", b"\xef\xbb\xbf{}", "github/_/push", "\ufeff{}", text),
         (
             "application/json",

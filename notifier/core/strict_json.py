@@ -1,0 +1,126 @@
+"""What every reader of JSON can read: one definition for all that is stored as JSON, however it came.
+
+UTF-8 without a byte order mark, no NaN or Infinity, no escaped surrogate without its partner, numbers that are finite
+as a double and have at most MAX_DIGITS digits, at most MAX_DEPTH levels. One message beyond that would make whole
+answers unreadable: jq, orjson, Python and JavaScript each give up on another of these.
+
+A check takes a few milliseconds for each MiB, whatever is in it, and does not depend on the interpreter's stack.
+"""
+
+import re
+from math import isinf
+from typing import NoReturn
+
+import msgspec
+
+from notifier.core.errors import InvalidJSON
+
+MAX_DEPTH = 60
+MAX_DIGITS = 400
+
+_TOO_DEEP = f"This JSON is nested too deeply: at most {MAX_DEPTH} levels."
+
+# msgspec checks the syntax, escapes included, and builds nothing. UTF-8, depth, and how large numbers are, are ours.
+_SYNTAX = msgspec.json.Decoder(msgspec.Raw)
+_AT = re.compile(r"\(byte (\d+)\)")
+_CONSTANT = re.compile(rb"-?(NaN|Infinity)")
+_LONE_SURROGATE = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F])")
+
+# Only a number with one of these in it can be too large or too long: a long run of digits, or an exponent of three.
+_SHAPE = bytes(0x30 if c in b"0123456789" else 0x65 if c in b"eE" else c if c in b"+-" else 0x20 for c in range(256))
+_SUSPECT = (b"0" * (MAX_DIGITS // 4), b"e000", b"e+000")
+_NUMBER = re.compile(rb"[0-9][0-9.eE+-]*")
+_NOT_A_DIGIT = bytes(set(range(256)) - set(b"0123456789"))
+
+_BRACKETS = bytes(0x5B if c in b"[{" else 0x5D for c in range(256))
+_NOT_A_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+
+# What is looked at in one go: a body of many short strings falls into as many objects, which take 40 times its size.
+_CHUNK = 256 * 1024
+
+
+def check_json(body: bytes, *, depth: int = MAX_DEPTH) -> None:
+    """InvalidJSON, with a sentence that says what and where, unless every reader can read `body`."""
+    check_utf8(body)
+    try:
+        _SYNTAX.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        refuse(body, error)
+    check_bounds(body, depth=depth)
+
+
+def is_json(body: bytes) -> bool:
+    try:
+        check_json(body)
+    except InvalidJSON:
+        return False
+    return True
+
+
+def check_utf8(body: bytes) -> None:
+    """The part of `check_json` before the syntax."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidJSON(f"JSON must be UTF-8; byte {error.start} is not.") from None
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise InvalidJSON("JSON must not begin with a byte order mark.")
+
+
+def refuse(body: bytes, error: msgspec.DecodeError | RecursionError) -> NoReturn:
+    """InvalidJSON for what msgspec says of `body`."""
+    if isinstance(error, RecursionError):
+        raise InvalidJSON(_TOO_DEEP) from None
+    if _LONE_SURROGATE.search(body):
+        raise InvalidJSON("Not valid JSON: a \\u escape of a surrogate has no partner.") from None
+    detail = str(error).removeprefix("JSON is malformed: ").replace("trailing characters", "more text after the value")
+    if (at := _AT.search(detail)) and (constant := _CONSTANT.search(body, max(int(at[1]) - 1, 0), int(at[1]) + 9)):
+        detail = f"{constant[0].decode()} is not JSON (byte {constant.start()})"
+    elif detail == "Input data was truncated":
+        detail = "it ends too early" if body.strip() else "it is empty"
+    raise InvalidJSON(f"Not valid JSON: {detail}.") from None
+
+
+def check_bounds(json: bytes, *, depth: int = MAX_DEPTH) -> None:
+    """The part of `check_json` after the syntax, for what is JSON but may be too deep or hold numbers too large."""
+    nested = json.count(b"[") + json.count(b"{") > depth
+    shape = json.translate(_SHAPE)
+    numbers = any(suspect in shape for suspect in _SUSPECT)
+    if nested or numbers:
+        outside = outside_strings(json)
+        if nested:
+            _check_depth(outside, depth)
+        if numbers:
+            _check_numbers(outside)
+
+
+def outside_strings(json: bytes) -> bytes:
+    """`json`, which must be valid, without its strings."""
+    if b"\\" in json:
+        json = json.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = bytearray()
+    inside = False
+    for at in range(0, len(json), _CHUNK):
+        parts = json[at : at + _CHUNK].split(b'"')
+        outside += b"".join(parts[inside::2])
+        inside ^= len(parts) % 2 == 0
+    return bytes(outside)
+
+
+def _check_depth(outside: bytes, depth: int) -> None:
+    brackets = outside.translate(_BRACKETS, _NOT_A_BRACKET)
+    for _ in range(depth):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+    if brackets:
+        raise InvalidJSON(_TOO_DEEP)
+
+
+def _check_numbers(outside: bytes) -> None:
+    for match in _NUMBER.finditer(outside):
+        number = match[0]
+        if len(number) > MAX_DIGITS and (digits := len(number.translate(None, _NOT_A_DIGIT))) > MAX_DIGITS:
+            raise InvalidJSON(f"A number of this JSON has {digits} digits; at most {MAX_DIGITS} are taken.")
+        if isinf(float(number)):
+            raise InvalidJSON(f"The number {number[:20].decode()} of this JSON is too large for a double.")

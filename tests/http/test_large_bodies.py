@@ -1,0 +1,78 @@
+"""A large body is read beside the event loop: it holds nobody up, and is published even if its sender goes away."""
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Iterator
+
+import pytest
+from conftest import Running, until
+from protocol import line
+
+from notifier.core import publishing
+from notifier.core.messages import NewMessage
+from notifier.core.webhooks import check_source
+from notifier.offload import INLINE
+from notifier.postgres.sources import add_source
+
+SECRET = "a secret"
+LARGE = b'{"a": "%b"}' % (b"x" * INLINE)
+
+
+class Held:
+    """Whoever makes a message waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.go_on = threading.Event()
+
+    def new_message(self, *args: object, **kwargs: object) -> NewMessage:
+        self.threads.append(threading.current_thread())
+        if threading.current_thread() is not threading.main_thread():
+            assert self.go_on.wait(30)
+        return NewMessage(*args, **kwargs)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    held = Held()
+    monkeypatch.setattr(publishing, "NewMessage", held.new_message)
+    yield held
+    held.go_on.set()
+
+
+@pytest.mark.parametrize("way", ["body", "batch", "webhook"])
+async def test_a_large_body_holds_nobody_up_and_needs_no_sender_any_more(
+    app: Running, database: str, held: Held, way: str
+) -> None:
+    await add_source(database, check_source("ci", "github", "t", [SECRET]))
+    signature = "X-Hub-Signature-256: sha256=" + hmac.new(SECRET.encode(), LARGE, hashlib.sha256).hexdigest()
+    path, body, *headers = {
+        "body": ("/v1/topics/t", LARGE),
+        "batch": ("/v1/messages", b'[{"topic": "t", "data": %b}]' % LARGE),
+        "webhook": ("/hooks/ci", LARGE, signature),
+    }[way]
+    json = "Content-Type: application/json"
+    async with line(app) as raw:
+        await raw.send(f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", json, *headers, body=body)
+        await until(lambda: len(held.threads) == 1)
+        assert held.threads[0] is not threading.main_thread()
+        async with app.client.get("/healthz") as response:
+            assert response.status == 200
+        await app.publish("small")
+        assert held.threads[1] is threading.main_thread()
+        connections = app.client.server.runner.server.connections
+        raw.hang_up()
+        await until(lambda: len(app.client.server.runner.server.connections) < len(connections))
+    poll = app.start_poll("t", wait=20)
+    await app.parked()
+    held.go_on.set()
+    [message] = (await poll)["messages"]
+    assert message["data"] == {"a": "x" * INLINE}
+
+
+async def test_what_is_wrong_with_a_large_body_is_told_as_with_a_small_one(app: Running) -> None:
+    for path, body in (("/v1/topics/t", b"[" * INLINE + b"]"), ("/v1/messages", b"[" * INLINE + b"]")):
+        async with app.client.post(path, data=body, headers={"Content-Type": "application/json"}) as response:
+            assert response.status == 400
+            assert (await response.json())["code"] == "invalid_json"
