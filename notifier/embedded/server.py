@@ -1,4 +1,4 @@
-"""One process's part in keeping a server on a folder that it may share with others."""
+"""One process's share in running the server of a folder that several processes may use."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SETTINGS = {
     "log_min_messages": "warning",
 }
 
-TICK_S = 0.1  # a dead server or owner is noticed so soon; costs a few system calls
+TICK_S = 0.1  # how soon a dead server or owner is noticed; costs a few system calls
 RETRY_S = 2.0
-ATTACH_S = 60.0  # an owner whose server does not even listen by then is stuck
-LEFTOVERS_S = 30.0  # the backends of a killed server finish what they compute before they notice
+ATTACH_S = 60.0  # an owner whose server does not listen by then is stuck
+LEFTOVERS_S = 30.0  # the backends of a killed server finish their statement before they notice
 
 
 @contextlib.asynccontextmanager
@@ -44,11 +44,11 @@ async def embedded_postgres(
 ) -> AsyncIterator[str]:
     """Yield the DSN (it holds a password: never log it) of a Postgres whose data is in `directory`.
 
-    The folder is created if need be. `settings` are server settings such as `{"fsync": "off"}`; those of the process
-    that runs the server count. `announce` gets a sentence that says where the data is.
+    The folder is created if it is missing. `settings` are server settings such as `{"fsync": "off"}`; those of the
+    process that runs the server count. `announce` gets a sentence that says where the data is.
 
-    While inside, the server is started again when it dies; connections break then, as with any server. A process that
-    forks enters it in its children, afterwards: a child would inherit the lock.
+    Inside, the server is started again when it dies; connections break then, as with any server. A process that forks
+    must enter this in its children, after the fork: a child would inherit the lock.
 
     Raises `EmbeddedError` when no server can run here.
     """
@@ -100,7 +100,7 @@ class Server:
         await self._start()
 
     async def keep(self) -> None:
-        """Own the server as soon as nobody does, and start it again when it has died. Runs until cancelled."""
+        """Own the server as soon as no other process does; start it again when it has died. Runs until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             try:
@@ -115,7 +115,7 @@ class Server:
                 await asyncio.sleep(RETRY_S)
 
     async def leave(self) -> None:
-        """Stop the server and let go of the folder, if they are ours. A process that goes on starts it again."""
+        """Stop the server and release the folder, if they are ours. Another process that uses it starts it again."""
         lock, self._lock = self._lock, None
         try:
             await self._stop()
@@ -124,7 +124,7 @@ class Server:
                 os.close(lock)
 
     def _own(self) -> bool:
-        """Take the lock if nobody has it. The kernel lets go of it however its holder ends."""
+        """Take the lock if it is free. The kernel releases it however its holder ends."""
         if self._lock is None:
             lock = os.open(self.cluster.lock, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -164,8 +164,8 @@ class Server:
         cluster.open_sockets()
         command: list[str | Path] = [folder / "postgres", "-D", cluster.data]
         command += [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-        # By now the pid in postmaster.pid is nobody's or a stranger's, and Postgres would not start while that stranger
-        # lives. It does overlook the pid of its grandparent, and still looks for backends that were left behind.
+        # By now the pid in postmaster.pid is unused or another program's, and Postgres would not start while that one
+        # runs. It does ignore the pid of its grandparent, and still looks for backends that were left behind.
         stranger = {"PG_GRANDPARENT_PID": str(stale)}
         deadline = asyncio.get_running_loop().time() + LEFTOVERS_S
         while True:
@@ -179,7 +179,7 @@ class Server:
             await asyncio.sleep(TICK_S)
 
     async def _becomes_ready(self, child: Child) -> bool:
-        """False when it ended instead. No other bound: a recovery from a crash takes as long as it takes."""
+        """False when it ended instead. There is no other bound: recovery from a crash may take long."""
         await until(lambda: self.cluster.postmaster() == (child.pid, True) or not child.runs())
         return child.runs()
 

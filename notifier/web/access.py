@@ -1,6 +1,6 @@
-"""Who may do what: each request gets the grant of its caller, or is refused.
+"""Access: each request gets the grant of its caller, or is refused.
 
-Callers are the holder of the admin key, the public, and, in open mode, everybody but the pages of foreign websites.
+Callers are the holder of the admin key, the public, and, in open mode, every program except pages of other websites.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from notifier.settings import Settings, is_loopback
 
 
 class Access:
-    """The grants that this process gives at the moment. One for each application."""
+    """The grants that this process currently gives. One for each application."""
 
     def __init__(self, settings: Settings) -> None:
         self._keys: dict[bytes, Grant] = {}
@@ -25,7 +25,7 @@ class Access:
         self.change(settings)
 
     def change(self, settings: Settings) -> None:
-        """From here on the keys of `settings` count. Every grant given before has ended."""
+        """Use the keys of `settings` from here on. Every grant given before has ended."""
         for grant in (*self._keys.values(), self._nobody):
             grant.end()
         if settings.anyone or settings.admin_key is None:
@@ -37,8 +37,8 @@ class Access:
         self._local = settings.anyone and not settings.open
 
     def publisher(self, request: web.Request) -> Grant:
-        """The grant of a caller that publishes. Unauthorized without a key that may; Forbidden for a foreign website
-        in open mode."""
+        """The grant of a caller that publishes. Unauthorized without a key that allows it; Forbidden for a page of
+        another website in open mode."""
         self.check_host(request)
         if self._local:
             _check_origin(request)
@@ -48,8 +48,8 @@ class Access:
         return grant
 
     def subscriber(self, request: web.Request) -> Grant:
-        """The grant of a caller that reads. Unauthorized without a key that may, unless the public may; Forbidden for
-        a foreign website in open mode."""
+        """The grant of a caller that reads. Unauthorized without a key that allows it, unless reading is public;
+        Forbidden for another website in open mode."""
         self.check_host(request)
         grant = self._caller(request)
         if grant is self._nobody and not grant.subscribes:
@@ -57,11 +57,11 @@ class Access:
         return grant
 
     def check_host(self, request: web.Request) -> None:
-        """Without a key only names of this machine are served: a website whose name resolves to 127.0.0.1 (DNS
-        rebinding) is same-origin with us for the browser, but its Host betrays it."""
+        """Forbidden, without a key, unless Host is a name of this machine: a website whose name resolves to 127.0.0.1
+        (DNS rebinding) is same-origin with us for the browser, but its Host reveals it."""
         if self._local and not is_loopback(_hostname(f"//{_host(request)}")):
             raise Forbidden(
-                "This server has no key, so it answers to names of this machine only. "
+                "This server has no key, so it answers only to names of this machine. "
                 "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
             )
 
@@ -102,7 +102,7 @@ def _check_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     foreign = origin is not None and origin.partition("://")[2] != _host(request)
     if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
-        raise Forbidden("This server has no key, so it takes nothing from pages of other websites.")
+        raise Forbidden("This server has no key, so it accepts nothing from pages of other websites.")
 
 
 def _credential(request: web.Request) -> bytes:
@@ -124,8 +124,8 @@ def _no_key() -> Unauthorized:
 
 
 def address(request: web.Request) -> str:
-    """The client, for limits: the last X-Forwarded-For entry where a proxy is before us (it appends the peer that it
-    saw; what is before that, the client may have made up), else the peer. IPv6 by /64, which one customer has."""
+    """The client's address, for limits: behind a proxy the last X-Forwarded-For entry (the proxy appends the peer that
+    it saw; the client may have made up the entries before it), else the peer. IPv6 by /64, one customer's block."""
     peer = request.remote or ""
     forwarded = request.headers.getall("X-Forwarded-For", [])
     try:
@@ -140,7 +140,7 @@ def address(request: web.Request) -> str:
 
 
 def _host(request: web.Request) -> str:
-    # Not request.host: without the header (HTTP/1.0) that asks the DNS for our own name, and everybody waits.
+    # Not request.host: without the header (HTTP/1.0) it looks up our own name in the DNS and blocks the event loop.
     return request.headers.get("Host", "")
 
 

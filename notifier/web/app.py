@@ -18,7 +18,7 @@ HANDLERS_S = 1.0
 
 
 def create_app(service: Service) -> web.Application:
-    """The application in front of `service`, which is running and is stopped by whoever started it."""
+    """The application in front of `service`, which is running, and which its caller stops."""
     app = web.Application(middlewares=[answering_errors(service)])
     app[SERVICE] = service
     app[ACCESS] = Access(service.settings)

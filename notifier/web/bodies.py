@@ -6,7 +6,7 @@ from aiohttp import web
 
 from notifier.core.errors import SlowRequest, TooLarge, UnsupportedMedia
 
-# aiohttp waits for ever for a body that stalls half-way.
+# aiohttp waits forever for a body that stalls half-way.
 STALL_S = 10.0
 TOTAL_S = 60.0
 

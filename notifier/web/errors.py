@@ -28,14 +28,14 @@ def answering_errors(service: Service) -> Middleware:
         except web.HTTPException as error:
             response = refusal(error)
         except (ConnectionResetError, web.RequestPayloadError):
-            # The client went away while it sent its body, or its framing is broken: nobody reads this.
+            # The client disconnected while it sent its body, or the framing is broken: no client reads this.
             response = problem(400, "bad_request", "The body is incomplete or malformed.")
             response.force_close()
         except Exception:
             log.exception("unexpected error: %s %s", request.method, request.path)
-            response = problem(500, "internal", "Something is wrong with the server; its log says what.")
+            response = problem(500, "internal", "The server failed; its log says why.")
         if service.draining:
-            # aiohttp leaves the connection open, and the client would send its next request into a closing socket.
+            # aiohttp leaves the connection open, and the client would send its next request to a closing socket.
             response.force_close()
         return response
 

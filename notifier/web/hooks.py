@@ -30,5 +30,5 @@ async def hook(request: web.Request) -> web.Response:
         [seq] = await service.publish([message])
         return web.json_response({"id": str(seq), "topic": message.topic})
 
-    # Some senders do not wait for an answer. Theirs are published all the same.
+    # Some senders do not wait for an answer; their webhooks are published all the same.
     return await service.to_the_end(publish())

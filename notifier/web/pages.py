@@ -1,4 +1,4 @@
-"""The console at `/` and the files that it and other people's pages load. They hold no data and need no key."""
+"""The console at `/`, and the files that it and pages of users load. They contain no data and need no key."""
 
 from hashlib import sha256
 
@@ -11,7 +11,7 @@ from notifier import __version__
 from notifier.resources import resource_dir
 from notifier.web.access import ACCESS
 
-# Payloads are hostile. The page writes them as text only; should it ever fail to, this keeps them from running.
+# Payloads may be hostile. The page shows them as text only; if that ever fails, this keeps them from running.
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -34,7 +34,7 @@ _FILES = {
 
 
 def setup(app: web.Application) -> None:
-    """Add the page and its files, which are read here and never again."""
+    """Add the page and its files, which are read once, here."""
     aiohttp_jinja2.setup(app, loader=FileSystemLoader(resource_dir("templates")), undefined=StrictUndefined)
     app.router.add_get("/", _console)
     for name, content_type in _FILES.items():
@@ -64,7 +64,7 @@ def _file(body: bytes, content_type: str) -> Handler:
 
 
 def _fresh(response: web.Response) -> web.Response:
-    """May be kept, but is asked for again each time: after an upgrade no page meets a script of another version."""
+    """Let caches keep it but revalidate it each time: after an upgrade no page loads a script of another version."""
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -28,7 +28,7 @@ async def publish(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     fields = fields_from_text(_given(request))
     body = await read_body(request, service.settings.max_body)
-    if not grant.alive:  # it has ended while the body came
+    if not grant.alive:  # it ended while the body arrived
         authorise_publish(request, [topic])
     content_type = request.headers.get("Content-Type")
 
@@ -59,11 +59,12 @@ async def publish_batch(request: web.Request) -> web.Response:
 
 
 async def message(request: web.Request) -> web.Response:
-    """The bytes of one message. They come from anybody, so a browser must neither guess nor run what they are."""
+    """The bytes of one message. Any publisher may have sent them, so a browser must neither guess their type nor run
+    them."""
     authorise_subscribe(request)
     seq = parse_cursor(request.match_info["id"])
     stored = await request.app[SERVICE].message(seq)
-    # Whether there is one is not told to a caller that may not read it.
+    # A caller that may not read a message does not learn whether it exists.
     if stored is None or not authorise_subscribe(request).may_subscribe(stored.topic):
         raise NotFound("There is no message of that id, or it is older than the retention.")
     content_type = stored.content_type or "application/json"
@@ -80,7 +81,7 @@ async def message(request: web.Request) -> web.Response:
 
 
 def _given(request: web.Request) -> dict[str, str]:
-    """The display fields in headers and query. BadRequest for what is given twice, or has no meaning yet."""
+    """The display fields in headers and query. BadRequest for a name that is given twice or not supported yet."""
     given = parse_query(request.rel_url.raw_query_string, (*FIELDS, *LATER))
     for name in (*FIELDS, *LATER):
         values = request.headers.getall(name, [])

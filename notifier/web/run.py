@@ -1,4 +1,4 @@
-"""One process that serves, from its start to a stop in good order."""
+"""One serving process, from its start to its ordered stop."""
 
 import asyncio
 import gc
@@ -36,7 +36,7 @@ STOP_S = 7.0
 
 
 def start(settings: Settings, serve: Callable[[Settings], int]) -> int:
-    """Serve until SIGTERM or SIGINT. The exit code: 0 after a stop in good order, 1 when it cannot start, 2 for unsafe
+    """Serve until SIGTERM or SIGINT. The exit code: 0 after an ordered stop, 1 when it cannot start, 2 for unsafe
     settings, 3 without a database."""
     start_logging()
 
@@ -56,18 +56,18 @@ def serve(settings: Settings) -> int:
 
 
 def start_logging(name: str = "") -> None:
-    """To standard output; `name` tells processes apart that share it."""
+    """Log to standard output; `name` distinguishes the processes that share it."""
     logging.basicConfig(
         stream=sys.stdout, level=logging.INFO, format=f"%(asctime)s %(levelname)s {name}%(message)s", force=True
     )
 
 
 def explained(work: Callable[[], int]) -> int:
-    """The exit code that `work` returns, or the one of what kept it from starting, which is told in a sentence."""
+    """The exit code that `work` returns, or that of the error that kept it from starting, which is logged."""
     try:
         return work()
     except asyncio.CancelledError:
-        log.info("stopped before it had started")
+        log.info("stopped before the start was complete")
         return 0
     except SettingsError as error:
         log.critical("notifier cannot start: %s", error)
@@ -103,10 +103,10 @@ async def serve_until_stopped(
 
     def interrupt(number: int) -> None:
         if number == signal.SIGINT:
-            # Ctrl-C: nobody routes to a developer's machine, so nobody has to notice.
+            # Ctrl-C: no router in front of a developer's machine has to notice first.
             hurry.set()
         if starting and not stop.is_set():
-            main.cancel()  # it may wait for a database that never comes
+            main.cancel()  # it may be waiting for a database that never comes
         stop.set()
 
     with _signals(interrupt):
@@ -118,7 +118,7 @@ async def serve_until_stopped(
                 await runner.setup()
                 for site in sites(runner):
                     await site.start()
-                # What is here stays until the end: the garbage collector need not look at it each time.
+                # What exists now stays until the end: the garbage collector need not scan it each time.
                 gc.collect()
                 gc.freeze()
                 ready(runner.addresses[0][1])
@@ -131,10 +131,10 @@ async def serve_until_stopped(
 
 @contextmanager
 def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have SIGTERM and SIGINT handled in the event loop; afterwards, for the rest of the process, they are ignored.
+    """Handle SIGTERM and SIGINT in the event loop; afterwards, for the rest of the process, they are ignored.
 
-    Not by the loop's add_signal_handler(), which lets go of them before the process has gone: one more SIGTERM would
-    make a stop in good order look like a kill.
+    Not by the loop's add_signal_handler(), which releases them before the process has ended: one more SIGTERM would
+    make an ordered stop look like a kill.
     """
     loop = asyncio.get_running_loop()
     for number in STOPS:
@@ -164,7 +164,8 @@ async def _close(runner: web.AppRunner) -> None:
     assert runner.server
     transports = [connection.transport for connection in runner.server.connections]
     await runner.cleanup()
-    # What a client has not read by now it never will: aiohttp's close() waits for it, and would leave the socket open.
+    # A client that has not read its answer by now never will: aiohttp's close() waits for it and would leave the socket
+    # open.
     for transport in transports:
         if transport:
             transport.abort()
@@ -173,7 +174,7 @@ async def _close(runner: web.AppRunner) -> None:
 def greet(settings: Settings, port: int) -> None:
     url = f"http://{settings.host}:{port}"
     if settings.open:
-        log.warning("NOTIFIER_OPEN=1: everybody who can reach %s may publish and read everything", url)
+        log.warning("NOTIFIER_OPEN=1: anyone who can reach %s may publish and read everything", url)
     log.info("notifier serves on %s", url)
     key = "" if settings.anyone else " -H 'Authorization: Bearer KEY'"
     log.info("try in one terminal:   curl%s '%s/v1/topics/hello'", key, url)

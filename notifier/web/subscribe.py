@@ -29,7 +29,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     client = address(request)
     polling = request.app[SERVICE].polling
     found = await polling.look(poll, client)
-    if not grant.alive:  # it has ended while the table was read
+    if not grant.alive:  # it ended while the table was read
         grant = authorise_subscribe(request, topics.exact + topics.patterns)
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.

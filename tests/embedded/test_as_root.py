@@ -103,7 +103,7 @@ async def test_data_whose_owner_cannot_reach_it_any_more_is_not_replaced_by_a_ne
     await first.leave()
     (folder / "home").chmod(0o700)
     second = await start(folder / "home" / ".notifier")
-    assert "who cannot reach it" in (await second.said())["error"]
+    assert "which cannot reach it" in (await second.said())["error"]
 
 
 async def test_another_users_database_is_refused_with_a_sentence(folder, start):

@@ -39,7 +39,7 @@ async def test_a_socket_folder_that_others_may_enter_is_refused(folder, start):
     sockets.chmod(0o777)
     try:
         second = await start(long)
-        assert "somebody else's" in (await second.said())["error"]
+        assert "belongs to another user" in (await second.said())["error"]
     finally:
         sockets.rmdir()
 

@@ -161,7 +161,7 @@ async def test_a_server_stops_also_while_it_waits_for_its_database(
     await proxy.requests.holds()
     terminate(server, how)
     assert await ended(server) == 0
-    with pytest.raises(AssertionError, match="stopped before it had started"):
+    with pytest.raises(AssertionError, match="stopped before the start was complete"):
         await starting
     assert "Traceback" not in server.log.read_text()
 

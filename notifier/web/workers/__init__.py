@@ -1,11 +1,11 @@
-"""Many processes behind one port: gunicorn starts them, watches them, puts others in their place, and stops them.
+"""Many processes behind one port: gunicorn starts, watches, replaces and stops them.
 
 Each worker has a slot, and the slot a listener. All listeners are bound to one address with SO_REUSEPORT, so the kernel
-deals new connections out by a hash, evenly; from one listener that all share, whoever wakes first takes all that wait.
-The parent keeps the listeners open: who comes after a worker that died has its slot, and takes what has waited there.
-(macOS gives nearly all connections to one listener of such a group: there it works, and spreads nothing.)
+distributes new connections evenly, by a hash; from one shared listener, the worker that wakes first would take all that
+wait. The parent keeps the listeners open: the successor of a worker that died gets its slot and accepts the connections
+that waited there. (macOS gives nearly all connections to one listener of such a group: it works there, but unevenly.)
 
-Without DATABASE_URL one more process, in slot 0, keeps the embedded database, and is the last to go.
+Without DATABASE_URL one more process, in slot 0, runs the embedded database, and is the last to stop.
 """
 
 from notifier.web.workers.manager import manage

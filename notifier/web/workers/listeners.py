@@ -6,14 +6,14 @@ from typing import Any
 
 
 def bind(host: str, port: int, count: int) -> list[list[socket.socket]]:
-    """For each of `count` slots a socket for each address of `host`, all on one port, none listening yet: that begins
-    with the first worker, until then connections are refused. OSError where somebody else has it."""
+    """For each of `count` slots a socket for each address of `host`, all on one port and none listening yet: the first
+    worker begins that, and connections are refused until then. OSError when another program has the port."""
     slots: list[list[socket.socket]] = [[] for _ in range(count)]
     missing: OSError | None = None
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
         try:
-            # Not shared, or a second server on the port would not be told that there is a first.
+            # Not shared, or a second server on the port would not notice the first.
             with bound(family, (address[0], port, *address[2:]), shared=False) as probe:
                 port = probe.getsockname()[1]
         except OSError as error:

@@ -17,24 +17,24 @@ from notifier.web.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
-# A loop that has not turned for so long hangs: the longest turns known take some tenths of a second, and a worker that
-# has to start waits for its database without standing still.
+# An event loop that has not turned for so long hangs: the longest known turns take some tenths of a second, and a
+# worker that starts keeps turning while it waits for its database.
 TIMEOUT_S = 30
 # A stop of one process takes 10 s at most.
 STOP_S = 12
-# One that fails as soon as it starts is tried again after this, and each time after twice as long, up to the last.
+# A worker that fails as soon as it starts is tried again after this, and then after twice as long each time.
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 30.0
 
 
 def manage(settings: Settings) -> int:
     """Serve with `settings.processes` workers until SIGTERM or SIGINT. The exit code, as of one process; OSError when
-    the address cannot be had."""
+    the address is not available."""
     manager = Manager(Plan(settings, bind(settings.host, settings.port, settings.processes), _gunicorn()))
     try:
         manager.run()
     except SystemExit as end:
-        # From here on a signal must not make a stop in good order look like a kill.
+        # From here on a signal must not make an ordered stop look like a kill.
         for number in Manager.SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         return manager.code or int(end.code or 0)
@@ -50,11 +50,11 @@ class Log(Logger):  # type: ignore[misc]
 
 
 class Manager(Arbiter):  # type: ignore[misc]
-    """The parent. It starts one worker, and the others when that has found that it can: so what keeps them from
-    starting is told once. Until all have been ready, a failure ends everything. Later a worker that cannot start is
-    tried again, whatever the reason: those that serve are not to suffer for it."""
+    """The parent. It starts one worker, and the others once that one is ready, so that an error that keeps all of them
+    from starting is reported once. Until all have been ready, a failure ends everything. Later a worker that cannot
+    start is tried again, whatever the reason, while the others serve on."""
 
-    # USR1 comes from workers that are ready. To change their number (TTIN, TTOU) would leave a listener unserved.
+    # USR1 comes from workers that are ready. Changing their number (TTIN, TTOU) would leave a listener unserved.
     SIGNALS = (*run.STOPS, signal.SIGUSR1)
     IGNORED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 
@@ -87,7 +87,7 @@ class Manager(Arbiter):  # type: ignore[misc]
         try:
             super().spawn_worker()
         except SystemExit as end:
-            # The worker's end. The frames below are the parent's, and not for us to leave.
+            # The worker ends here: the frames below are the parent's, and must not run in this process.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)
@@ -102,7 +102,7 @@ class Manager(Arbiter):  # type: ignore[misc]
             super().manage_workers()
 
     def handle_usr1(self) -> None:
-        """Somebody is ready."""
+        """A worker is ready."""
         ready = sum(self.app.states[slot] == READY for slot in self.app.slots)
         # The second may be the first that serves: the one before it keeps the database.
         self.num_workers = max(self.num_workers, min(2 * ready, len(self.app.slots)))
@@ -121,15 +121,15 @@ class Manager(Arbiter):  # type: ignore[misc]
             log.warning("worker %d (pid %s) has ended: another one takes its place", worker.slot, worker.pid)
         else:
             self._failed(0 if state == READY else state)
-            # Nobody takes what comes to this slot, perhaps for long: leave it to the others, which do listen.
+            # No process accepts connections on this slot, perhaps for long: leave them to the others, which do listen.
             self.app.renew(worker.slot)
             self.LISTENERS = self.app.all_listeners()
 
     def _failed(self, code: int = 0) -> None:
-        """A worker cannot start, and has said why with this exit code; 0: it could say nothing."""
+        """A worker could not start and ended with this exit code; 0: without one of ours."""
         if not self._served:
             self.code = code or 1
-            raise StopIteration  # ends the main loop, and stops the others in good order
+            raise StopIteration  # ends the main loop, and stops the others in order
         self._not_before = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LAST_PAUSE_S)
 

@@ -1,4 +1,4 @@
-"""What the processes know of each other."""
+"""What the processes share."""
 
 import mmap
 import os
@@ -18,7 +18,7 @@ STARTING, READY = 0, 255
 
 
 class Plan(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """What the processes have in common: what gunicorn is told, our settings, the slots."""
+    """What the processes have in common: gunicorn's configuration, our settings, the slots."""
 
     def __init__(
         self, settings: Settings, listeners: Sequence[list[socket.socket]], gunicorn: Mapping[str, object]
@@ -30,7 +30,7 @@ class Plan(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if settings.database_url is None:
             self.slots.insert(0, KEEPER)
         self.states = mmap.mmap(-1, len(listeners) + 1)  # a byte for each slot, shared with the workers
-        # All but the keeper hold the writing end: it breaks when the last of them has gone, whichever way.
+        # All processes except the keeper hold the writing end: it breaks when the last of them is gone, for any reason.
         self.reading, self.lifeline = os.pipe()
         super().__init__(prog="notifier")
 
@@ -38,7 +38,7 @@ class Plan(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return [sock for sockets in self.listeners.values() for sock in sockets]
 
     def renew(self, slot: int) -> None:
-        """Let nobody listen for this slot until there is a worker."""
+        """Stop listening for this slot until it has a worker."""
         for number, sock in enumerate(self.listeners.get(slot, [])):
             self.listeners[slot][number] = bound(sock.family, sock.getsockname(), shared=True)
             sock.close()

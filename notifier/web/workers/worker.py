@@ -17,10 +17,10 @@ from notifier.web.workers.plan import KEEPER, READY, STARTING, Plan
 
 log = logging.getLogger(__name__)
 
-# How often a worker says that it lives, and looks whether its parent does.
+# How often a worker reports that it lives, and checks that its parent does.
 BEAT_S = 1.0
 
-# The embedded database has to do for all: each process has up to 6 connections for a moment.
+# The embedded database serves all processes, each of which briefly has up to 6 connections.
 CONNECTIONS = 6
 SPARE_CONNECTIONS = 20
 LEAST_CONNECTIONS = 60
@@ -39,7 +39,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def init_signals(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        faulthandler.enable()  # gunicorn ends a worker that hangs by SIGABRT first: then we see where
+        faulthandler.enable()  # gunicorn ends a worker that hangs with SIGABRT first: this shows where it hangs
 
     def run(self) -> None:
         for slot, listeners in self.app.listeners.items():
@@ -67,7 +67,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         while True:
             self.notify()
             if self.slot != KEEPER and not self._has_parent():
-                log.error("the parent process has gone")
+                log.error("the parent process is gone")
                 signal.raise_signal(signal.SIGINT)
                 return
             await asyncio.sleep(min(BEAT_S, self.timeout / 2))
@@ -87,7 +87,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         await run.serve_until_stopped(self.app.settings, sites, ready=self._ready)
 
     async def _keep_database(self) -> None:
-        """The others find it as any process that uses the folder does."""
+        """The other processes find the server as any process that uses the folder does."""
         main = asyncio.current_task()
         assert main
         os.close(self.app.lifeline)
@@ -97,7 +97,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             loop.remove_reader(self.app.reading)
             main.cancel()
 
-        # Not ignored: what we start would inherit that.
+        # Not ignored: child processes would inherit that.
         for number in run.STOPS:
             signal.signal(number, _nothing)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, run.STOPS)
