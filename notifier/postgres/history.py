@@ -259,7 +259,7 @@ async def _head(connection: Connection) -> int:
 async def _read(connection: Connection, topics: TopicList, after: int, limit: int) -> Past:
     state = await connection.fetchrow(STATE, topics.exact, bool(topics.patterns))
     assert state is not None
-    # What this process knows of the epochs is not enough: after a fail-over this connection may be back before the tail.
+    # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.
     after = Epochs(map(Epoch, state["starts"], state["lasts"])).sure(after)
     cursor: int = max(state["head"], after)
     complete = True

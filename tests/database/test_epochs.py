@@ -5,7 +5,6 @@ import asyncio
 import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, ids, until
-
 from faults.log import append
 
 
