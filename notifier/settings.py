@@ -69,14 +69,14 @@ class Settings:
         )
 
     def check_exposure(self) -> None:
-        """SettingsError where `serve` would let the network in without a key, or onto a database of convenience."""
+        """SettingsError where `serve` would let the network in without a key, or onto the embedded database."""
         if is_loopback(self.host) or self.open:
             return
         if self.admin_key is None:
             raise SettingsError(
                 f"HOST is {self.host}, which others can reach, and there is no NOTIFIER_ADMIN_KEY. "
                 "Set one (for instance to the output of: openssl rand -hex 16), "
-                "or set NOTIFIER_OPEN=1 to let everybody publish and read."
+                "or set NOTIFIER_OPEN=1 to let anyone publish and read."
             )
         if self.database_url is None:
             raise SettingsError(

@@ -36,9 +36,9 @@
 
 const BACKOFF = 1_000;
 const BACKOFF_CAP = 30_000;
-const RETRY_AFTER_CAP = 3_600_000; // nobody means to send a client away for longer
+const RETRY_AFTER_CAP = 3_600_000; // no server means to keep a client away for longer
 const LONGEST_WAIT = 28; // seconds; the server parks no poll for longer
-const LATE = 10_000; // an answer this much later than the wait will not come any more
+const LATE = 10_000; // an answer this long after the wait will not come
 const BODY = 120_000; // 4 MiB, the largest answer, over a slow phone line
 const CALM = 250; // between polls that come back empty before their time
 const SLEPT = 30_000; // a timer this late was not slow: the machine slept
@@ -81,11 +81,11 @@ export function retryAfter(/** @type {Headers} */ headers, now = Date.now()) {
 }
 
 /**
- * Follows topics and patterns for ever: each message at least once, in order, over lost connections, restarts of the
- * server and sleep. It polls only while a message is asked for, so a slow consumer is never flooded.
+ * Follows topics and patterns forever: each message at least once, in order, across lost connections, restarts of the
+ * server and sleep. It polls only while a message is awaited, so a slow consumer is never flooded.
  *
  * Leaving the loop, `return()` and the signal end it at once and without an error. A request that cannot succeed
- * (a wrong topic, a missing key) throws a NotifierError; everything else is tried again.
+ * (an invalid topic, a missing key) throws a NotifierError; everything else is tried again.
  *
  * @param {string | string[]} topics  @param {Connection & Following} [options]
  */
@@ -95,11 +95,11 @@ export function subscribe(topics, options = {}) {
 
 class Subscription {
   /**
-   * Where to resume. It passes a message only when the one behind it is asked for: what was in hand comes again.
+   * Where to resume. It passes a message only when the next one is awaited: a message in hand comes again.
    * @type {string | undefined}
    */
   cursor;
-  /** @type {string | undefined} what `cursor` becomes when the next message is asked for */
+  /** @type {string | undefined} what `cursor` becomes when the next message is awaited */
   #next;
   /** @type {Message[]} those not yet handed out */
   #received = [];
@@ -107,14 +107,14 @@ class Subscription {
   #url;
   #begin;
   #options;
-  /** @type {Promise<unknown>} the call of `next` before, whatever comes of it */
+  /** @type {Promise<unknown>} the previous call of `next`, whatever its outcome */
   #turn = Promise.resolve();
   #life = new AbortController();
   /** Ends the request or the pause under way. */
   #interrupt = () => {};
   #hidden = false;
   #failures = 0;
-  /** The first poll, also after trouble, does not park: so there is a cursor, and a sign that all is well, at once. */
+  /** The first poll, also after an error, does not park: it yields a cursor, and a sign that all is well, at once. */
   #quick = true;
   /** @type {State | undefined} */
   #state;
@@ -174,7 +174,7 @@ class Subscription {
     const again = () => this.#interrupt();
     const on = (/** @type {any} */ target, /** @type {string} */ type, /** @type {() => unknown} */ listener) =>
       target?.addEventListener?.(type, listener, { signal: this.#life.signal });
-    // What was parked before a sleep, or on another network, may be dead without a sign.
+    // A poll parked before a sleep, or on another network, may be dead without a sign.
     on(globalThis, "online", again);
     on(globalThis, "offline", again);
     on(document, "resume", again);
@@ -204,7 +204,7 @@ class Subscription {
     this.#options.onState?.(state, retry);
   }
 
-  /** One poll, and the pause that it turns out to need. */
+  /** One poll, and the pause after it, if it needs one. */
   async #poll() {
     while (this.#hidden && !this.#over) await this.#pause(FOREVER);
     const started = performance.now();
@@ -235,7 +235,7 @@ class Subscription {
     else if (parking && early > 0) await this.#pause(early, early);
   }
 
-  /** One request: the answer, or nothing when it was interrupted. */
+  /** One request: the answer, or undefined when it was interrupted. */
   async #ask() {
     const { fetch = globalThis.fetch, key, wait } = this.#options;
     const request = new AbortController();
@@ -249,10 +249,10 @@ class Subscription {
     const seconds = this.#quick ? 0 : wait;
     let disarm = deadline((seconds ?? LONGEST_WAIT) * 1_000 + LATE, late);
     try {
-      // The cursor is all that changes from poll to poll: the server recognises them by that.
+      // Only the cursor changes from poll to poll: that is how the server recognises them.
       const response = await fetch(this.#url + query({ wait: seconds, ...this.#from }), {
         headers: authorization(key),
-        cache: "no-store", // Chrome lets equal requests wait for one another
+        cache: "no-store", // Chrome makes equal requests wait for one another
         signal: request.signal,
       });
       disarm();
@@ -292,10 +292,10 @@ class Subscription {
 }
 
 /**
- * Publishes one message and says under which id, once it is stored. A failure throws, and is not tried again here:
- * only the caller knows whether the message may be there twice.
+ * Publishes one message; resolves with its id once it is stored. A failure throws and is not retried here: only the
+ * caller knows whether the message may be stored twice.
  *
- * Blobs and buffers, and a string with a `contentType` (say "text/plain"), are sent as they are; all else as JSON.
+ * Blobs, buffers, and strings with a `contentType` (such as "text/plain") are sent as they are; all else as JSON.
  *
  * @param {string} topic  @param {any} data
  * @param {Connection & { title?: string, click?: string, priority?: number, tags?: string | string[],
@@ -309,7 +309,7 @@ export async function publish(topic, data, options = {}) {
   const body = binary || (contentType && typeof data === "string") ? data : JSON.stringify(data);
   if (body === undefined) throw new TypeError("this cannot be written as JSON");
   const type = contentType || (binary ? body.type || "application/octet-stream" : "application/json");
-  // Display fields travel in the query, because a header cannot hold what is not Latin-1.
+  // Display fields travel in the query, because a header can only contain Latin-1.
   const response = await fetch(address(url, topic) + query({ title, click, priority, tags }), {
     method: "POST",
     headers: { ...authorization(key), "Content-Type": type },
@@ -321,7 +321,7 @@ export async function publish(topic, data, options = {}) {
 }
 
 /**
- * The address of topics. A segment that URLs resolve away is refused here, because the request would go elsewhere.
+ * The URL of topics. A segment that URLs resolve away is refused here, because the request would go elsewhere.
  *
  * @param {string | URL | undefined} url  @param {string | string[]} topics
  */
@@ -344,8 +344,8 @@ function query(/** @type {Record<string, any>} */ fields) {
 const authorization = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
 /**
- * Calls `late` once `ms` have passed on either clock, because timers stand still while a machine sleeps, and tells it
- * whether the machine did. Returns what calls it off.
+ * Calls `late` once `ms` have passed on either clock, because timers stand still while a machine sleeps, and says
+ * whether the machine slept. Returns a function that cancels it.
  *
  * @param {number} ms  @param {(slept: boolean) => void} late
  */

@@ -98,11 +98,11 @@ class Client:
         on_gap: OnGap | None = None,
         on_retry: OnRetry | None = None,
     ) -> AsyncGenerator[Message, None]:
-        """Follow topics and patterns for ever: each message once, in order, over reconnects and restarts.
+        """Follow topics and patterns forever: each message once, in order, across reconnects and restarts.
 
         Begins after a cursor (`after`: the id of any message, "earliest" or "latest"), at a time (`since`: "10m" or
         RFC 3339), or with the newest so many (`last`); else with what comes after the server's first answer. What
-        may pass is tried again for ever, after `on_retry(error, delay_s)`; other refusals raise
+        may pass is tried again forever, after `on_retry(error, delay_s)`; other refusals raise
         NotifierClientError. `on_gap(gap)` is told what is lost. By default both write to the log.
         """
         beginnings = {"after": after, "since": since, "last": last}
@@ -110,7 +110,7 @@ class Client:
         if len(query) > 1:
             raise ValueError("A subscription has one beginning: after, since or last.")
         if query.get("after", "latest") == "latest":
-            # First a cursor, then park: if a first poll broke while parked, nobody would know where it began.
+            # First a cursor, then park: if the first poll broke while parked, its position would be unknown.
             query["wait"] = "0"
         topics = _quoted(_comma_separated(topics))
         return self._follow(f"/v1/topics/{topics}", query, on_gap or _log_gap, on_retry or _log_retry)

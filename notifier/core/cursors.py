@@ -1,4 +1,4 @@
-"""Cursors as clients hold them, and the epochs that say which of them this database has issued."""
+"""Cursors as clients hold them, and the epochs that tell which of them this database has issued."""
 
 import re
 from bisect import bisect_right
@@ -32,8 +32,8 @@ class Epochs:
     everything ever issued. So an id that only the lost part had issued lies in the hole between two epochs.
     """
 
-    # More messages than a fail-over or a restore plausibly lost. A cursor farther behind its epoch's end comes from an
-    # unrelated database, of which nothing is known.
+    # More messages than a fail-over or a restore plausibly loses. A cursor farther past its epoch's end comes from an
+    # unrelated database, about which nothing is known.
     MAX_LOST = 1_000_000
 
     def __init__(self, epochs: Iterable[Epoch]) -> None:

@@ -20,7 +20,7 @@ MAX_TAG = 100
 
 _CONTENT_TYPE = re.compile(r"[!-~]+/[ -~]+")
 
-# Fields that have a meaning some day. Refused until then, so that nobody relies on half of it.
+# Names that will get a meaning. Refused until then, so that no client relies on half of it.
 LATER = ("idempotency-key", "ttl", "delay", "key", "type")
 
 
@@ -94,7 +94,7 @@ def display_fields(values: Mapping[str, Any]) -> str | None:
         fields["priority"] = priority
     tags = values.get("tags")
     if tags is not None and (not isinstance(tags, list) or len(tags) > MAX_TAGS):
-        raise InvalidMessage(f"tags is a list of at most {MAX_TAGS} texts.")
+        raise InvalidMessage(f"tags is a list of at most {MAX_TAGS} strings.")
     if tags:
         fields["tags"] = [_checked_text("a tag", tag, MAX_TAG) for tag in tags]
     return json.dumps(fields, ensure_ascii=False) if fields else None
@@ -102,11 +102,11 @@ def display_fields(values: Mapping[str, Any]) -> str | None:
 
 def _checked_text(name: str, value: object, most: int) -> str:
     if not isinstance(value, str):
-        raise InvalidMessage(f"{name} is a text.")
+        raise InvalidMessage(f"{name} is a string.")
     if not 1 <= len(value) <= most:
         raise InvalidMessage(f"{name} has 1 to {most} characters; this one has {len(value)}.")
     if "\x00" in value:
-        raise InvalidMessage(f"{name} cannot hold a NUL character.")
+        raise InvalidMessage(f"{name} cannot contain a NUL character.")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -174,7 +174,7 @@ def _message(element: bytes) -> NewMessage:
     data = bytes(members.pop("data"))
     values = {name: msgspec.json.decode(value) for name, value in members.items()}
     if not isinstance(values["topic"], str):
-        raise InvalidMessage("topic is a text.")
+        raise InvalidMessage("topic is a string.")
     message = NewMessage(check_topic(values["topic"]), data, None, display_fields(values))
     # Of several members of one name msgspec takes the last. Each has a colon, and now only `data` may have more.
     if element.count(b":") - data.count(b":") > len(members) + 1 and (

@@ -96,7 +96,7 @@ def _check_template(template: str) -> None:
     try:
         check_topic(_FIELD.sub("_", template))
     except InvalidTopic as error:
-        raise InvalidSource(f"Whatever its fields hold, this template gives no topic. {error}") from None
+        raise InvalidSource(f"This template yields no topic, whatever its fields contain. {error}") from None
 
 
 def verify(source: Source, headers: Headers, body: bytes) -> None:
@@ -107,15 +107,15 @@ def verify(source: Source, headers: Headers, body: bytes) -> None:
     if source.scheme == "none":
         return
     if source.scheme != "github":
-        # A row that a newer version has written: nobody here can check it.
+        # A row that a newer version has written: this version cannot check it.
         raise BadSignature("This server does not know the signature scheme of this source.")
     given = [value for name, value in headers if name.lower() == b"x-hub-signature-256"]
     if not given:
         raise BadSignature("The request is not signed: it has no X-Hub-Signature-256 header.")
     if len(given) > 1:
         raise BadSignature("The request has more than one X-Hub-Signature-256 header.")
-    # Bytes, because compare_digest raises TypeError on text beyond ASCII. A list, because `any` over a
-    # generator would tell by its time which secret it was.
+    # Bytes, because compare_digest raises TypeError on text beyond ASCII. A list, because the time that `any` over a
+    # generator takes would reveal which secret matched.
     matches = [
         hmac.compare_digest(b"sha256=" + _signature(secret, body), given[0].strip().lower())
         for secret in source.secrets

@@ -120,7 +120,7 @@ class Database:
 
 
 def _keep_alive(connection: Connection) -> None:
-    """asyncpg sets no SO_KEEPALIVE: the peer behind a broken path would be missed for ever."""
+    """asyncpg sets no SO_KEEPALIVE: the peer behind a broken path would be missed forever."""
     sock = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001
     if sock is None or sock.family == socket.AF_UNIX:
         return

@@ -187,7 +187,7 @@ async def test_display_fields_out_of_bounds_are_refused_by_name(app: Running) ->
         ({"priority": "6"}, "priority is 1 (least) to 5 (most)"),
         ({"priority": "high"}, "priority is 1"),
         ({"title": "x" * 1001}, "title has 1 to 1000 characters"),
-        ({"title": "a\x00"}, "title cannot hold a NUL"),
+        ({"title": "a\x00"}, "title cannot contain a NUL"),
         ({"click": "x" * 2001}, "click has 1 to 2000"),
         ({"tags": ",".join("x" * 33)}, "at most 32"),
         ({"tags": "x" * 101}, "a tag has 1 to 100"),

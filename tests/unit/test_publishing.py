@@ -114,11 +114,11 @@ def test_display_fields_come_as_text(given_values, fields):
     [
         ({"title": "x" * 1001}, "title has 1 to 1000 characters; this one has 1001"),
         ({"click": "x" * 2001}, "click has 1 to 2000 characters; this one has 2001"),
-        ({"title": "a\x00b"}, "title cannot hold a NUL character"),
+        ({"title": "a\x00b"}, "title cannot contain a NUL character"),
         ({"title": "\udcff"}, "title is not valid Unicode"),
-        ({"title": 5}, "title is a text"),
-        ({"title": False}, "title is a text"),
-        ({"click": ["a"]}, "click is a text"),
+        ({"title": 5}, "title is a string"),
+        ({"title": False}, "title is a string"),
+        ({"click": ["a"]}, "click is a string"),
         ({"priority": 0}, r"priority is 1 \(least\) to 5 \(most\)"),
         ({"priority": 6}, "priority is 1"),
         ({"priority": "3"}, "priority is 1"),
@@ -132,7 +132,7 @@ def test_display_fields_come_as_text(given_values, fields):
         ({"tags": ["x"] * 33}, "at most 32"),
         ({"tags": [""]}, "a tag has 1 to 100 characters"),
         ({"tags": ["x" * 101]}, "a tag has 1 to 100 characters"),
-        ({"tags": [1]}, "a tag is a text"),
+        ({"tags": [1]}, "a tag is a string"),
     ],
 )
 def test_a_display_field_out_of_bounds_is_refused_by_name(values, because):
