@@ -47,7 +47,7 @@ async def test_every_message_comes_once_and_in_order_over_a_restart(page: Page, 
     assert await seen(page, 300) == list(range(300))
 
 
-async def test_a_killed_server_costs_nothing_either(page: Page, server: Server) -> None:
+async def test_a_killed_server_loses_nothing_either(page: Page, server: Server) -> None:
     await follow(page, server, "a")
     await publish(server, "a", 1)
     await asyncio.to_thread(server.kill)
@@ -58,7 +58,7 @@ async def test_a_killed_server_costs_nothing_either(page: Page, server: Server) 
     assert (await page.evaluate("states"))[-1] == "live"
 
 
-async def test_polls_differ_in_their_cursor_alone_and_need_no_preflight(page: Page, server: Server) -> None:
+async def test_polls_differ_only_in_their_cursor_and_need_no_preflight(page: Page, server: Server) -> None:
     requests: list[Request] = []
     await follow(page, server, ["a", "b/**"])
     page.on("request", lambda request: requests.append(request))
@@ -71,7 +71,7 @@ async def test_polls_differ_in_their_cursor_alone_and_need_no_preflight(page: Pa
     assert {request.method for request in requests} == {"GET"}
 
 
-async def test_return_hangs_up_at_once(page: Page, server: Server) -> None:
+async def test_return_disconnects_at_once(page: Page, server: Server) -> None:
     await follow(page, server, "a")
     async with page.expect_event("requestfailed") as failed:
         await page.evaluate("subscription.return()")
@@ -150,7 +150,7 @@ async def test_a_cursor_of_another_database_is_told_as_a_gap(page: Page, server:
     assert gap == [{"reason": "reset", "after": "0"}, 1]
 
 
-async def test_a_wrong_topic_throws_what_the_server_says(page: Page, server: Server) -> None:
+async def test_an_invalid_topic_throws_what_the_server_says(page: Page, server: Server) -> None:
     await page.goto(f"{server.url}/icon.svg")
     error = await page.evaluate(
         """async () => {

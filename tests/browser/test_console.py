@@ -39,7 +39,7 @@ async def shown(page: Page) -> list[str]:
     return (await page.locator("#messages pre").all_text_contents())[::-1]
 
 
-async def test_a_message_published_elsewhere_appears_with_all_that_it_has(console: Page, server: Server) -> None:
+async def test_a_message_published_elsewhere_appears_with_all_its_fields(console: Page, server: Server) -> None:
     fields = {"title": "Order 42 is paid", "priority": 4, "tags": "money,eu", "click": "https://shop.example/42"}
     id_ = await publish(server, "orders/42", {"status": "paid"}, **fields)
     message = console.locator(f'[data-id="{id_}"]')
@@ -97,7 +97,7 @@ async def test_hostile_messages_are_text(console: Page, server: Server, tmp_path
     await console.screenshot(path=tmp_path / "hostile.png", animations="disabled")
 
 
-async def test_markup_that_got_into_the_page_could_not_run(browser: Browser, server: Server) -> None:
+async def test_markup_injected_into_the_page_cannot_run(browser: Browser, server: Server) -> None:
     page = await opened(await browser.new_page(), server)
     async with page.expect_console_message(lambda line: "Content Security Policy" in line.text):
         await page.evaluate("document.body.innerHTML += '<img src=x onerror=\"document.body.id = 1\">'")
@@ -122,7 +122,7 @@ async def test_a_long_payload_is_cut_and_says_so(console: Page, server: Server) 
     assert len(await message.locator("pre").inner_text()) == 20_001
 
 
-async def test_topics_and_beginning_live_in_the_address(page: Page, server: Server) -> None:
+async def test_topics_and_beginning_are_kept_in_the_address(page: Page, server: Server) -> None:
     await publish(server, "orders/1", "old")
     await publish(server, "other", "foreign")
     await opened(page, server, "#orders/*?from=earliest")
@@ -164,7 +164,7 @@ async def test_pause_holds_messages_back_and_loses_none(console: Page, server: S
     await live(console)
 
 
-async def test_clear_takes_away_what_is_shown_and_only_that(console: Page, server: Server) -> None:
+async def test_clear_removes_only_what_is_shown(console: Page, server: Server) -> None:
     await publish(server, "a", 1)
     await expect(console.locator("#messages pre")).to_have_text(["1"])
     await console.get_by_role("button", name="Clear").click()
@@ -179,7 +179,7 @@ async def test_the_page_keeps_the_newest_five_hundred(console: Page, server: Ser
     assert await shown(console) == [str(n) for n in range(120, 620)]
 
 
-async def test_a_wrong_topic_says_what_is_wrong(console: Page) -> None:
+async def test_an_invalid_topic_says_what_is_wrong(console: Page) -> None:
     for topics in ("no?good", "a/../b"):
         await console.get_by_label("Topics").fill(topics)
         await console.get_by_role("button", name="Watch", exact=True).click()
@@ -203,7 +203,7 @@ async def test_a_restart_of_the_server_loses_and_repeats_nothing(console: Page, 
     await expect(console.locator("#messages pre")).to_have_text(["2", "1"])
 
 
-async def test_a_gap_breaks_the_wire_before_the_message_behind_it(page: Page, server: Server) -> None:
+async def test_a_gap_breaks_the_line_before_the_message_after_it(page: Page, server: Server) -> None:
     async def with_gap(route: Route) -> None:
         response = await route.fetch()
         gap = {"reason": "retention", "after": "41"}
@@ -215,7 +215,7 @@ async def test_a_gap_breaks_the_wire_before_the_message_behind_it(page: Page, se
     await expect(page.locator("#messages li")).to_contain_text(["a", "after 41 are missing"])
 
 
-async def test_a_server_with_a_key_is_opened_with_it(page: Page, server: Server) -> None:
+async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> None:
     server.env["NOTIFIER_ADMIN_KEY"] = "s3cret-but-long-enough-for-anyone"
     await asyncio.to_thread(server.restart)
     await page.goto(server.url)
@@ -271,7 +271,7 @@ async def shell(command: str, cwd: Path) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 820, 1280])
-async def test_nothing_sticks_out_at_any_width_in_light_and_dark(
+async def test_nothing_overflows_at_any_width_in_light_and_dark(
     browser: Browser, server: Server, tmp_path: Path, scheme: str, width: int
 ) -> None:
     await publish(
@@ -303,7 +303,7 @@ async def test_every_control_has_a_name_and_can_be_reached_by_keyboard(console: 
     assert {"from", "topic", "body", "title", "priority", "tags", "click", "pause", "clear"} <= reached
 
 
-async def test_who_wants_less_motion_gets_none(browser: Browser, server: Server) -> None:
+async def test_reduced_motion_is_respected(browser: Browser, server: Server) -> None:
     page = await browser.new_page(reduced_motion="reduce")
     await opened(page, server)
     assert await page.evaluate("getComputedStyle(document.querySelector('.ring')).animationName") == "none"

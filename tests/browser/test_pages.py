@@ -13,7 +13,8 @@ FILES = {
 
 
 @pytest.mark.parametrize("path", FILES)
-async def test_files_have_their_type_and_are_asked_for_again_each_time(app: Running, path: str) -> None:
+@pytest.mark.rule("E-6")
+async def test_files_have_their_type_and_are_revalidated_each_time(app: Running, path: str) -> None:
     async with app.client.get(path) as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == f"{FILES[path]}; charset=utf-8"
@@ -22,7 +23,7 @@ async def test_files_have_their_type_and_are_asked_for_again_each_time(app: Runn
 
 
 @pytest.mark.parametrize("path", list(FILES)[1:])
-async def test_a_file_that_is_known_is_not_sent_again(app: Running, path: str) -> None:
+async def test_an_unchanged_file_is_not_sent_again(app: Running, path: str) -> None:
     async with app.client.get(path) as response:
         etag = response.headers["ETag"]
     for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
@@ -33,7 +34,7 @@ async def test_a_file_that_is_known_is_not_sent_again(app: Running, path: str) -
         assert response.status == 200
 
 
-async def test_the_page_may_load_from_its_own_server_only_and_run_nothing_inline(app: Running) -> None:
+async def test_the_page_loads_only_from_its_own_server_and_runs_nothing_inline(app: Running) -> None:
     async with app.client.get("/") as response:
         policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
         page = await response.text()

@@ -44,7 +44,7 @@ def test_the_display_fields_are_sent(server):
         (["--", "--text"], "--text", "text/plain; charset=utf-8"),
     ],
 )
-def test_data_is_json_or_else_text_or_what_it_is_said_to_be(server, arguments, data, content_type):
+def test_data_is_json_or_text_or_of_the_given_type(server, arguments, data, content_type):
     done = run(*NOTIFIER, "publish", "t", *arguments, env=server.env)
     assert (done.returncode, done.stderr) == (0, "")
     message = last_message(server, "t")
@@ -66,7 +66,7 @@ def test_standard_input_is_sent_byte_for_byte(server):
     assert (base64.b64decode(message["data"]), message["encoding"]) == (image, "base64")
 
 
-def test_a_refusal_is_told_in_one_line_with_status_1(server):
+def test_a_refusal_is_one_line_with_status_1(server):
     for arguments in (["a//b", "1"], ["t", "{", "--type", "application/json"], ["t", "1", "--priority", "9"]):
         done = run(*NOTIFIER, "publish", *arguments, env=server.env)
         assert (done.returncode, done.stdout) == (1, "")

@@ -150,7 +150,7 @@ def test_without_a_beginning_only_what_is_new_is_printed(server, follow):
         (["--since", "1h"], ["1", "2", "3"]),
     ],
 )
-def test_it_begins_where_it_is_told(server, follow, beginning, expected):
+def test_it_begins_where_the_options_say(server, follow, beginning, expected):
     for number in ("1", "2", "3"):
         publish(server, "t", number)
     follower = follow("t", *beginning)
@@ -159,7 +159,7 @@ def test_it_begins_where_it_is_told(server, follow, beginning, expected):
     assert follower.message()["data"] == 4
 
 
-def test_the_id_of_a_line_is_where_to_go_on_another_time(server, follow):
+def test_the_id_of_a_line_is_where_to_resume(server, follow):
     for number in ("1", "2", "3"):
         publish(server, "t", number)
     first = follow("t", "--after", "0", "--count", "2")
@@ -170,7 +170,7 @@ def test_the_id_of_a_line_is_where_to_go_on_another_time(server, follow):
     assert follow("t", "--after", last["id"]).message()["data"] == 3
 
 
-def test_a_gap_is_told_on_standard_error(server, follow):
+def test_a_gap_is_reported_on_standard_error(server, follow):
     id_ = publish(server, "t")
     follower = follow("t", "--after", str(int(id_) + 10**15))
     follower.said("notifier: gap: ")

@@ -29,7 +29,7 @@ def test_the_help_of_a_command_has_examples_and_its_environment(command):
     assert "\nenvironment:\n" in done.stdout
 
 
-def test_the_version_is_told():
+def test_the_version_is_printed():
     assert run(*NOTIFIER, "--version", env=ENV).stdout == f"notifier {__version__}\n"
 
 
@@ -69,7 +69,7 @@ def test_wrong_arguments_are_status_2_and_no_traceback(arguments):
         ({"PORT": "5000", "NOTIFIER_URL": "https://a.b"}, "https://a.b"),
     ],
 )
-def test_the_server_is_the_one_of_the_environment(env, url):
+def test_the_server_comes_from_the_environment(env, url):
     assert f"({url})" in run(*NOTIFIER, "publish", "--help", env=ENV | env).stdout
 
 

@@ -114,13 +114,13 @@ async def test_without_an_answer_the_outcome_is_unknown(scripted, client, fault)
     assert error.temporary
 
 
-async def test_a_refusal_by_something_else_is_one(scripted, client):
+async def test_a_refusal_by_another_server_is_a_refusal_too(scripted, client):
     scripted.answers("<html>Not found</html>", status=404)
     error = await refusal(client)
     assert (error.status, error.code, error.detail) == (404, "http_error", "HTTP 404 Not Found")
 
 
-async def test_a_server_that_is_not_there_got_nothing(unused_tcp_port_factory):
+async def test_an_unreachable_server_has_received_nothing(unused_tcp_port_factory):
     async with Client(f"http://127.0.0.1:{unused_tcp_port_factory()}") as client:
         error = await refusal(client)
     assert (error.status, error.code, error.temporary) == (None, "unreachable", True)

@@ -77,7 +77,7 @@ async def test_a_cursor_parks_at_once(scripted, client, after):
 
 @pytest.mark.parametrize("beginning", [{"since": "10m"}, {"last": 2}, {"since": "2026-11-20T17:00:00+01:00"}])
 @pytest.mark.usefixtures("_hasty")
-async def test_a_beginning_is_asked_for_until_it_is_answered(scripted, client, beginning):
+async def test_a_beginning_is_repeated_until_it_is_answered(scripted, client, beginning):
     scripted.refuses(503)
     scripted.cuts()
     scripted.sends([3, 4], cursor=6)
@@ -165,7 +165,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(unused_tcp_port_fact
 
 
 @pytest.mark.usefixtures("_hasty")
-async def test_answers_that_do_not_get_through_are_asked_for_in_smaller_parts(scripted, client):
+async def test_answers_that_do_not_get_through_are_requested_in_smaller_parts(scripted, client):
     for _ in range(3):
         scripted.sends_half([1, 2], 2, length=True)
     for id_ in range(1, 6):
@@ -188,7 +188,7 @@ async def test_a_permanent_refusal_ends_the_subscription(scripted, client, statu
     assert not refused.value.temporary
 
 
-async def test_a_redirect_is_not_followed_but_told(scripted, client):
+async def test_a_redirect_is_reported_and_not_followed(scripted, client):
     scripted.answers("", status=308, Location="https://elsewhere.example/v1/topics/t")
     with pytest.raises(NotifierClientError, match=r"the server is at https://elsewhere\.example/v1/topics/t"):
         await take(client.subscribe("t"), 1)

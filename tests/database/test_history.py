@@ -78,7 +78,7 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
         assert rows_read(plan) <= most, query
 
 
-async def test_finding_a_time_is_a_search_by_halves(app: Running, sql: asyncpg.Connection) -> None:
+async def test_finding_a_time_is_a_binary_search(app: Running, sql: asyncpg.Connection) -> None:
     await fill(sql, topics=1, messages=2000)
     await sql.execute(
         "update notifier.message set time = now() - interval '1 min' * "
@@ -170,7 +170,7 @@ async def test_last_looks_back_a_bounded_way_and_then_refuses(
         await app.service.history.position_of_last(TopicList(["*/none"]), 1)
 
 
-async def test_equal_reads_in_flight_are_one(app: Running, sql: asyncpg.Connection) -> None:
+async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connection) -> None:
     await fill(sql, topics=3, messages=30)
     await sql.execute("begin; lock table notifier.retention in access exclusive mode")
     reads = [app.start_poll("t/1", after=0, wait=0) for _ in range(20)]

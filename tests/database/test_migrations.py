@@ -47,7 +47,7 @@ async def test_eight_starters_at_once_apply_each_file_once(empty_database: str) 
 
 
 @pytest.mark.rule("D-2")
-async def test_a_newer_schema_is_good_enough_and_left_as_it_is(database: str, sql: asyncpg.Connection) -> None:
+async def test_a_newer_schema_is_accepted_and_left_as_it_is(database: str, sql: asyncpg.Connection) -> None:
     await migrate(database, newer(COLUMN, functions=REPLACED))
     await check_schema(sql)
     applied = await migrate(database)
@@ -205,7 +205,7 @@ async def test_an_ordinary_role_is_enough(postgres: str, empty_database: str) ->
 
 
 @pytest.mark.parametrize("name", ["pg_control_system", "pg_current_wal_lsn", "pg_logical_emit_message"])
-async def test_a_function_of_postgres_that_is_kept_from_us_is_named_before_anything_is_done(
+async def test_a_postgres_function_we_may_not_execute_is_named_before_anything_is_done(
     empty_database: str, name: str
 ) -> None:
     admin = await asyncpg.connect(empty_database)

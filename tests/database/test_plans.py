@@ -14,7 +14,7 @@ PRUNE = "select notifier.prune(now(), 1000)"
 SCANS = "select relname, seq_scan from pg_stat_user_tables where relname in ('outbox', 'message', 'topic')"
 
 
-async def test_publishing_scans_no_table_even_if_it_was_planned_when_there_was_nothing_in_it(
+async def test_publishing_scans_no_table_even_when_planned_on_an_empty_one(
     app: Running, sql: asyncpg.Connection
 ) -> None:
     await app.client.server.close()  # nobody else pumps

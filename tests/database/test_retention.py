@@ -126,7 +126,7 @@ async def test_other_beginnings_never_have_a_gap(
     assert data(answer) == [1, 2]
 
 
-async def test_forgotten_topics_leave_no_row_and_old_cursors_are_still_told(
+async def test_forgotten_topics_leave_no_row_and_old_cursors_are_still_told_a_gap(
     start: Start, database: str, sql: asyncpg.Connection
 ) -> None:
     app = await start()
@@ -148,7 +148,7 @@ async def test_forgotten_topics_leave_no_row_and_old_cursors_are_still_told(
     assert ids(await again.poll("once/2", after=kept, wait=0)) == [new]
 
 
-async def test_the_service_deletes_by_itself(start: Start, sql: asyncpg.Connection) -> None:
+async def test_the_service_deletes_old_messages_by_itself(start: Start, sql: asyncpg.Connection) -> None:
     app = await start(retention=timedelta(seconds=1))
     first = await app.publish("a", "1")
     await age(sql, first, "1 day")

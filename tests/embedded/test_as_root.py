@@ -39,7 +39,7 @@ def modes(folder: Path) -> dict[Path, int]:
     return {path: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents)}
 
 
-async def test_in_a_closed_home_data_and_programs_go_elsewhere_and_no_mode_is_changed(closed_home, start, connect):
+async def test_below_a_closed_home_data_and_programs_go_elsewhere_and_no_mode_changes(closed_home, start, connect):
     project = closed_home / "project"
     before = modes(project)
     first = await start(project / ".notifier", site=closed_home / "wheel")
@@ -83,7 +83,7 @@ async def test_programs_out_of_reach_are_copied_beside_data_within_reach(closed_
     await second.leave()
 
 
-async def test_the_server_is_never_roots_and_belongs_to_whom_the_data_belongs(folder, start):
+async def test_the_server_never_runs_as_root_but_as_the_owner_of_the_data(folder, start):
     shutil.chown(folder, "nobody")
     ordinary = await start(folder / ".notifier", uid=NOBODY)
     await ordinary.dsn()
@@ -97,7 +97,7 @@ async def test_the_server_is_never_roots_and_belongs_to_whom_the_data_belongs(fo
     await again.leave()
 
 
-async def test_data_whose_owner_cannot_reach_it_any_more_is_not_replaced_by_a_new_database(folder, start):
+async def test_data_that_its_owner_can_no_longer_reach_is_not_replaced_by_a_new_database(folder, start):
     first = await start(folder / "home" / ".notifier")
     await first.dsn()
     await first.leave()

@@ -17,7 +17,7 @@ def socket_folder(dsn: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a space", "quotes ' \" and $HOME; a, comma & %41", "ünï", "/".join(["long"] * 30)])
-async def test_any_name_of_a_folder_will_do(folder, start, connect, name):
+async def test_a_folder_may_have_any_name(folder, start, connect, name):
     owner = await start(folder / name)
     dsn = await owner.dsn()
     database = await connect(dsn)
@@ -44,7 +44,7 @@ async def test_a_socket_folder_that_others_may_enter_is_refused(folder, start):
         sockets.rmdir()
 
 
-async def test_the_pid_of_a_dead_server_that_is_a_living_stranger_by_now_does_no_harm(folder, start, connect):
+async def test_a_stale_pid_that_another_program_has_by_now_does_no_harm(folder, start, connect):
     first = await start(folder)
     await first.dsn()
     stale = folder / "data" / "postmaster.pid"
@@ -67,7 +67,7 @@ async def test_the_pid_of_a_dead_server_that_is_a_living_stranger_by_now_does_no
         stranger.wait()
 
 
-async def test_a_creation_that_was_killed_half_way_is_begun_again(folder, start, connect):
+async def test_a_creation_that_was_killed_half_way_starts_over(folder, start, connect):
     first = await start(folder)
     await eventually(lambda: list(folder.glob("new-*/data/base")), "initdb is at work")
     kill_all(folder)
@@ -114,7 +114,7 @@ async def test_the_password_is_in_the_dsn_and_in_one_closed_file_only(folder, st
     await actor.leave()
 
 
-async def test_the_password_is_asked_for(folder, start):
+async def test_the_password_is_required(folder, start):
     actor = await start(folder)
     dsn = await actor.dsn()
     password = dsn.split("@")[0].rpartition(":")[2]
@@ -132,12 +132,12 @@ async def test_the_server_stops_when_its_folder_is_deleted(folder, start):
     await actor.leave()
 
 
-async def test_a_setting_that_postgres_refuses_is_told_in_its_own_words(folder, start):
+async def test_a_setting_that_postgres_refuses_is_reported_in_its_words(folder, start):
     actor = await start(folder, shared_buffers="plenty")
     assert 'invalid value for parameter "shared_buffers": "plenty"' in (await actor.said())["error"]
 
 
-async def test_data_of_a_version_that_nobody_has_is_left_alone(folder, start):
+async def test_data_of_an_unavailable_version_is_left_alone(folder, start):
     first = await start(folder)
     await first.dsn()
     await first.leave()

@@ -16,7 +16,7 @@ def user() -> str:
     return EVERY_USER[0]
 
 
-async def test_a_server_that_is_frozen_is_ended_all_the_same(folder, monkeypatch):
+async def test_a_frozen_server_is_stopped_all_the_same(folder, monkeypatch):
     monkeypatch.setattr(child, "STOP", ((signal.SIGINT, 0.1), (signal.SIGQUIT, 0.1), (signal.SIGKILL, 10.0)))
     async with embedded_postgres(folder):
         os.kill(postmaster(folder), signal.SIGSTOP)
@@ -51,7 +51,7 @@ async def test_an_error_of_the_program_inside_stays_what_it_is(folder):
             raise ConnectionResetError("ours")
 
 
-async def test_a_server_that_cannot_start_again_is_told_and_tried_until_it_can(folder, connect, monkeypatch, caplog):
+async def test_a_server_that_cannot_restart_is_reported_and_retried(folder, connect, monkeypatch, caplog):
     monkeypatch.setattr(server, "RETRY_S", 0.05)
     async with embedded_postgres(folder) as dsn:
         (folder / "data" / "global").rename(folder / "global")
@@ -62,7 +62,7 @@ async def test_a_server_that_cannot_start_again_is_told_and_tried_until_it_can(f
         assert await database.fetchval("select 1") == 1
 
 
-async def test_a_log_that_has_grown_begins_anew(folder, connect, monkeypatch):
+async def test_a_large_log_is_rotated(folder, connect, monkeypatch):
     async with embedded_postgres(folder) as dsn:
         log, old = folder / "postgres.log", folder / "postgres.log.1"
         monkeypatch.setattr(cluster, "LOG_BYTES", log.stat().st_size + 100)
@@ -82,7 +82,7 @@ async def test_without_any_postgres_the_message_says_what_to_do(folder, monkeypa
             pass
 
 
-async def test_a_file_in_the_place_of_the_folder_is_an_error_with_a_sentence(folder):
+async def test_a_file_in_place_of_the_folder_is_an_error_with_a_sentence(folder):
     (folder / "taken").write_text("")
     with pytest.raises(EmbeddedError, match=r"No database can be kept in .*/taken"):
         async with embedded_postgres(folder / "taken"):

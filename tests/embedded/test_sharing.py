@@ -70,7 +70,7 @@ async def test_when_the_owner_is_killed_another_process_takes_over(folder, start
 
 
 @as_every_user
-async def test_when_the_only_process_is_killed_the_server_stops_in_good_order(folder, start, connect):
+async def test_when_the_only_process_is_killed_the_server_shuts_down_cleanly(folder, start, connect):
     owner = await start(folder)
     await connect(await owner.dsn())
     await owner.kill()
@@ -174,7 +174,7 @@ async def test_a_server_orphaned_because_its_guard_was_killed_too_is_replaced(fo
     await heir.leave()
 
 
-async def test_the_lock_is_inherited_by_no_child(folder, start):
+async def test_no_child_inherits_the_lock(folder, start):
     owner = await start(folder)
     await owner.dsn()
     lock = str(folder / "owner.lock")

@@ -45,7 +45,7 @@ def url(server: Postgres, name: str) -> str:
     ],
     ids=["password", "nologin", "no right to connect", "renamed"],
 )
-async def test_a_database_that_lets_nobody_in_is_away_and_comes_back(
+async def test_a_database_that_refuses_every_login_is_away_and_comes_back(
     server_of_ours: Postgres,
     name: str,
     start: Start,

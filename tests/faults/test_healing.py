@@ -38,7 +38,7 @@ async def test_connections_that_the_database_ends_lose_and_repeat_nothing(
         await assert_nothing_lost(database, publisher, followers)
 
 
-async def test_a_tail_that_is_cut_off_while_it_tries_out_listen_does_not_take_that_for_a_pooler(
+async def test_a_tail_that_is_cut_off_while_it_probes_listen_does_not_assume_a_pooler(
     start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "PROBE_S", 600.0)

@@ -106,7 +106,7 @@ async def test_what_this_process_commits_needs_no_read_and_comes_once(
     assert ids(await again) == [other]
 
 
-async def test_notifications_of_strangers_change_nothing(
+async def test_notifications_of_other_programs_change_nothing(
     start: Start, sql: asyncpg.Connection, only_notified: None
 ) -> None:
     app = await start()

@@ -69,7 +69,7 @@ async def test_the_tail_reads_a_backlog_in_pieces_bounded_by_bytes(
     assert len((await app.poll("large", after=cursor))["messages"]) == 40
 
 
-async def test_a_line_that_is_too_slow_for_the_backlog_only_makes_it_arrive_later(
+async def test_a_slow_line_only_delays_the_backlog(
     start: Start, proxy: TcpProxy, sql: asyncpg.Connection, impatient: None
 ) -> None:
     app = await start(listen_url=proxy.url)

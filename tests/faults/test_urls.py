@@ -37,7 +37,7 @@ def options(url: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("foreign", FOREIGN)
-async def test_what_other_drivers_and_providers_add_does_not_keep_us_from_connecting(
+async def test_parameters_of_other_drivers_and_providers_do_not_prevent_connecting(
     url_of_ours: str, foreign: str
 ) -> None:
     connection = await asyncpg.connect(normalise(f"{url_of_ours}?{foreign}"))
@@ -79,7 +79,7 @@ def test_how_a_url_asks_for_encryption_is_translated(given: str, mode: str) -> N
         "postgres://host/db?sslrootcert=%2Fetc%2Fca%20s%2Fca.pem&sslmode=verify-full",
     ],
 )
-def test_what_asyncpg_understands_stays_as_it_is(url: str) -> None:
+def test_parameters_that_asyncpg_understands_stay_as_they_are(url: str) -> None:
     before, after = urlsplit(url), urlsplit(normalise(url))
     assert (before.scheme, before.netloc, before.path) == (after.scheme, after.netloc, after.path)
     assert options(normalise(url)) == options(url)
@@ -104,7 +104,7 @@ async def test_a_password_never_shows(url_of_ours: str) -> None:
     ],
     ids=["password", "database", "sslmode"],
 )
-def test_a_url_that_can_never_work_is_told_at_once_in_one_sentence(
+def test_a_url_that_can_never_work_is_reported_at_once_in_one_sentence(
     url_of_ours: str, tmp_path: Path, change: Callable[[str], str], said: str
 ) -> None:
     server = Server(change(url_of_ours), tmp_path / "serve.log")

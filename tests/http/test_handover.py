@@ -72,7 +72,7 @@ async def connection(app):
 # What is told apart
 
 
-async def test_the_same_client_with_a_new_cursor_stays_with_the_desk(app: Running) -> None:
+async def test_a_client_with_a_new_cursor_stays_handed_over(app: Running) -> None:
     async with line(app) as raw:
         first = await park(app, raw, after=head(app))
         assert first
@@ -80,7 +80,7 @@ async def test_the_same_client_with_a_new_cursor_stays_with_the_desk(app: Runnin
             assert await park(app, raw, after=await wake(app, raw)) is first
 
 
-async def test_a_request_that_differs_in_what_cannot_matter_stays_with_the_desk(app: Running) -> None:
+async def test_a_request_that_differs_only_in_what_cannot_matter_stays_handed_over(app: Running) -> None:
     async with line(app) as raw:
         first = await park(app, raw, "X-Request-ID: 1", after=head(app))
         shape = first.shape
@@ -115,7 +115,7 @@ async def test_a_client_behind_a_proxy_is_known_on_any_of_its_connections(app: R
         assert again.shape is shape
 
 
-async def test_clients_who_send_the_same_share_a_kind_and_its_bytes(app: Running) -> None:
+async def test_clients_that_send_the_same_bytes_share_a_shape(app: Running) -> None:
     async with line(app) as raw, line(app) as other:
         first = await park(app, raw, after=head(app))
         assert first.shape.around is None
@@ -158,7 +158,7 @@ async def test_a_parked_connection_holds_no_task(app: Running) -> None:
     await app.parked(0)
 
 
-async def test_a_handler_is_let_go_without_waiting_for_the_garbage_collector(app: Running) -> None:
+async def test_a_handler_is_freed_without_the_garbage_collector(app: Running) -> None:
     gc.collect()
     gc.disable()
     try:
@@ -194,7 +194,7 @@ async def test_an_idle_connection_is_closed_after_its_time(app: Running, monkeyp
         assert not connections(app)
 
 
-async def test_a_connection_that_aiohttp_has_again_is_not_closed_with_it(
+async def test_a_connection_that_went_back_to_aiohttp_is_not_closed_as_idle(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_S", 0.05)
@@ -225,7 +225,7 @@ async def test_a_client_that_does_not_read_is_aborted(app: Running, monkeypatch:
         assert held.transport.is_closing()
 
 
-async def test_a_client_that_asks_on_without_reading_has_a_bounded_buffer(app: Running) -> None:
+async def test_a_client_that_polls_on_without_reading_has_a_bounded_buffer(app: Running) -> None:
     for _ in range(3):
         await app.service.publish([large()])
     with await connection(app) as sock:
@@ -275,7 +275,7 @@ def answering_others(app):
     going = False
 
 
-async def test_who_asks_again_waits_until_others_have_been_answered(
+async def test_a_repoll_waits_until_the_others_have_been_answered(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POSTPONE_S", 600.0)
@@ -300,7 +300,7 @@ async def test_who_asks_again_waits_until_others_have_been_answered(
 
 
 @pytest.mark.parametrize("meanwhile", ["a message", "a stop", "a hole", "the end of its grant"])
-async def test_what_comes_meanwhile_is_not_lost_on_who_waits_to_ask_again(
+async def test_a_repoll_that_waits_misses_nothing_meanwhile(
     app: Running, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
     monkeypatch.setattr(module, "POSTPONE_S", 600.0)
@@ -326,7 +326,7 @@ async def test_what_comes_meanwhile_is_not_lost_on_who_waits_to_ask_again(
         assert answer.headers.get("connection") == ("close" if meanwhile == "a stop" else None)
 
 
-async def test_who_asks_again_does_not_wait_for_others_for_ever(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_repoll_does_not_wait_for_others_forever(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POSTPONE_S", 0.0)
     async with line(app) as raw:
         await park(app, raw, after=head(app))
@@ -370,7 +370,7 @@ def shape(topic: str = "t") -> Shape:
     return Shape(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1", Grant("anyone"))
 
 
-def test_a_kind_is_forgotten_when_nobody_asks_for_it() -> None:
+def test_an_unused_shape_is_forgotten() -> None:
     known = Shapes()
     known.add(b"used", shape(), 1000.0)
     known.add(b"unused", shape(), 1000.0)
@@ -383,7 +383,7 @@ def test_a_kind_is_forgotten_when_nobody_asks_for_it() -> None:
     assert len(known) == 2
 
 
-def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repolls, "MAX_BYTES", 100_000)
     known = Shapes()
     for n in range(1000):
@@ -427,5 +427,5 @@ def test_only_a_canonical_cursor_is_read_from_the_bytes(shared: bool) -> None:
     assert known.cursor(before + b"1" + after.replace(KEY.encode(), b"another-key")) is None
 
 
-async def test_the_desk_of_the_tests_is_the_one_that_serves(app: Running) -> None:
+async def test_the_handover_of_the_tests_is_the_one_that_serves(app: Running) -> None:
     assert app.client.server.runner.server is handover(app).server

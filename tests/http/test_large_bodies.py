@@ -42,7 +42,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 
 
 @pytest.mark.parametrize("way", ["body", "batch", "webhook"])
-async def test_a_large_body_holds_nobody_up_and_needs_no_sender_any_more(
+async def test_a_large_body_holds_up_no_other_request_and_is_published_without_its_sender(
     app: Running, database: str, held: Held, way: str
 ) -> None:
     await add_source(database, check_source("ci", "github", "t", [SECRET]))
@@ -71,7 +71,7 @@ async def test_a_large_body_holds_nobody_up_and_needs_no_sender_any_more(
     assert message["data"] == {"a": "x" * INLINE}
 
 
-async def test_what_is_wrong_with_a_large_body_is_told_as_with_a_small_one(app: Running) -> None:
+async def test_errors_in_large_and_small_bodies_are_reported_alike(app: Running) -> None:
     for path, body in (("/v1/topics/t", b"[" * INLINE + b"]"), ("/v1/messages", b"[" * INLINE + b"]")):
         async with app.client.post(path, data=body, headers={"Content-Type": "application/json"}) as response:
             assert response.status == 400

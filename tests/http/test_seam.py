@@ -144,7 +144,7 @@ async def test_a_known_client_that_sends_something_else_gets_what_aiohttp_answer
                 raise AssertionError(name) from error
 
 
-async def test_both_answer_a_preference_and_a_full_house_alike(both: Both) -> None:
+async def test_both_paths_answer_a_preference_and_a_full_server_alike(both: Both) -> None:
     async with twins(both) as first, twins(both) as second, twins(both) as third:
         for number, client in enumerate((first, second)):
             await recorded(both, client, "Prefer: wait=27")
@@ -160,7 +160,7 @@ async def test_both_answer_a_preference_and_a_full_house_alike(both: Both) -> No
         assert b"\r\nRetry-After: 5\r\n" in await third.settled()
 
 
-async def test_both_end_alike_when_the_wait_is_over(both: Both) -> None:
+async def test_both_paths_end_a_wait_alike(both: Both) -> None:
     async with twins(both) as client:
         at = await recorded(both, client)
         for _ in range(3):
@@ -171,7 +171,7 @@ async def test_both_end_alike_when_the_wait_is_over(both: Both) -> None:
             assert client.sides[0].received.endswith(b'{"messages": [], "cursor": "%b"}' % at.encode())
 
 
-async def test_both_stop_alike(both: Both) -> None:
+async def test_both_paths_stop_alike(both: Both) -> None:
     async with twins(both) as client, twins(both) as idle:
         await recorded(both, idle)
         await client.send(request(f"/v1/topics/a?after={await recorded(both, client)}", "Prefer: wait=5"))
@@ -189,7 +189,7 @@ async def test_both_stop_alike(both: Both) -> None:
         assert idle.sides[0].over
 
 
-async def test_both_say_alike_what_retention_took(both: Both) -> None:
+async def test_both_paths_tell_the_same_gap(both: Both) -> None:
     async with twins(both) as client:
         position = await recorded(both, client)
         for app in (both.fast, both.plain):
@@ -291,7 +291,7 @@ examples = settings(
 
 @settings(examples, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")))
 @given(known=HEADERS.filter(lambda headers: len(headers) < 2), session=SESSIONS, ending=st.booleans())
-async def test_no_input_gets_another_answer(both: Both, known: list[str], session: list, ending: bool) -> None:
+async def test_no_input_gets_a_different_answer(both: Both, known: list[str], session: list, ending: bool) -> None:
     old = await both.publish("a", "b")
     async with twins(both) as client:
         at = old

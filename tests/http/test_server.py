@@ -46,7 +46,7 @@ def test_a_server_forgets_a_handler_when_its_task_is_over() -> None:
     assert "handler._task_handler.add_done_callback( lambda f: self._connections.pop(handler, None) )" in lost
 
 
-def test_a_server_makes_handlers_of_what_it_was_given() -> None:
+def test_a_server_makes_handlers_with_what_it_was_given() -> None:
     made = source(web.Server.__init__)
     for kept in ("self._loop = ", "self._kwargs = kwargs", "self.request_handler = handler", "self.request_factory = "):
         assert kept in made

@@ -84,7 +84,7 @@ async def test_one_step_back_works(server: Server, database: str) -> None:
         ({"DATABASE_URL": "mysql://root:hunter2@localhost/x"}, "DATABASE_URL must be"),
     ],
 )
-def test_what_is_unsafe_or_malformed_is_refused_with_a_sentence(
+def test_unsafe_or_malformed_settings_are_refused_with_a_sentence(
     env: dict[str, str], tmp_path: Path, changed: dict[str, str], told: str
 ) -> None:
     refused = run("notifier", "serve", env=env | {"HOST": "0.0.0.0"} | changed, cwd=tmp_path)
@@ -96,7 +96,7 @@ def test_what_is_unsafe_or_malformed_is_refused_with_a_sentence(
     assert not (tmp_path / ".notifier").exists()
 
 
-def test_a_port_in_use_is_told(server: Server, env: dict[str, str]) -> None:
+def test_a_port_in_use_is_reported(server: Server, env: dict[str, str]) -> None:
     refused = run("notifier", "serve", env=env | {"PORT": str(server.port)})
     assert refused.returncode == 1
     assert "address already in use" in refused.stdout

@@ -179,7 +179,7 @@ def json_of(answer: tuple[int, dict[str, str], bytes]) -> dict:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_new_connections_are_dealt_out_evenly(workers: Workers) -> None:
+async def test_new_connections_are_spread_evenly(workers: Workers) -> None:
     await workers.start()
     before = workers.files()
     with contextlib.ExitStack() as stack:
@@ -204,7 +204,8 @@ async def test_a_poll_parked_on_one_worker_is_woken_by_a_publish_through_another
             assert got["id"] == message["id"]
 
 
-async def test_a_client_that_goes_from_worker_to_worker_skips_and_repeats_nothing(workers: Workers) -> None:
+@pytest.mark.rule("C-1")
+async def test_a_client_that_moves_between_workers_skips_and_repeats_nothing(workers: Workers) -> None:
     await workers.start()
     clients = [await workers.client_of(pid) for pid in workers.pids()]
     clients[0].send("GET", "/v1/topics/walk?wait=0")
@@ -312,7 +313,8 @@ async def test_a_worker_that_hangs_is_replaced(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_answers_all_who_are_parked_on_any_worker(workers: Workers, how: signal.Signals) -> None:
+@pytest.mark.rule("H-3")
+async def test_a_stop_answers_the_parked_polls_of_all_workers(workers: Workers, how: signal.Signals) -> None:
     await workers.start()
     family = workers.family()
     clients = [await Client.connect(workers) for _ in range(200)]
@@ -335,7 +337,7 @@ async def test_a_stop_answers_all_who_are_parked_on_any_worker(workers: Workers,
         await Client.connect(workers)
 
 
-async def test_while_they_stop_they_say_so_and_still_answer(workers: Workers) -> None:
+async def test_stopping_workers_say_so_and_still_answer(workers: Workers) -> None:
     await workers.start()
     workers.process.send_signal(signal.SIGTERM)
     await until(lambda: workers.said().count("parked polls are answered") == 4)
@@ -355,7 +357,7 @@ async def test_more_signals_change_nothing(workers: Workers) -> None:
     assert workers.said().count(" stopped\n") == 4
 
 
-async def test_a_stop_in_the_midst_of_the_start_is_one_in_good_order(workers: Workers) -> None:
+async def test_a_stop_during_the_start_is_orderly(workers: Workers) -> None:
     starting = asyncio.create_task(workers.start())
     await until(lambda: "worker 1: writer: connected" in (workers.said() if workers.log.exists() else ""))
     family = workers.family()
@@ -387,11 +389,11 @@ def told_once(workers: Workers, code: int, what: str, **env: str) -> None:
     assert "ended" not in said
 
 
-def test_a_database_without_our_schema_is_told_once(workers: Workers, empty_database: str) -> None:
+def test_a_database_without_our_schema_is_reported_once(workers: Workers, empty_database: str) -> None:
     told_once(workers, 1, "run `notifier migrate` first", DATABASE_URL=empty_database)
 
 
-async def test_a_second_database_to_listen_to_is_told_once(
+async def test_another_database_to_listen_to_is_reported_once(
     workers: Workers, postgres: str, template: str, database: str
 ) -> None:
     name = f"test_{uuid.uuid4().hex[:12]}"
@@ -403,21 +405,21 @@ async def test_a_second_database_to_listen_to_is_told_once(
         await admin(postgres, f"drop database {name} with (force)")
 
 
-def test_a_refused_password_is_told_once(workers: Workers, database: str) -> None:
+def test_a_refused_password_is_reported_once(workers: Workers, database: str) -> None:
     password = quote(urlsplit(database).password or "")
     told_once(workers, 3, "refuses the connection", DATABASE_URL=database.replace(f":{password}@", ":wrong@"))
 
 
-def test_unsafe_settings_are_told_once(workers: Workers) -> None:
+def test_unsafe_settings_are_reported_once(workers: Workers) -> None:
     told_once(workers, 2, "there is no NOTIFIER_ADMIN_KEY", HOST="0.0.0.0")
 
 
-async def test_a_port_in_use_is_told_once_also_if_it_could_be_shared(workers: Workers) -> None:
+async def test_a_port_in_use_is_reported_once_even_if_it_could_be_shared(workers: Workers) -> None:
     await workers.start()
     told_once(workers, 1, "address already in use")
 
 
-def test_a_folder_that_can_hold_no_database_is_told_once(embedded: Workers) -> None:
+def test_a_folder_that_cannot_hold_a_database_is_reported_once(embedded: Workers) -> None:
     (embedded.log.parent / ".notifier").write_text("in the way")
     told_once(embedded, 1, ".notifier")
 
@@ -450,7 +452,7 @@ async def test_a_worker_that_is_refused_does_not_stop_its_neighbours(
     await workers.replaced(pid)
 
 
-async def test_a_worker_that_finds_no_database_now_is_tried_again(
+async def test_a_worker_that_finds_no_database_is_retried(
     workers: Workers, sql: asyncpg.Connection, database: str
 ) -> None:
     role = f"role_{uuid.uuid4().hex[:12]}"
@@ -472,7 +474,7 @@ async def test_a_worker_that_finds_no_database_now_is_tried_again(
         await sql.execute(f"drop role {role}")
 
 
-async def test_they_share_an_embedded_database_which_goes_with_them(embedded: Workers) -> None:
+async def test_workers_share_an_embedded_database_that_stops_with_them(embedded: Workers) -> None:
     await embedded.start()
     family = embedded.family()
     [postmaster] = [each for each in family if "-D" in each.cmdline()]

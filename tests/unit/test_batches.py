@@ -35,7 +35,7 @@ def test_a_batch_is_ndjson_with_any_line_ends_and_empty_lines():
 
 
 @pytest.mark.parametrize("content_type", [None, FORM, "text/plain"])
-def test_a_batch_is_an_array_whatever_its_type_says_but_for_ndjson(content_type):
+def test_a_batch_is_an_array_whatever_its_type_except_ndjson(content_type):
     assert batch(b'[{"topic": "a", "data": null}]', content_type) == [("a", b"null", None)]
 
 
@@ -186,7 +186,7 @@ def test_ndjson_that_is_no_json_is_refused_with_the_place(bad, because):
         parse_batch(f"{GOOD}\n{bad}\n{GOOD}".encode(), NDJSON)
 
 
-def test_a_huge_number_where_none_belongs_is_refused_in_plain_words():
+def test_a_huge_number_in_the_wrong_place_is_refused_in_plain_words():
     with pytest.raises(InvalidJSON, match="A number of this JSON has 5000 digits; at most 400"):
         parse_batch(b'[{"topic": "t", "data": 1, "priority": ' + b"9" * 5000 + b"}]", JSON)
 

@@ -38,12 +38,12 @@ def test_a_cursor_is_a_decimal(text):
         "1" * 20,
     ],
 )
-def test_anything_else_is_no_cursor_and_the_refusal_says_what_to_send(text):
+def test_anything_else_is_refused_and_the_sentence_says_what_to_send(text):
     with pytest.raises(InvalidCursor, match="send back the `cursor` of the last response, or 0"):
         parse_cursor(text)
 
 
-def test_a_refusal_repeats_no_more_than_the_beginning():
+def test_a_refusal_quotes_only_the_beginning():
     with pytest.raises(InvalidCursor) as refused:
         parse_cursor("9" * 5000)
     assert len(str(refused.value)) < 150
@@ -71,7 +71,7 @@ TWO_LIVES = Epochs([Epoch(10**12, None), Epoch(1000, 5000)])
         (Epochs([]), 5, 0),
     ],
 )
-def test_a_cursor_is_sure_up_to_where_its_life_of_the_database_has_issued_ids(epochs, cursor, sure):
+def test_a_cursor_is_sure_up_to_where_its_epoch_issued_ids(epochs, cursor, sure):
     assert epochs.sure(cursor) == sure
 
 
@@ -100,6 +100,6 @@ def test_what_is_sure_was_issued_here_and_nothing_issued_here_lies_between(epoch
         assert not any(max(start, sure) < min(last or cursor, cursor) for start, last in epochs)
 
 
-def test_the_same_lives_are_equal_in_any_order():
+def test_the_same_epochs_are_equal_in_any_order():
     assert Epochs([Epoch(1, 2), Epoch(5, None)]) == Epochs([Epoch(5, None), Epoch(1, 2)])
     assert Epochs([Epoch(1, 2), Epoch(5, None)]) != Epochs([Epoch(5, None)])

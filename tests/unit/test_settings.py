@@ -58,7 +58,7 @@ def test_every_setting_is_read_from_its_variable():
     )
 
 
-def test_an_empty_variable_counts_as_none():
+def test_an_empty_variable_counts_as_unset():
     names = (
         "DATABASE_URL",
         "HOST",
@@ -81,7 +81,7 @@ def test_an_empty_variable_counts_as_none():
         ("NOTIFIER_MAX_BODY", 1, 16 * 1024 * 1024),
     ],
 )
-def test_a_number_is_taken_within_its_bounds_only(name, low, high):
+def test_a_number_is_accepted_only_within_its_bounds(name, low, high):
     for value in (low, high):
         Settings.from_env({name: str(value)})
     for value in (low - 1, high + 1, "many", "1.5", "1e3", "1_0", "\N{ARABIC-INDIC DIGIT THREE}", "1" * 5000):

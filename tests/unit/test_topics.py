@@ -33,7 +33,7 @@ def fits(item, topic):
 @pytest.mark.parametrize(
     "topic", ["a", "orders/42", "A-Z_a-z.0:9@=+-", "...", "a/.../b", ".a", "a..", "-", "x" * 255, "/".join("x" * 128)]
 )
-def test_a_topic_is_taken_as_it_is(topic):
+def test_a_topic_is_accepted_as_it_is(topic):
     assert check_topic(topic) == topic
 
 
@@ -62,7 +62,7 @@ def test_a_topic_is_taken_as_it_is(topic):
         ("\u212a", "letters, digits and"),  # the Kelvin sign, which case-insensitive patterns take for a k
     ],
 )
-def test_what_is_no_topic_is_refused_with_the_reason(topic, because):
+def test_an_invalid_topic_is_refused_with_the_reason(topic, because):
     with pytest.raises(InvalidTopic, match=because):
         check_topic(topic)
 
@@ -71,7 +71,7 @@ def test_what_is_no_topic_is_refused_with_the_reason(topic, because):
 
 
 @pytest.mark.parametrize("pattern", ["*", "**", "*/a", "a/*", "a/**", "*/*", "*/**", "a/*/b", "*/" * 127 + "*"])
-def test_a_pattern_is_taken(pattern):
+def test_a_pattern_is_accepted(pattern):
     assert TopicList([pattern]).patterns == (pattern,)
 
 

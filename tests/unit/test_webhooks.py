@@ -43,7 +43,7 @@ def test_githubs_own_example_is_accepted():
     verify(github(), signed(SIGNATURE, b"x-hub-signature-256"), BODY)
 
 
-def test_any_of_several_secrets_will_do():
+def test_any_of_several_secrets_is_accepted():
     verify(github("the old one", SECRET), signed(SIGNATURE), BODY)
     verify(github(SECRET, "the new one"), signed(SIGNATURE), BODY)
 
@@ -201,7 +201,7 @@ def test_a_value_becomes_part_of_a_topic_whatever_it_is(value, topic):
     assert topic_for(open_source("t/{v}"), [], json.dumps({"v": value}).encode()) == topic
 
 
-def test_numbers_keep_the_way_they_are_written():
+def test_numbers_stay_as_they_are_written():
     assert topic_for(open_source("{v}"), [], b'{"v": 1E22}') == "1E22"
     assert topic_for(open_source("{v}"), [], b'{"v": 1.50}') == "1.50"
     assert topic_for(open_source("{v}"), [], b'{"v": %s}' % (b"9" * 300)) == "9" * 255
@@ -240,7 +240,7 @@ def test_githubs_form_encoding_is_read():
         b"payload=%7B",
     ],
 )
-def test_where_the_body_is_no_json_object_all_fields_are_missing(body):
+def test_without_a_json_object_all_fields_are_missing(body):
     form = [(b"Content-Type", b"application/x-www-form-urlencoded")]
     assert topic_for(open_source("t/{a}"), [], body) == "t/_"
     assert topic_for(open_source("t/{a}"), form, body) == "t/_"
@@ -297,14 +297,14 @@ def test_credentials_are_not_kept():
     assert kept(*credentials) == []
 
 
-def test_what_is_about_the_transport_is_not_kept():
+def test_headers_about_the_transport_are_not_kept():
     transport = ["Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Encoding", "Via", "TE"]
     transport += ["X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Start", "Keep-Alive", "Content-Type", "Forwarded"]
     assert kept(*transport) == []
     assert kept_headers([(b"Connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"X-End", b"2")]) == [("X-End", "2")]
 
 
-def test_what_a_receiver_needs_is_kept_as_it_came_and_in_order():
+def test_headers_a_receiver_needs_are_kept_as_they_came_and_in_order():
     names = ["X-GitHub-Event", "X-GitHub-Delivery", "X-Hub-Signature-256", "Stripe-Signature", "webhook-id"]
     names += ["Idempotency-Key", "User-Agent", "ce-type", "X-Twice", "X-Twice", "Hostname", "X-Via"]
     assert kept(*names) == names
@@ -316,7 +316,7 @@ def test_kept_values_are_text_without_control_characters():
     assert kept_headers([(b"", b"v"), (b"a b", b"v"), (b"a\r\nb", b"v"), ("ü".encode(), b"v")]) == []
 
 
-def test_what_is_kept_is_bounded_and_one_large_header_does_not_push_out_the_rest():
+def test_kept_headers_are_bounded_and_a_large_one_does_not_push_out_the_rest():
     assert len(kept_headers([(b"X", b"v")] * 1000)) == 64
     assert kept_headers([(b"A", b"v" * 9000), (b"B", b"v")]) == [("B", "v")]
 

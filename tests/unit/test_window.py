@@ -121,7 +121,7 @@ def test_a_message_larger_than_the_window_leaves_it_empty_but_moves_it_on():
     assert (len(window), window.start, window.head) == (0, 2, 2)
 
 
-def test_a_scan_that_is_cut_short_tells_how_far_it_came():
+def test_a_scan_that_is_cut_short_reports_how_far_it_came():
     window = filled(log_of([(1, "e", 1)] * 10 + [(1, "b/c", 1)]))
     assert window.read(TopicList(["b/*"]), 0, 10) == ([], 7)
     assert [message.seq for message in window.read(TopicList(["b/*"]), 7, 10).messages] == [11]
