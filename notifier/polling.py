@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 DEFAULT_WAIT_S = 25.0
 WAIT_JITTER_S = 2.5
 
+# Where only the database can tell, and it does not answer, a poll is answered so long after its wait, which leaves some
+# of the second that it is promised.
+GRACE_S = 0.8
+
 # Polls that are turned away because the lot is full, or the process about to stop, come back after about so long.
 FULL_RETRY_S = 5
 DRAIN_RETRY_S = 1
@@ -51,8 +55,7 @@ class Polling:
         """
         wait_s = _wait_s(poll.wait_s)
         deadline = self._loop.time() + wait_s
-        # Who might as well be parked waits for a frozen database no longer than it wants to wait at all.
-        patience = self._loop.time() + max(wait_s, 0.5)
+        patience = deadline + GRACE_S
         position, gap = await self._begin(poll, patience)
         if gap or position < self._window.start or not self._tail.up:
             answer, complete = await self._read_table(poll, position, gap, patience)
@@ -63,7 +66,7 @@ class Polling:
         if position < self._window.start:
             return Answer((), position)  # overtaken meanwhile: the next poll reads from the table again
         found = self._window.read(poll.topics, position, poll.limit)
-        if found.messages or found.cursor < self._window.head or wait_s <= 0:
+        if found.messages or found.cursor < self._window.head or self._loop.time() >= deadline:
             return Answer(*found)
         if self.draining:
             return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
@@ -100,17 +103,16 @@ class Polling:
             case After(cursor):
                 return await self._sure(cursor, patience)
             case Since(time):
-                return await self._history.position_of_time(time), None
+                return await self._history.position_of_time(time, patience), None
             case Last(number):
                 position = self._window.newest(poll.topics, number) if self._tail.up else None
                 if position is None:
-                    position = await self._history.position_of_last(poll.topics, number)
+                    position = await self._history.position_of_last(poll.topics, number, patience)
                 return position, None
             case Latest():
                 if not self._tail.up:
-                    with suppress(Unavailable, TimeoutError):
-                        async with asyncio.timeout_at(patience):
-                            return await self._history.head(), None
+                    with suppress(Unavailable):
+                        return await self._history.head(patience), None
                 return self._window.head, None
 
     async def _sure(self, cursor: int, patience: float) -> tuple[int, Gap | None]:
@@ -127,19 +129,17 @@ class Polling:
         assert self.epochs is not None
         sure = self.epochs.sure(cursor)
         if sure == cursor > self._window.head:
-            with suppress(TimeoutError):  # then nobody can say now, and the next poll asks again
-                async with asyncio.timeout_at(patience):
-                    if not await self._history.has_issued(cursor):
-                        sure = 0
+            with suppress(Unavailable):  # then nobody can say now, and the next poll asks again
+                if not await self._history.has_issued(cursor, patience):
+                    sure = 0
         return sure, None if sure == cursor else Gap("reset", sure)
 
     async def _read_table(self, poll: Poll, position: int, gap: Gap | None, patience: float) -> tuple[Answer, bool]:
         """What the table has after `position`, and whether it was read to its end."""
         needed = gap is not None or position < self._window.start
         try:
-            async with asyncio.timeout_at(None if needed else patience):
-                past = await self._history.read(poll.topics, position, poll.limit)
-        except (Unavailable, TimeoutError):
+            past = await self._history.read(poll.topics, position, poll.limit, patience)
+        except Unavailable:
             if needed:
                 raise
             # The window has what it needs, only perhaps not the newest: it can wait for the tail to come back.

@@ -284,6 +284,11 @@ async def until(condition: Callable[[], bool], what: str = "condition") -> None:
             await asyncio.sleep(0.005)
 
 
+def deadline() -> float:
+    """A time of the event loop that only a hang exceeds."""
+    return asyncio.get_running_loop().time() + DEADLINE_S
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return sock.getsockname()[1]
@@ -301,4 +306,16 @@ def run(*command: str, env: dict[str, str] | None = None, **kwargs: object) -> s
     return subprocess.run(command, env=env, text=True, capture_output=True, timeout=DEADLINE_S, check=False, **kwargs)
 
 
-__all__: Sequence[str] = ["ROOT", "Running", "Server", "Start", "admin", "at", "data", "ids", "run", "until"]
+__all__: Sequence[str] = [
+    "ROOT",
+    "Running",
+    "Server",
+    "Start",
+    "admin",
+    "at",
+    "data",
+    "deadline",
+    "ids",
+    "run",
+    "until",
+]

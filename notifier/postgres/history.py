@@ -28,9 +28,15 @@ log = logging.getLogger(__name__)
 
 # Connections for reading: small databases allow twenty in all.
 CONNECTIONS = 2
+SILENT_TEXT = "The database does not answer at the moment. Try again."
+
 # Reads that wait for one of them; each takes a few milliseconds.
 MAX_WAITING = 1000
 TIMEOUT_S = 10.0
+# A message asked for by its id: as long as a poll that does not want to wait gets. A large one has TIMEOUT_S to arrive
+# once the database has answered at all.
+MESSAGE_S = 1.0
+LARGE = 1024 * 1024
 
 # A list with patterns is resolved to its topics while they are at most this many, among at most MAX_CANDIDATES that
 # begin like a pattern. Beyond that the log is scanned in order, MAX_SCAN rows for each read.
@@ -107,8 +113,9 @@ select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields f
 ) m join notifier.topic t on t.id = m.topic_id where m.before < $2 order by m.seq
 """
 
+# Its body only where that has at most $2 bytes.
 ONE = """
-select t.name, m.body, m.content_type, m.headers::text as headers
+select t.name, case when octet_length(m.body) <= $2 then m.body end as body, m.content_type, m.headers::text as headers
 from notifier.message m join notifier.topic t on t.id = m.topic_id where m.seq = $1
 """
 
@@ -142,8 +149,9 @@ class Stored:
 
 
 class History:
-    """Reads for polls. All raise Unavailable while the database is away or too many reads wait.
+    """Reads for polls, each with a deadline (loop time) by which it returns, also where the database is frozen.
 
+    All raise Unavailable then, or while the database is away, or too many reads wait.
     `seen` is a seq up to which everything is known to be flushed.
     """
 
@@ -154,6 +162,7 @@ class History:
         for _ in range(CONNECTIONS):
             self._idle.put_nowait(None)
         self._reads: dict[Hashable, asyncio.Task[Any]] = {}
+        self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
         for task in list(self._reads.values()):
@@ -163,15 +172,15 @@ class History:
             if connection := self._idle.get_nowait():
                 connection.terminate()
 
-    async def read(self, topics: TopicList, after: int, limit: int) -> Past:
+    async def read(self, topics: TopicList, after: int, limit: int, deadline: float) -> Past:
         """The oldest messages of `topics` above `after`; its cursor is where the log ends or where it was cut short."""
-        return await self.shared(("read", topics, after, limit), lambda c: _read(c, topics, after, limit))
+        return await self.shared(("read", topics, after, limit), lambda c: _read(c, topics, after, limit), deadline)
 
-    async def position_of_last(self, topics: TopicList, count: int) -> int:
+    async def position_of_last(self, topics: TopicList, count: int, deadline: float) -> int:
         """The position before the newest `count` messages of `topics`. TooBroad where finding it takes too long."""
-        return await self.shared(("last", topics, count), lambda c: _last(c, topics, count))
+        return await self.shared(("last", topics, count), lambda c: _last(c, topics, count), deadline)
 
-    async def position_of_time(self, time: datetime | timedelta) -> int:
+    async def position_of_time(self, time: datetime | timedelta, deadline: float) -> int:
         """The position just before the first message at or after `time`, or so long ago by the database's clock."""
 
         async def find(connection: Connection) -> int:
@@ -179,28 +188,31 @@ class History:
             found: int | None = await connection.fetchval(SINCE, span, at)
             return await _head(connection) if found is None else found
 
-        return await self.shared(("since", time), find)
+        return await self.shared(("since", time), find, deadline)
 
     async def message(self, seq: int) -> Stored | None:
-        async def find(connection: Connection) -> Stored | None:
-            row = await connection.fetchrow(ONE, seq)
-            return Stored(*row) if row else None
+        async def find(connection: Connection, most: int) -> asyncpg.Record | None:
+            return await connection.fetchrow(ONE, seq, most)
 
-        return await self.shared(("one", seq), find)
+        now = self._loop.time()
+        row = await self.shared(("one", seq), lambda c: find(c, LARGE), now + MESSAGE_S)
+        if row and row["body"] is None:
+            row = await self.shared(("large", seq), lambda c: find(c, 2**31 - 1), now + TIMEOUT_S)
+        return Stored(*row) if row else None
 
-    async def head(self) -> int:
+    async def head(self, deadline: float) -> int:
         """Where the log ends."""
-        return await self.shared("head", _head)
+        return await self.shared("head", _head, deadline)
 
-    async def has_issued(self, seq: int) -> bool:
+    async def has_issued(self, seq: int, deadline: float) -> bool:
         """Whether the log has come as far as `seq`. `head` would not do: its read may have begun before that."""
 
         async def find(connection: Connection) -> bool:
             return seq <= await _head(connection)
 
-        return await self.shared(("issued", seq), find)
+        return await self.shared(("issued", seq), find, deadline)
 
-    async def shared(self, key: Hashable, read: Callable[[Connection], Awaitable[T]]) -> T:
+    async def shared(self, key: Hashable, read: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
         """Equal reads in flight are one. It goes on when a client that waits for it hangs up: others may wait too."""
         task = self._reads.get(key)
         if task is None:
@@ -208,7 +220,11 @@ class History:
                 raise Unavailable("Too many requests read old messages at the moment.")
             task = self._reads[key] = asyncio.create_task(self._run(read))
             task.add_done_callback(lambda done: self._done(key, done))
-        result: T = await asyncio.shield(task)
+        try:
+            async with asyncio.timeout_at(deadline):
+                result: T = await asyncio.shield(task)
+        except TimeoutError as error:
+            raise Unavailable(SILENT_TEXT) from error
         return result
 
     def _done(self, key: Hashable, task: asyncio.Task[Any]) -> None:
@@ -227,7 +243,7 @@ class History:
                 await connection.execute(f"{PLANS}; select notifier.flush({self._seen():d})")
                 return await read(connection)
         except TimeoutError as error:
-            raise Unavailable("The database does not answer at the moment.") from error
+            raise Unavailable(SILENT_TEXT) from error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -1,5 +1,6 @@
 """Configured senders of webhooks, in the database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -40,12 +41,16 @@ async def remove_source(url: str, name: str) -> bool:
         return await connection.fetchval("delete from notifier.source where name = $1 returning name", name) is not None
 
 
+# Senders wait for 10 s or less, and the message is still to be committed.
+FIND_S = 2.5
+
+
 async def find_source(history: History, name: str) -> Source | None:
     async def find(connection: Connection) -> Source | None:
         row = await connection.fetchrow(f"{SELECT} where s.name = $1", name)
         return _source(row) if row else None
 
-    return await history.shared(("source", name), find)
+    return await history.shared(("source", name), find, asyncio.get_running_loop().time() + FIND_S)
 
 
 def _source(row: asyncpg.Record) -> Source:

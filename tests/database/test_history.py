@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import asyncpg
 import pytest
-from conftest import Running, data
+from conftest import Running, data, deadline
 
 from notifier.core.errors import TooBroad
 from notifier.core.topics import TopicList
@@ -65,7 +65,7 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
         (history.SCAN, (first, 1000), 1000 + 501),
         (history.SCAN_BACK, (last, 1000), 1000 + 501),
         (history.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
-        (history.ONE, (last,), 1 + 1),
+        (history.ONE, (last, 1000), 1 + 1),
         (history.STATE, (names, False), 2 * 100 + 500 + 5),
         (history.CANDIDATES, (["t/"], ["t0"], 100), 100),
         (history.NAMED, (names,), 500),
@@ -111,7 +111,7 @@ async def test_paging_through_history_gives_everything_once_in_order(
         monkeypatch.setattr(history, "MAX_SCAN", scan)
         position, complete, found = 0, False, []
         while not complete:
-            past = await app.service.history.read(wanted, position, 97)
+            past = await app.service.history.read(wanted, position, 97, deadline())
             found += [json.loads(message.body) for message in past.messages]
             assert past.cursor > position
             position, complete = past.cursor, past.complete
@@ -149,7 +149,7 @@ async def test_a_response_is_cut_by_bytes_but_holds_one_message(app: Running, sq
         found += [message["data"][0] for message in answer["messages"]]
         cursor = answer["cursor"]
     app.service.window.reset(app.service.tail.position)
-    past = await app.service.history.read(TopicList(["a"]), 0, 100)
+    past = await app.service.history.read(TopicList(["a"]), 0, 100, deadline())
     assert [len(past.messages), past.complete] == [1, False]
 
 
@@ -160,14 +160,14 @@ async def test_last_looks_back_a_bounded_way_and_then_refuses(
     await fill(sql, topics=300, messages=3000)
     newest = await sql.fetchval("select max(seq) from notifier.message")
     patterns = TopicList(["t/*"])
-    assert await app.service.history.position_of_last(patterns, 10) == newest - 11
+    assert await app.service.history.position_of_last(patterns, 10, deadline()) == newest - 11
     monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
     monkeypatch.setattr(history, "MAX_SCAN", 500)
-    assert await app.service.history.position_of_last(patterns, 10) == newest - 11
-    assert await app.service.history.position_of_last(patterns, 700) == newest - 701
+    assert await app.service.history.position_of_last(patterns, 10, deadline()) == newest - 11
+    assert await app.service.history.position_of_last(patterns, 700, deadline()) == newest - 701
     monkeypatch.setattr(history, "MAX_SCAN_BACK", 1000)
     with pytest.raises(TooBroad, match="newest 1000"):
-        await app.service.history.position_of_last(TopicList(["*/none"]), 1)
+        await app.service.history.position_of_last(TopicList(["*/none"]), 1, deadline())
 
 
 async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connection) -> None:

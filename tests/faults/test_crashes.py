@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from conftest import Running, Start, admin, data, until
+from conftest import Running, Start, admin, data, deadline, until
 
 from faults.conftest import Halt, eventually
 from faults.log import append, numbers
@@ -156,7 +156,7 @@ async def test_what_a_standby_shows_needs_no_flush(folder: Path) -> None:
         (server.data / "standby.signal").touch()
         await server.start()
         history = History(await Database.probe(server.url), seen=lambda: 0)
-        assert await history.head() == int(published)
+        assert await history.head(deadline()) == int(published)
         await history.close()
     finally:
         await server.close()

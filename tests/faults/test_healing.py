@@ -184,6 +184,50 @@ async def test_no_poll_waits_for_a_frozen_database_longer_than_it_wants_to(
             assert "gap" not in answer
 
 
+@pytest.mark.rule("S-23")
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "not yet noticed"])
+async def test_whatever_a_poll_asks_of_a_frozen_database_it_is_answered_within_a_second_of_its_wait(
+    server_of_ours: Postgres,
+    url_of_ours: str,
+    impatient: None,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    noticed: bool,
+) -> None:
+    monkeypatch.setattr(history, "TIMEOUT_S", 600.0)
+    if not noticed:
+        monkeypatch.setattr(tail, "TIMEOUT_S", 600.0)
+    app = await start(url_of_ours)
+    first, last = await app.publish("orders"), await app.publish("orders")
+    app.service.window.reset(int(last))
+    for _ in range(history.CONNECTIONS):
+        await app.poll("orders", after="earliest", wait=0)  # from connections that stay
+    most: list[float] = []
+    shared = app.service.history.shared
+
+    async def watched(key: object, read: object, deadline: float) -> object:
+        most.append(deadline - asyncio.get_running_loop().time())
+        return await shared(key, read, deadline)
+
+    monkeypatch.setattr(app.service.history, "shared", watched)
+    server_of_ours.freeze()
+    if noticed:
+        await until(lambda: not app.service.tail.up)
+
+    async def ask(path: str) -> tuple[int, bool]:
+        async with app.client.get(path) as response:
+            return response.status, "Retry-After" in response.headers
+
+    topics = "/v1/topics/orders?wait=0.5"
+    needed = [f"{topics}&{begin}" for begin in ("after=earliest", f"after={first}", "since=10m", "last=3")]
+    needed += [f"/v1/topics/other?wait=0&{begin}" for begin in ("after=earliest", "since=1h", "last=1")]
+    others = [f"{topics}&after={int(last) + 10}", f"/v1/topics/orders?wait=0&after={int(last) + 10}", topics]
+    async with asyncio.timeout(DEADLINE_S):
+        answers = await asyncio.gather(*map(ask, [*needed, f"/v1/messages/{first}"]), *map(ask, others))
+    assert answers == [(503, True)] * (len(needed) + 1) + [(200, False)] * len(others)
+    assert max(most) <= 0.5 + 1
+
+
 async def test_a_cursor_ahead_of_a_frozen_tail_waits_no_longer_than_it_wants_to(
     start: Start, database: str, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,14 @@
 """`GET /v1/messages/{id}`: the bytes of one message, as they came, and safe in a browser."""
 
+import random
 from datetime import timedelta
 
+import asyncpg
 import pytest
-from conftest import Running
+from conftest import Running, ids
 from protocol import exactly, refusal
 
+from notifier.postgres import history
 from notifier.postgres.database import Database, normalise
 from notifier.postgres.retention import prune
 
@@ -76,3 +79,11 @@ async def test_an_invalid_id_is_400(app: Running) -> None:
     for text in ("x", "01", "-1", "1.0", "%00", "%FF", "9" * 19, "latest", "%2F", "%0A"):
         response = await app.client.get(exactly(f"/v1/messages/{text}"))
         assert "is not a cursor" in await refusal(response, 400, "invalid_cursor"), text
+
+
+async def test_a_large_message_comes_whole(app: Running, sql: asyncpg.Connection) -> None:
+    body = random.Random(0).randbytes(history.LARGE + 1)
+    await sql.execute("select notifier.publish_bytes('t', $1)", body)
+    [seq] = ids(await app.poll("t", after="earliest", wait=20))
+    async with app.client.get(f"/v1/messages/{seq}") as response:
+        assert await response.read() == body
