@@ -24,6 +24,15 @@ def is_json_type(content_type: str | None) -> bool:
     return media == "application/json" or media.endswith("+json")
 
 
+def plain_type(body: bytes) -> str:
+    """The content type of a body that is not what it claims to be."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return BYTES
+    return TEXT
+
+
 @dataclass(frozen=True, slots=True)
 class NewMessage:
     """A message on its way into the log; everything in it has been checked.

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage, NotifierError
-from notifier.core.messages import BYTES, FORM, NDJSON, TEXT, NewMessage, is_json_type, media_type
+from notifier.core.messages import FORM, NDJSON, NewMessage, is_json_type, media_type, plain_type
 from notifier.core.strict_json import MAX_DEPTH, check_bounds, check_json, check_utf8, is_json, outside_strings, refuse
 from notifier.core.topics import check_topic
 
@@ -44,22 +44,14 @@ def from_body(
             raise BadRequest("The Content-Type is malformed.")
         content_type = None
     if content_type is None or (media_type(content_type) == FORM and not lenient):
-        return NewMessage(topic, body, None if is_json(body) else _plain(body), fields, headers)
+        return NewMessage(topic, body, None if is_json(body) else plain_type(body), fields, headers)
     if is_json_type(content_type):
         if lenient and not is_json(body):
-            return NewMessage(topic, body, _plain(body), fields, headers)
+            return NewMessage(topic, body, plain_type(body), fields, headers)
         check_json(body)
         if media_type(content_type) == "application/json":
             content_type = None
     return NewMessage(topic, body, content_type, fields, headers)
-
-
-def _plain(body: bytes) -> str:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return BYTES
-    return TEXT
 
 
 # --- display fields

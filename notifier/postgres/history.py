@@ -21,6 +21,7 @@ from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 from notifier.core.window import MAX_RESPONSE, fit
 from notifier.postgres.database import AWAY, Connection, Database, describe
+from notifier.postgres.rows import to_messages
 
 T = TypeVar("T")
 
@@ -288,7 +289,7 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
     else:
         seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, after, limit + 1)]
     rows = await connection.fetch(MESSAGES, seqs[:limit], MAX_RESPONSE) if seqs else []
-    messages = fit([Message(*row) for row in rows], limit)
+    messages = fit(await to_messages(rows), limit)
     if len(messages) < len(seqs):
         cursor, complete = messages[-1].seq, False
     return Past(messages, after, cursor, state["lost_to"] or 0, complete)

@@ -20,6 +20,7 @@ from notifier.core.messages import Message, NewMessage
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.reconnecting import Reconnecting
+from notifier.postgres.rows import to_messages
 
 log = logging.getLogger(__name__)
 
@@ -311,10 +312,12 @@ class Tail(Reconnecting):
                     # meanwhile may be true, and be hidden behind that tale.
                     if hints == self._hints:
                         self._flushed = self.position
-                # What was committed here meanwhile has been handed on.
-                elif messages := [Message(*fields) for _, *fields in rows if fields[0] > self.position]:
-                    self._hand_on(messages)
-                    self._hand_on_own()
+                else:
+                    read = await to_messages(rows)
+                    # What was committed here meanwhile has been handed on.
+                    if messages := [message for message in read if message.seq > self.position]:
+                        self._hand_on(messages)
+                        self._hand_on_own()
             self._slow = False
         finally:
             if asked:

@@ -8,6 +8,8 @@ import json
 import re
 from base64 import b64encode
 
+import msgspec
+
 from notifier.core.messages import FORM, Message, is_json_type, media_type
 from notifier.core.polls import Answer
 
@@ -72,6 +74,6 @@ def _string(body: bytes, content_type: str) -> bytes | None:
     if 5 * (size - len(body.translate(None, _LONG))) + size - len(body.translate(None, _SHORT)) > size:
         return None
     try:
-        return json.dumps(body.decode(), ensure_ascii=False).encode()
+        return msgspec.json.encode(body.decode())
     except UnicodeDecodeError:
         return None

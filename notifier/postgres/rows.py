@@ -1,0 +1,32 @@
+"""Rows of the log as messages."""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from notifier.core.messages import Message, is_json_type, plain_type
+from notifier.core.strict_json import is_json
+from notifier.offload import INLINE, offload
+from notifier.wire.json import encode_message
+
+
+async def to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
+    """The messages of `rows`, which have seq, name, time, body, content_type and fields.
+
+    A body that claims to be JSON, and that some reader could not read, becomes text or bytes: as it is, it would make
+    every answer that holds it unreadable. Publishing refuses such JSON, but the rows may have come by another way.
+    """
+    return await offload(sum(len(row["body"]) for row in rows), _to_messages, rows)
+
+
+def _to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
+    messages: list[Message] = []
+    for row in rows:
+        body, content_type = row["body"], row["content_type"]
+        if is_json_type(content_type) and not is_json(body):
+            content_type = plain_type(body)
+        message = Message(row["seq"], row["name"], row["time"], body, content_type, row["fields"])
+        if len(body) > INLINE:
+            encode_message(message)  # not later, in a turn of the event loop
+        messages.append(message)
+    return messages
