@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Server, run
-from follower import DEADLINE_S, Follower
+from support.follower import DEADLINE_S, Follower
 
 Follow = Callable[..., Follower]
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from scripted import scripted_server
+from support.scripted import scripted_server
 
 from notifier.client import Client, NotifierClientError, Published
 

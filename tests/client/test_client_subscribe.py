@@ -7,7 +7,7 @@ from contextlib import aclosing
 from email.utils import formatdate
 
 import pytest
-from scripted import scripted_server
+from support.scripted import scripted_server
 
 from notifier.client import Client, Gap, NotifierClientError
 from notifier.client.http import backoff_s

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, ids, until
-from faults.log import append
+from support.log import append
 
 
 async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:

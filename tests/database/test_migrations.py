@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from conftest import admin, at
-from database.roles import as_role, name_of
+from support.roles import as_role, name_of
 
 from notifier.postgres.database import Database
 from notifier.postgres.migrations import (

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import Start, admin, at, data
-from database.roles import as_role, name_of
+from support.roles import as_role, name_of
 
 from notifier.postgres import sessions
 from notifier.postgres.database import Database, normalise

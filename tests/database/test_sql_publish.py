@@ -7,7 +7,7 @@ import uuid
 import asyncpg
 import pytest
 from conftest import Running, admin, at, data, ids, until
-from database.roles import as_role, name_of
+from support.roles import as_role, name_of
 
 WIRE = r"""
 select notifier.publish('orders/42', '{"status": "paid"}');

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from conftest import ROOT
+from support.actors import DEADLINE_S, EVERY_USER, Actor, nothing_runs, running
 
-from embedded.actors import DEADLINE_S, EVERY_USER, Actor, nothing_runs, running
-
-HERE = Path(__file__).parent
+ACTOR = ROOT / "tests" / "support" / "actor.py"
 
 collect_ignore = [] if "root" in EVERY_USER else ["test_as_root.py"]
 
@@ -65,7 +65,7 @@ async def start(user, wheel) -> AsyncIterator[Callable]:
     async def start(folder: Path, *, uid: int | None = None, env: dict[str, str] | None = None, site=None, **settings):
         if uid is None and user == "nobody":
             uid = pwd.getpwnam("nobody").pw_uid
-        command = [sys.executable, str(HERE / "actor.py"), str(folder), "--wheel", str(site or wheel)]
+        command = [sys.executable, str(ACTOR), str(folder), "--wheel", str(site or wheel)]
         command += ["--uid", str(uid)] if uid is not None else []
         for name, value in {"fsync": "off", **settings}.items():
             command += ["--set", f"{name}={value}"]
@@ -75,7 +75,7 @@ async def start(user, wheel) -> AsyncIterator[Callable]:
                     *command,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    env={**os.environ, "PYTHONPATH": str(HERE.parent.parent), **(env or {})},
+                    env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
                 )
             )
         )

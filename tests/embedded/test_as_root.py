@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.actors import nothing_runs, postmaster
 
-from embedded.actors import nothing_runs, postmaster
 from notifier.embedded import cluster
 
 NOBODY = pwd.getpwnam("nobody").pw_uid

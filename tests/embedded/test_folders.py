@@ -8,8 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
-
-from embedded.actors import eventually, kill_all, nothing_runs, pids, postmaster, running
+from support.actors import eventually, kill_all, nothing_runs, pids, postmaster, running
 
 
 def socket_folder(dsn: str) -> Path:

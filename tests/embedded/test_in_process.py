@@ -6,8 +6,8 @@ import signal
 
 import asyncpg
 import pytest
+from support.actors import EVERY_USER, eventually, nothing_runs, postmaster
 
-from embedded.actors import EVERY_USER, eventually, nothing_runs, postmaster
 from notifier.embedded import EmbeddedError, binaries, child, cluster, embedded_postgres, server
 
 

@@ -5,8 +5,7 @@ import os
 import signal
 
 import pytest
-
-from embedded.actors import EVERY_USER, eventually, is_open, kill_all, nothing_runs, pids, postmaster, running
+from support.actors import EVERY_USER, eventually, is_open, kill_all, nothing_runs, pids, postmaster, running
 
 as_every_user = pytest.mark.parametrize("user", EVERY_USER)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 from conftest import DEADLINE_S, Running, Start, ids, until
+from support.halting import Halt, Halting, HaltingReads
+from support.log import append, backends, end_connections
 
-from faults.conftest import Halt, Halting, HaltingReads
-from faults.log import append, backends, end_connections
 from notifier.postgres import tail
 
 Break = Callable[[Running], None]

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, deadline, until
+from support.halting import Halt, eventually
+from support.log import append, numbers
+from support.servers import Postgres
 
-from faults.conftest import Halt, eventually
-from faults.log import append, numbers
-from faults.servers import Postgres
 from notifier.core.errors import OutcomeUnknown
 from notifier.core.messages import NewMessage
 from notifier.postgres import tail

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from conftest import Start, admin, until
+from support.servers import Postgres
 
-from faults.servers import Postgres
 from notifier.postgres.migrations import migrate
 
 

@@ -11,12 +11,11 @@ import asyncpg
 import psutil
 import pytest
 from conftest import Server, data, until
-
-from faults.by_hand import Client, ask, request
-from faults.conftest import eventually
-from faults.log import backends
-from faults.servers import Postgres
-from faults.tcp_proxy import TcpProxy
+from support.by_hand import Client, ask, request
+from support.halting import eventually
+from support.log import backends
+from support.servers import Postgres
+from support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.usefixtures("tidy")
 

@@ -6,10 +6,10 @@ import signal
 import asyncpg
 import pytest
 from conftest import Server, Start, data, until
+from support.by_hand import ask
+from support.halting import eventually
+from support.log import backends, numbers, order_lock, waiting
 
-from faults.by_hand import ask
-from faults.conftest import eventually
-from faults.log import backends, numbers, order_lock, waiting
 from notifier.core.errors import OutcomeUnknown, Unavailable
 from notifier.core.messages import NewMessage
 from notifier.postgres.writer import CONNECTIONS

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 from conftest import Running, ids, until
+from support.by_hand import calling
+from support.halting import Halt
 
-from faults.by_hand import calling
-from faults.conftest import Halt
 from notifier import parking
 
 pytestmark = pytest.mark.both_paths

@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import DEADLINE_S, Running, Start, until
+from support.halting import Halt, Halting, eventually
+from support.log import append, backends, end_connections
+from support.servers import Postgres
+from support.tcp_proxy import TcpProxy
+from support.traffic import assert_nothing_lost, following, publishing
 
-from faults.conftest import Halt, Halting, eventually
-from faults.log import append, backends, end_connections
-from faults.servers import Postgres
-from faults.tcp_proxy import TcpProxy
-from faults.traffic import assert_nothing_lost, following, publishing
 from notifier.postgres import history, tail, writer
 from notifier.postgres.database import retried
 

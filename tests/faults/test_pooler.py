@@ -3,9 +3,9 @@
 import asyncpg
 import pytest
 from conftest import Start, ids, until
+from support.servers import Pgbouncer, Postgres
+from support.traffic import assert_nothing_lost, following, publishing
 
-from faults.servers import Pgbouncer, Postgres
-from faults.traffic import assert_nothing_lost, following, publishing
 from notifier.postgres.migrations import MigrationError, migrate
 
 pytestmark = pytest.mark.all

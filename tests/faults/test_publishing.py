@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 from aiohttp import ClientResponse
 from conftest import Running, Server, Start, data, until
+from support.by_hand import request
+from support.halting import eventually
+from support.log import backends, numbers, order_lock, waiting
+from support.tcp_proxy import TcpProxy
 
-from faults.by_hand import request
-from faults.conftest import eventually
-from faults.log import backends, numbers, order_lock, waiting
-from faults.tcp_proxy import TcpProxy
 from notifier.core.errors import Unavailable, Unprocessable
 from notifier.core.messages import NewMessage
 from notifier.postgres import pump, writer

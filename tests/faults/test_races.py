@@ -5,10 +5,10 @@ import asyncio
 import asyncpg
 import pytest
 from conftest import Running, Start, data, ids, until
+from support.halting import Halt, Halting, HaltingReads, eventually
+from support.log import append, backends, end_connections, numbers
+from support.tcp_proxy import TcpProxy
 
-from faults.conftest import Halt, Halting, HaltingReads, eventually
-from faults.log import append, backends, end_connections, numbers
-from faults.tcp_proxy import TcpProxy
 from notifier import parking
 from notifier.postgres import history, pump, tail
 

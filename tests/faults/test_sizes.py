@@ -3,8 +3,8 @@
 import asyncpg
 import pytest
 from conftest import Start, until
+from support.tcp_proxy import TcpProxy
 
-from faults.tcp_proxy import TcpProxy
 from notifier.core.messages import Message
 from notifier.postgres import tail
 

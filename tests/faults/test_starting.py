@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from conftest import Start, until
+from support.halting import Halt
+from support.servers import Postgres
+from support.tcp_proxy import TcpProxy
 
-from faults.conftest import Halt
-from faults.servers import Postgres
-from faults.tcp_proxy import TcpProxy
 from notifier import service
 from notifier.postgres.database import Database
 

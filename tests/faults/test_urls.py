@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import Server
+from support.servers import Postgres
 
-from faults.servers import Postgres
 from notifier.postgres.database import Database, describe, normalise
 
 FOREIGN = [

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 from conftest import Running, Start
-from protocol import JSON, line, refusal
+from support.protocol import JSON, line, refusal
 
 KEY = "a-good-key!"
 BEARER = {"Authorization": f"Bearer {KEY}"}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import Running, data, ids
-from protocol import JSON, refusal
+from support.protocol import JSON, refusal
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 from conftest import Running, Start
-from protocol import JSON, exactly, line, refusal
+from support.protocol import JSON, exactly, line, refusal
 
 from notifier.core.errors import OutcomeUnknown, Unavailable
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from conftest import Running, Start, ids
-from protocol import DEADLINE_S, empty_window
+from support.protocol import DEADLINE_S, empty_window
 
 from notifier.postgres.database import Database, normalise
 from notifier.postgres.retention import prune

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from conftest import Running, Start, ids, until
-from protocol import JSON, empty_window, line, refusal
-from seam import KEY, Both, connections, handover, request, twins
-from test_seam import cursor, recorded
+from support.protocol import JSON, empty_window, line, refusal
+from support.seam import KEY, Both, connections, cursor, handover, recorded, request, twins
 
 from notifier.core.grants import Grant
 from notifier.web.access import ACCESS

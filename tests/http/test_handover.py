@@ -9,8 +9,8 @@ import socket
 
 import pytest
 from conftest import Running, Start, until
-from protocol import DEADLINE_S, line
-from seam import KEY, connections, handover, request
+from support.protocol import DEADLINE_S, line
+from support.seam import KEY, connections, handover, request
 
 from notifier.core.grants import Grant
 from notifier.core.messages import NewMessage

@@ -5,7 +5,7 @@ import json
 import asyncpg
 import pytest
 from conftest import Running, admin, at, ids, until
-from protocol import JSON, line, refusal
+from support.protocol import JSON, line, refusal
 
 pytestmark = pytest.mark.both_paths
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import Running, Start, ids, until
-from protocol import JSON, line, refusal
+from support.protocol import JSON, line, refusal
 
 from notifier.core.webhooks import check_source
 from notifier.postgres.sources import add_source

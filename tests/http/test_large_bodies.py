@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Running, until
-from protocol import line
+from support.protocol import line
 
 from notifier.core import publishing
 from notifier.core.messages import NewMessage

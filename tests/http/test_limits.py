@@ -5,7 +5,7 @@ import json
 
 import pytest
 from conftest import Running, Start, data, ids
-from protocol import DEADLINE_S, TEXT, line, refusal
+from support.protocol import DEADLINE_S, TEXT, line, refusal
 
 from notifier.web import bodies
 

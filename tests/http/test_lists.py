@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import Running, data, ids
-from protocol import empty_window, exactly, line, refusal
+from support.protocol import empty_window, exactly, line, refusal
 
 FROM = pytest.mark.parametrize("table", [False, True], ids=["from the window", "from the table"])
 

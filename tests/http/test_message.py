@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from conftest import Running, ids
-from protocol import exactly, refusal
+from support.protocol import exactly, refusal
 
 from notifier.postgres import history
 from notifier.postgres.database import Database, normalise

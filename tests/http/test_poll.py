@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 from conftest import Running, Start, data, ids
-from protocol import DEADLINE_S, JSON, empty_window, exactly, refusal
+from support.protocol import DEADLINE_S, JSON, empty_window, exactly, refusal
 
 from notifier.core import window
 from notifier.parking import TICK_S

@@ -6,7 +6,7 @@ import json
 import asyncpg
 import pytest
 from conftest import Running, data, ids, until
-from protocol import DEADLINE_S, JSON, TEXT, empty_window, exactly, line, refusal
+from support.protocol import DEADLINE_S, JSON, TEXT, empty_window, exactly, line, refusal
 
 from notifier.postgres.writer import CONNECTIONS
 

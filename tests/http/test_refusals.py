@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import Running, until
-from protocol import line
+from support.protocol import line
 
 from notifier.web import server
 

@@ -9,31 +9,13 @@ import pytest_asyncio
 from conftest import Start
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from seam import KEY, Both, Twins, request, twins
+from support.seam import KEY, Both, cursor, recorded, request, twins
 
 
 @pytest_asyncio.fixture
 async def both(start: Start) -> Both:
     options = {"admin_key": KEY, "max_parked_per_address": 2, "max_parked": 3}
     return Both(await start(fast=True, **options), await start(fast=False, **options))
-
-
-def cursor(received: bytes) -> str:
-    """The cursor of the last answer."""
-    return re.findall(rb'"cursor": "(\d+)"', received)[-1].decode()
-
-
-async def recorded(both: Both, client: Twins, *headers: str) -> str:
-    """Let the client poll, wait and be answered twice, so that the handover knows its requests; its cursor."""
-    await client.send(request("/v1/topics/a?after=latest&wait=0", *headers))
-    position = cursor(await client.settled())
-    for _ in range(2):
-        await client.send(request(f"/v1/topics/a?after={position}", *headers))
-        await client.settled()
-        assert client.is_parked()
-        await both.publish("a", "b")
-        position = cursor(await client.settled())
-    return position
 
 
 # What may come next on a connection that the handover holds, after the cursor {at}.

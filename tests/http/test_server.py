@@ -9,8 +9,8 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 from conftest import Running
-from protocol import line
-from seam import connections
+from support.protocol import line
+from support.seam import connections
 
 from notifier.web.server import MAX_HEAD, ConnectionHandler, RequestReader
 

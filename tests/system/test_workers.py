@@ -19,8 +19,8 @@ import psutil
 import pytest
 import pytest_asyncio
 from conftest import DEADLINE_S, Server, admin, run, until
-from faults.by_hand import Client, ask
-from faults.log import numbers
+from support.by_hand import Client, ask
+from support.log import numbers
 
 from notifier.client import Client as Publisher
 from notifier.client import NotifierClientError

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from faults.conftest import eventually
+from support.halting import eventually
 
 APPEND = """
 with appended as (

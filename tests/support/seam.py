@@ -177,3 +177,21 @@ def request(target: str, *headers: str, method: str = "GET", version: str = "1.1
     """A request of a client with the key."""
     lines = [f"{method} {target} HTTP/{version}", "Host: localhost", f"Authorization: Bearer {KEY}", *headers]
     return "\r\n".join([*lines, "", body]).encode("utf-8", "surrogateescape")
+
+
+def cursor(received: bytes) -> str:
+    """The cursor of the last answer."""
+    return re.findall(rb'"cursor": "(\d+)"', received)[-1].decode()
+
+
+async def recorded(both: Both, client: Twins, *headers: str) -> str:
+    """Let the client poll, wait and be answered twice, so that the handover knows its requests; its cursor."""
+    await client.send(request("/v1/topics/a?after=latest&wait=0", *headers))
+    position = cursor(await client.settled())
+    for _ in range(2):
+        await client.send(request(f"/v1/topics/a?after={position}", *headers))
+        await client.settled()
+        assert client.is_parked()
+        await both.publish("a", "b")
+        position = cursor(await client.settled())
+    return position
