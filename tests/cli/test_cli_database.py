@@ -33,6 +33,7 @@ def test_migrate_says_what_it_applied_and_then_that_nothing_is_left(empty_databa
     assert (second.returncode, second.stdout) == (0, "The schema is up to date.\n")
 
 
+@pytest.mark.rule("L-1", "A-7")
 def test_a_database_that_is_not_there_is_status_3_and_its_password_is_not_shown():
     url = f"postgres://someone:hunter2@127.0.0.1:{free_port()}/db"
     for command in (["migrate"], ["source", "list"]):
@@ -56,12 +57,14 @@ def test_sources_need_a_migrated_database(empty_database):
     assert "notifier migrate" in done.stderr
 
 
+@pytest.mark.rule("L-1")
 def test_a_malformed_setting_is_status_2():
     done = run(*NOTIFIER, "migrate", env=env("mysql://localhost"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "DATABASE_URL" in done.stderr
 
 
+@pytest.mark.rule("L-4")
 def test_sources_are_added_listed_without_secrets_and_removed(database):
     added = source(
         database, *("add", "github", "--scheme", "github", "--topic", TOPIC), *("--secret", SECRET, "--secret", "old")

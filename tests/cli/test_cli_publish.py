@@ -17,6 +17,7 @@ def last_message(server: Server, topic: str) -> dict:
         return json.load(response)["messages"][-1]
 
 
+@pytest.mark.rule("L-2")
 def test_it_prints_the_id_and_nothing_else(server):
     done = run(*NOTIFIER, "publish", "orders/42", '{"status": "paid"}', env=server.env)
     message = last_message(server, "orders/42")
@@ -44,6 +45,7 @@ def test_the_display_fields_are_sent(server):
         (["--", "--text"], "--text", "text/plain; charset=utf-8"),
     ],
 )
+@pytest.mark.rule("L-2")
 def test_data_is_json_or_text_or_of_the_given_type(server, arguments, data, content_type):
     done = run(*NOTIFIER, "publish", "t", *arguments, env=server.env)
     assert (done.returncode, done.stderr) == (0, "")
@@ -51,6 +53,7 @@ def test_data_is_json_or_text_or_of_the_given_type(server, arguments, data, cont
     assert (message["data"], message.get("content_type")) == (data, content_type)
 
 
+@pytest.mark.rule("L-2")
 def test_standard_input_is_sent_byte_for_byte(server):
     image = b"\x89PNG\r\n\x00\xff"
     done = subprocess.run(
@@ -66,6 +69,7 @@ def test_standard_input_is_sent_byte_for_byte(server):
     assert (base64.b64decode(message["data"]), message["encoding"]) == (image, "base64")
 
 
+@pytest.mark.rule("L-1")
 def test_a_refusal_is_one_line_with_status_1(server):
     for arguments in (["a//b", "1"], ["t", "{", "--type", "application/json"], ["t", "1", "--priority", "9"]):
         done = run(*NOTIFIER, "publish", *arguments, env=server.env)
@@ -74,6 +78,7 @@ def test_a_refusal_is_one_line_with_status_1(server):
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.rule("L-1")
 def test_a_server_that_is_not_there_is_status_3(server):
     url = f"http://127.0.0.1:{free_port()}"
     done = run(*NOTIFIER, "publish", "t", "1", "--url", url, env=server.env)
@@ -81,6 +86,7 @@ def test_a_server_that_is_not_there_is_status_3(server):
     assert "cannot be reached" in done.stderr
 
 
+@pytest.mark.rule("L-1")
 def test_a_server_that_goes_away_before_it_answers_is_status_4(server, tmp_path):
     # It takes the request, says nothing and goes.
     deaf = (

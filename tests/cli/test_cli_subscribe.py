@@ -88,6 +88,7 @@ class Publisher(threading.Thread):
 
 
 @pytest.mark.rule("C-1")
+@pytest.mark.rule("L-3")
 def test_no_line_is_lost_or_repeated_while_the_server_is_killed_and_restarted(server, follow):
     follower = follow("orders/*", "end", "--after", "earliest")
     publisher = Publisher(server)
@@ -124,6 +125,7 @@ def test_it_waits_for_a_server_that_is_not_there_yet(server, follow):
     assert follower.message()["id"] == first
 
 
+@pytest.mark.rule("L-3")
 def test_a_line_is_the_message_as_the_server_sent_it(server, follow):
     follower = follow("t", "--after", "0")
     publish(server, "t", '{"a": 1e308,\r\n "b": 0.10, "c": "é\\n\\u2028", "d": 123456789012345678901234567890}')
@@ -179,6 +181,7 @@ def test_a_gap_is_reported_on_standard_error(server, follow):
         pass
 
 
+@pytest.mark.rule("L-1", "L-3")
 def test_ctrl_c_ends_it_with_130_and_no_traceback(server, follow):
     publish(server, "t")
     follower = follow("t", "--after", "0")
@@ -188,6 +191,7 @@ def test_ctrl_c_ends_it_with_130_and_no_traceback(server, follow):
     assert follower.errors() == ""
 
 
+@pytest.mark.rule("L-3")
 def test_a_closed_pipe_ends_it_quietly_even_on_a_quiet_topic(server):
     publish(server, "t")
     read_end, write_end = os.pipe()
@@ -214,6 +218,7 @@ def test_writing_to_a_closed_pipe_ends_it_quietly(server):
     assert json.loads(done.stdout)["topic"] == "t"
 
 
+@pytest.mark.rule("L-1")
 def test_a_permanent_refusal_ends_it_with_1(server):
     done = run(sys.executable, "-m", "notifier", "subscribe", "a//b", env=server.env)
     assert done.returncode == 1

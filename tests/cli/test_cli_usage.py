@@ -14,6 +14,7 @@ ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "e
 COMMANDS = ["serve", "migrate", "publish", "subscribe", "source"]
 
 
+@pytest.mark.rule("L-1")
 def test_help_lists_the_commands_and_what_each_exit_status_means():
     done = run(*NOTIFIER, "--help", env=ENV)
     assert done.returncode == 0
@@ -54,6 +55,7 @@ def test_the_version_is_printed():
         ["source", "add", "x"],
     ],
 )
+@pytest.mark.rule("L-1")
 def test_wrong_arguments_are_status_2_and_no_traceback(arguments):
     done = run(*NOTIFIER, *arguments, env=ENV)
     assert (done.returncode, done.stdout) == (2, "")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from notifier.core import errors
+
 RULE = re.compile(r"^- \*\*([A-Z]-[1-9][0-9]*)\*\* ", re.MULTILINE)
 
 
@@ -50,6 +52,26 @@ def test_every_rule_is_cited_by_a_test() -> None:
 
 def test_every_citation_names_a_rule() -> None:
     assert sorted(cited() - set(rules())) == []
+
+
+@pytest.mark.rule("E-2")
+def test_the_codes_are_those_of_the_errors() -> None:
+    [rule] = re.findall(
+        r"^- \*\*E-2\*\* (.*?)^- ", (ROOT / "docs" / "protocol.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    documented = {
+        (code, int(status))
+        for codes, status in re.findall(r"((?:`\w+`,?\s+)+)\((\d+)\)", rule)
+        for code in re.findall(r"\w+", codes)
+    }
+    kinds = subclasses(errors.NotifierError)
+    kinds.remove(errors.InvalidSource)  # of the command line
+    of_the_web = {("method_not_allowed", 405), ("internal", 500)}
+    assert documented == {(kind.code, kind.status) for kind in kinds} | of_the_web
+
+
+def subclasses(of: type[errors.NotifierError]) -> set[type[errors.NotifierError]]:
+    return {kind for direct in of.__subclasses__() for kind in (direct, *subclasses(direct))}
 
 
 def test_a_citation_is_found_only_on_a_test(tmp_path: Path) -> None:

@@ -290,6 +290,7 @@ def kept(*names: str) -> list[str]:
     return [name for name, _ in kept_headers([(name.encode(), b"v") for name in names])]
 
 
+@pytest.mark.rule("W-6")
 def test_credentials_are_not_kept():
     credentials = ["Authorization", "Proxy-Authorization", "Cookie", "X-Gitlab-Token", "X-Api-Key", "X-APIKEY"]
     credentials += ["X-Amz-Security-Token", "My-Secret", "X_Auth", "x-password", "Ocp-Apim-Subscription-Key"]
@@ -316,6 +317,7 @@ def test_kept_values_are_text_without_control_characters():
     assert kept_headers([(b"", b"v"), (b"a b", b"v"), (b"a\r\nb", b"v"), ("ü".encode(), b"v")]) == []
 
 
+@pytest.mark.rule("W-6")
 def test_kept_headers_are_bounded_and_a_large_one_does_not_push_out_the_rest():
     assert len(kept_headers([(b"X", b"v")] * 1000)) == 64
     assert kept_headers([(b"A", b"v" * 9000), (b"B", b"v")]) == [("B", "v")]
