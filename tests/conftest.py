@@ -1,6 +1,6 @@
-"""What tests stand on: a Postgres for the run, a database for each test, the service in and out of process.
+"""What tests build on: a Postgres for the run, a database for each test, the service in and out of process.
 
-It is the one of the wheel; with TEST_POSTGRES=system, the one that the system has installed.
+The Postgres is that of the wheel; with TEST_POSTGRES=system, the one that the system has installed.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ async def empty_database(postgres: str) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture
 async def database(postgres: str, template: str) -> AsyncIterator[str]:
-    """The URL of a migrated database that nobody else uses."""
+    """The URL of a migrated database that only this test uses."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     await admin(postgres, f"create database {name} template {template}")
     yield at(postgres, name)

@@ -1,4 +1,4 @@
-"""Help that teaches, and refusals of wrong arguments."""
+"""Help texts, and refusals of wrong arguments."""
 
 import os
 import sys

@@ -17,7 +17,7 @@ SCANS = "select relname, seq_scan from pg_stat_user_tables where relname in ('ou
 async def test_publishing_scans_no_table_even_when_planned_on_an_empty_one(
     app: Running, sql: asyncpg.Connection
 ) -> None:
-    await app.client.server.close()  # nobody else pumps
+    await app.client.server.close()  # no other process pumps
     await app.service.writer.stop()
     await app.service.tail.stop()
 

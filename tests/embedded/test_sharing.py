@@ -1,4 +1,4 @@
-"""One server per folder, whatever number of processes, and whoever of them dies."""
+"""One server per folder, whatever the number of processes and whichever of them dies."""
 
 import asyncio
 import os

@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def breakable(folder: Path) -> AsyncIterator[Postgres]:
-    # What no commit has flushed, nobody else soon does: a crash takes it.
+    # What no commit has flushed, no background process flushes soon: a crash takes it.
     server = Postgres(folder / "breakable", {"wal_writer_delay": "10s"})
     await server.create()
     await server.start()

@@ -1,4 +1,4 @@
-"""A stop in good order, of the real server: nobody loses anything, and nobody can hold it up."""
+"""An ordered stop of the real server: no client loses anything, and none can hold it up."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def parked(server: Server, count: int) -> list[Client]:
     clients = [await Client.connect(server) for _ in range(count)]
     for client in clients:
         client.send("GET", "/v1/topics/orders?wait=20")
-    for _ in range(3):  # whoever comes after them has been answered: they have been read, too
+    for _ in range(3):  # requests sent after them have been answered, so they have been read too
         assert (await ask(server, "GET", "/healthz"))[0] == 200
     return clients
 

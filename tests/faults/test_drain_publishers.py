@@ -26,7 +26,7 @@ async def test_a_publisher_during_the_stop_learns_the_outcome(server: Server, sq
             try:
                 outcomes[number], _ = await ask(server, "POST", "/v1/topics/orders", str(number))
             except (OSError, asyncio.IncompleteReadError):
-                outcomes[number] = 0  # nobody can say
+                outcomes[number] = 0  # unknown
                 return
 
     publishers = [asyncio.create_task(publish(first)) for first in range(20)]

@@ -37,7 +37,7 @@ class Attempt:
         assert (await response.json())["code"] == "unavailable"
 
     async def assert_outcome_unknown(self) -> None:
-        """504: nobody can say; trying again blindly might publish it twice, so no Retry-After."""
+        """504: the outcome is unknown, and a blind retry might publish it twice, so there is no Retry-After."""
         response = await self._task
         assert response.status == 504
         assert "Retry-After" not in response.headers

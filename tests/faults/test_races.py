@@ -17,7 +17,7 @@ pytestmark = pytest.mark.both_paths
 
 @pytest.fixture
 def only_notified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No safety poll comes to the rescue, and nobody gives up on a connection."""
+    """No safety poll hides a fault, and no connection is given up."""
     monkeypatch.setattr(tail, "POLL_S", 600.0)
     monkeypatch.setattr(tail, "TIMEOUT_S", 600.0)
 

@@ -118,7 +118,7 @@ def test_a_url_that_can_never_work_is_reported_at_once_in_one_sentence(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def encrypted(folder: Path) -> AsyncIterator[Postgres]:
-    """Debian's PostgreSQL, which has TLS, with a certificate that nobody has signed."""
+    """Debian's PostgreSQL, which has TLS, with a self-signed certificate."""
     binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
     server = Postgres(folder / "encrypted", {"ssl": "on"}, binaries)
     await server.create()

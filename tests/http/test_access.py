@@ -1,4 +1,4 @@
-"""Who may do what: the open mode of a developer's machine, the key, and a public that may only read."""
+"""Access: the open mode of a developer's machine, the key, and a public that may only read."""
 
 import base64
 

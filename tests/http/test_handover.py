@@ -61,7 +61,7 @@ async def connect(app, count):
 
 
 async def connection(app):
-    """A socket whose owner reads nothing, and which takes little before he does."""
+    """A socket that is never read, with small buffers."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)

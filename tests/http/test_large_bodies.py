@@ -1,4 +1,4 @@
-"""A large body is read beside the event loop: it holds nobody up, and is published even if its sender goes away."""
+"""A large body is read off the event loop: it holds up no other request, and is published without its sender."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ LARGE = b'{"a": "%b"}' % (b"x" * INLINE)
 
 
 class Held:
-    """Whoever makes a message waits until it may go on."""
+    """Threads that make a message wait here until they may go on."""
 
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []

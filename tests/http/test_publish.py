@@ -265,7 +265,7 @@ async def test_a_message_is_published_even_if_its_publisher_disconnects(app: Run
     server = app.client.server.handler
     async with line(app) as raw:
         async with sql.transaction(), asyncio.timeout(DEADLINE_S):
-            # Whoever appends holds this lock: publishes wait for it on all connections, and the next two for those.
+            # Appending takes this lock: publishes wait for it on all connections, and the next two for those.
             await sql.execute("select pg_advisory_xact_lock(1852798057, 1)")
             first = []
             for number in range(1, 1 + CONNECTIONS):

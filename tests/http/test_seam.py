@@ -1,4 +1,4 @@
-"""The hand-over is not to be noticed: whatever comes, its answers are those of aiohttp alone, byte for byte."""
+"""Clients must not notice the hand-over: whatever they send, the answers are those of aiohttp alone, byte for byte."""
 
 import asyncio
 import os
@@ -182,7 +182,7 @@ async def test_both_paths_tell_the_same_gap(both: Both) -> None:
         await client.compared()
 
 
-# --- requests that nobody has thought of
+# --- generated requests
 
 TARGETS = st.sampled_from(["a", "b", "a,b", "*", "a%2Fb", ""])
 CURSORS = st.one_of(
@@ -265,7 +265,7 @@ SESSIONS = st.lists(
 # Without shrinking: each example that fails takes as long as a hang is waited for.
 examples = settings(
     deadline=None,
-    derandomize="FUZZ_EXAMPLES" not in os.environ,  # the same each time, unless somebody asks for more
+    derandomize="FUZZ_EXAMPLES" not in os.environ,  # the same each time, unless more are requested
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

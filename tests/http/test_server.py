@@ -1,4 +1,4 @@
-"""What the hand-over uses of aiohttp's insides. When one of these fails, read web/handler.py beside the new aiohttp."""
+"""The internals of aiohttp that the hand-over uses. When one of these fails, compare web/server.py with the new aiohttp."""
 
 import inspect
 from importlib.metadata import version

@@ -14,7 +14,7 @@ import pytest
 DEADLINE_S = 60  # bounds a hang, nothing else
 
 EVERY_USER = ["root", "nobody"] if os.geteuid() == 0 else ["an ordinary user"]
-"""Whom we can be; the last one is never root."""
+"""The users that we can run as; the last one is never root."""
 
 
 class Actor:

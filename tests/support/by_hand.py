@@ -17,7 +17,7 @@ def request(method: str, path: str, body: str | None = None) -> str:
 
 
 class Client:
-    """A connection on which everything is read. Those that `opened` lists are closed after each test."""
+    """A connection whose input is read by hand. The fixture `opened` closes those that it lists after each test."""
 
     opened: ClassVar[list["Client"]] = []
 

@@ -59,7 +59,7 @@ class Follower:
         return status
 
     def left(self) -> int:
-        """How many lines came that nobody asked for."""
+        """How many unexpected lines came."""
         return self._lines.qsize()
 
     def close(self) -> None:

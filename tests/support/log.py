@@ -47,12 +47,12 @@ async def end_connections(sql: asyncpg.Connection, *names: str) -> None:
 
 @asynccontextmanager
 async def order_lock(sql: asyncpg.Connection) -> AsyncIterator[None]:
-    """Nobody else can commit a message meanwhile."""
+    """No other session can commit a message meanwhile."""
     async with sql.transaction():
         await sql.execute("select pg_advisory_xact_lock(1852798057, 1)")
         yield
 
 
 async def waiting(sql: asyncpg.Connection, count: int = 1) -> list[int]:
-    """The process ids of those who wait for the order lock, once there are `count`."""
+    """The process ids of the sessions that wait for the order lock, once there are `count`."""
     return [row["pid"] for row in await eventually(lambda: sql.fetch(WAITING), lambda found: len(found) == count)]

@@ -17,7 +17,7 @@ DEADLINE_S = 20.0
 
 
 def exactly(path: str) -> URL:
-    """A path that the client shall not escape or normalise any further."""
+    """A path that the client must not escape or normalise any further."""
     return URL(path, encoded=True)
 
 

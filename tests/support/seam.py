@@ -1,4 +1,4 @@
-"""Two services on one database, one with the hand-over and one without, and a client of both that compares them."""
+"""Two services on one database, one with the hand-over and one without, and a client that compares them."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ def handover(app: Running) -> Handover:
 
 
 def connections(app: Running) -> list[ParkedConnection]:
-    """Those that the handover holds."""
+    """The connections that the hand-over holds."""
     return handover(app).connections() if HANDOVER in app.client.app else []
 
 

@@ -94,7 +94,7 @@ class Postgres:
 
 
 class Pgbouncer:
-    """A transaction pooler before the server at `url`; it takes everybody. `url` leads through it."""
+    """A transaction pooler in front of the server at `url`, open to all users. `url` leads through it."""
 
     def __init__(self, folder: Path, target: str) -> None:
         self._port = free_port()

@@ -35,8 +35,8 @@ class Gate:
 class TcpProxy:
     """Use as `async with TcpProxy(url) as proxy`, and connect to `proxy.url`.
 
-    `requests` and `replies` can be closed, each alone or both, which is a black hole: then nothing gets through and
-    nobody is told. `refuses`: new connections are closed at once. `bytes_per_s` makes replies slow.
+    `requests` and `replies` can be closed, each alone or both. Both are a black hole: nothing gets through, and no side
+    notices. `refuses`: new connections are closed at once. `bytes_per_s` makes replies slow.
     """
 
     def __init__(self, url: str) -> None:
@@ -127,4 +127,4 @@ class TcpProxy:
                 await asyncio.sleep(len(chunk) / self.bytes_per_s)
             writer.write(chunk)
             await writer.drain()
-        await gate.passed()  # whoever is behind a black hole does not see the other side hang up either
+        await gate.passed()  # behind a black hole, not even the end of the connection is seen

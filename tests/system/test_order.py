@@ -1,4 +1,4 @@
-"""The promise: nothing lost, nothing twice, and everybody sees the same order, whoever publishes and however."""
+"""The promise: nothing lost, nothing twice, and one order for all readers, whatever the way to publish."""
 
 import asyncio
 import itertools

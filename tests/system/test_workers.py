@@ -262,7 +262,7 @@ async def test_a_killed_worker_is_replaced_and_nothing_is_lost(workers: Workers,
                     codes.add(error.code)
             number += 1
 
-    # These change the number of gunicorn's workers. Ours have a listener each, which nobody would serve.
+    # These change the number of gunicorn's workers. Ours have a listener each, which no process would serve.
     for number in (signal.SIGTTOU, signal.SIGTTIN):
         workers.process.send_signal(number)
     followers = [Follower(workers, "numbers") for _ in range(40)]
@@ -485,7 +485,7 @@ async def test_workers_share_an_embedded_database_that_stops_with_them(embedded:
     publisher.send("POST", "/v1/topics/orders", "1")
     assert (await publisher.answer())[0] == 201
     assert len(json_of(await poll.answer())["messages"]) == 1
-    for pid in (first, second):  # whoever dies, the database stays
+    for pid in (first, second):  # whichever dies, the database stays
         psutil.Process(pid).kill()
         await embedded.replaced(pid)
     assert postmaster.is_running()
