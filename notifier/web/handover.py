@@ -13,6 +13,7 @@ implementation of HTTP, aiohttp's, and no second parser to attack:
 
 import asyncio
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 from weakref import WeakValueDictionary
@@ -42,6 +43,9 @@ IDLE_S = 95.0
 # What a client sends behind a parked poll is kept for its turn; beyond this nothing more is read until then.
 MAX_BEHIND = 2**16
 
+# The beginning of a shape's poll, which does not count. One for all.
+_ANYWHERE = Latest()
+
 # While a message goes out to a crowd, those who have it already ask for the next. They can wait until the others have
 # it too, but where one crowd follows the other for no longer than this.
 POSTPONE_S = 0.1
@@ -60,7 +64,8 @@ class Handover:
         self._leaving: deque[ParkedConnection] = deque()
         self._postponed: deque[ParkedConnection] = deque()
         self._postponed_until = 0.0
-        self._topics: WeakValueDictionary[TopicList, TopicList] = WeakValueDictionary()
+        # Equal lists are one. The keys are not the lists: a list that is its own key never goes.
+        self._topics: WeakValueDictionary[Hashable, TopicList] = WeakValueDictionary()
 
     def hand_over(
         self, request: web.Request, poll: Poll, wait: Wait, address: str, grant: Grant
@@ -77,8 +82,8 @@ class Handover:
         if shape and shape.grant is grant:
             self.shapes.share(shape, head)
         else:
-            topics = self._topics.setdefault(poll.topics, poll.topics)
-            shape = Shape(replace(poll, topics=topics, begin=Latest()), preference(poll), peer, address, grant)
+            topics = self._topics.setdefault((poll.topics.exact, poll.topics.patterns), poll.topics)
+            shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), preference(poll), peer, address, grant)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
             if mark and span:
                 shape.learn(head, *span)

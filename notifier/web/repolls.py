@@ -6,8 +6,8 @@ few that proxies make anew for each request and nothing here reads.
 """
 
 import re
+from functools import lru_cache
 from hashlib import sha256
-from sys import intern
 from typing import NamedTuple
 
 from aiohttp.http import RawRequestMessage
@@ -63,10 +63,9 @@ class Shape:
     def __init__(self, poll: Poll, preference: str | None, peer: str, address: str, grant: Grant) -> None:
         self.poll = poll
         self.grant = grant
-        # Many have the same.
-        self.preference = preference and intern(preference)
-        self.peer = intern(peer)
-        self.address = intern(address)
+        self.preference = preference and _shared(preference)
+        self.peer = _shared(peer)
+        self.address = _shared(address)
         self.rest = _NOWHERE
         self.offset = 0
         self.digest = b""
@@ -104,6 +103,13 @@ class Shape:
                 if same:
                     return int(cursor)
         return None
+
+
+# Not sys.intern: the first releases of Python 3.12 keep for ever what that has seen.
+@lru_cache(maxsize=4096)
+def _shared(text: str) -> str:
+    """The same object for equal texts: many shapes have the same preference, and, behind a proxy, the same peer."""
+    return text
 
 
 def _digest(head: bytes, begin: int, end: int) -> bytes:

@@ -184,6 +184,30 @@ async def test_two_thousand_clients_that_disconnect_at_once_leave_nothing_behind
     assert (lot._buckets, lot._hub._groups, lot._hub._exact) == ({}, {}, {})
 
 
+def lists() -> int:
+    """How many lists of topics there are in this process."""
+    gc.collect()
+    return sum(isinstance(thing, TopicList) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first polls", "polls of a known shape"])
+async def test_a_list_is_forgotten_after_its_last_poll(
+    app: Running, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Each client has a list of its own."""
+    monkeypatch.setattr(repolls, "FORGET_S", -1.0)  # a new shape pushes out all but the last one
+    before = lists()
+    for n in range(20):
+        async with line(app) as raw:
+            topics = f"t,user/{n},user/{n}/*"
+            assert await park(app, raw, topic=topics, after=head(app) if known else "latest")
+            cursor = await wake(app, raw)
+            assert await park(app, raw, topic=topics, after=cursor if known else "latest")
+        await app.parked(0)
+        await until(lambda: not connections(app))
+    assert lists() - before == len(handover(app)._topics) <= 2
+
+
 async def test_an_idle_connection_is_closed_after_its_time(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with line(app) as raw:
         assert await park(app, raw)

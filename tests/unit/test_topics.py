@@ -145,6 +145,7 @@ def test_a_list_has_at_most_a_hundred_different_items():
         TopicList([*hundred, "*"])
 
 
+@pytest.mark.rule("T-4")
 def test_the_patterns_of_a_list_have_at_most_four_hundred_segments_together():
     four = [f"{n}/*/b/*" for n in range(100)]
     assert len(TopicList(four).patterns) == 100
