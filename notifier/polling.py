@@ -149,7 +149,7 @@ class Polling:
                 gap = Gap("reset", past.start)
             elif gap is None and 0 < position < past.lost_to:
                 gap = Gap("retention", position)
-        return Answer(past.messages, past.cursor, gap), past.complete
+        return past.answer(gap), past.complete
 
 
 def _wait_s(wanted: float | None) -> float:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import asyncpg
 from notifier.core.cursors import Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
 from notifier.core.messages import Message
+from notifier.core.polls import Answer, Gap
 from notifier.core.topics import TopicList
 from notifier.core.window import MAX_RESPONSE, fit
 from notifier.postgres.database import AWAY, Connection, Database, describe
@@ -137,6 +138,13 @@ class Past:
     cursor: int
     lost_to: int
     complete: bool
+    answers: dict[Gap | None, Answer] = field(default_factory=dict)
+
+    def answer(self, gap: Gap | None) -> Answer:
+        """One answer for all polls that have waited for this read, so that its bytes are made once."""
+        if gap not in self.answers:
+            self.answers[gap] = Answer(self.messages, self.cursor, gap)
+        return self.answers[gap]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reads of the table: bounded by the plans that Postgres chooses, and complete."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 from conftest import Running, data, deadline
 
 from notifier.core.errors import TooBroad
+from notifier.core.polls import After, Answer, Poll
 from notifier.core.topics import TopicList
 from notifier.postgres import history, tail
 
@@ -180,3 +182,15 @@ async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connect
     await sql.execute("rollback")
     answers = [await read for read in reads]
     assert all(answer == answers[0] for answer in answers)
+
+
+async def test_polls_that_wait_for_one_read_share_its_answer(app: Running) -> None:
+    """A large answer is made once, not for each of a crowd that comes back with one cursor."""
+    first = await app.publish("a")
+    await app.publish("a")
+    app.service.window.reset(app.service.tail.position)
+    poll = Poll(TopicList(["a"]), After(int(first)))
+    answers = await asyncio.gather(*(app.service.polling.look(poll, "") for _ in range(3)))
+    assert isinstance(answers[0], Answer)
+    assert len(answers[0].messages) == 1
+    assert answers[0] is answers[1] is answers[2]
