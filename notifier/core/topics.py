@@ -65,13 +65,13 @@ class TopicList:
             raise InvalidTopic("Name at least one topic.")
         if len(unique) > MAX_LIST:
             raise InvalidTopic(f"A list has at most {MAX_LIST} topics and patterns; this one has {len(unique)}.")
-        self.exact = tuple(check_topic(item) for item in unique if "*" not in item)
-        self.patterns = tuple(_check_pattern(item) for item in unique if "*" in item)
-        segments = sum(pattern.count("/") + 1 for pattern in self.patterns)
+        segments = sum(item.count("/") + 1 for item in unique if "*" in item)
         if segments > MAX_SEGMENTS:
             raise InvalidTopic(
                 f"The patterns of a list have at most {MAX_SEGMENTS} segments together; these have {segments}."
             )
+        self.exact = tuple(check_topic(item) for item in unique if "*" not in item)
+        self.patterns = tuple(_check_pattern(item) for item in unique if "*" in item)
 
     @classmethod
     def parse(cls, path: str) -> "TopicList":
