@@ -1,4 +1,4 @@
-"""The internals of aiohttp that the hand-over uses. When one of these fails, compare web/server.py with the new aiohttp."""
+"""The internals of aiohttp that the hand-over uses. When one of these fails, compare web/server.py with aiohttp."""
 
 import inspect
 from importlib.metadata import version
