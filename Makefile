@@ -24,7 +24,7 @@ test-all: .venv/.test ## Install Chromium, nginx, pgbouncer, PostgreSQL and Node
 	@sh tests/install.sh
 	@$(python) -m pytest $(PYTEST)
 	@echo "Parked connections again, on the event loop of asyncio"
-	@TEST_LOOP=asyncio $(python) -m pytest $(PYTEST) tests/http/test_handover.py tests/http/test_seam.py tests/faults/test_hang_ups.py
+	@TEST_LOOP=asyncio $(python) -m pytest $(PYTEST) tests/http/test_handover.py tests/http/test_seam.py tests/http/test_memory.py tests/faults/test_hang_ups.py
 	@echo "The database again, on the PostgreSQL of the system"
 	@TEST_POSTGRES=system $(python) -m pytest $(PYTEST) tests/database tests/system/test_order.py
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import random
+from collections.abc import Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
 
 from notifier.core.errors import Unavailable
+from notifier.core.memory import SMALL_ANSWER, MemoryBudget
 from notifier.core.polls import After, Answer, Gap, Last, Latest, Poll, Since
 from notifier.core.window import Window
 from notifier.parking import ParkingLot, Waiter
@@ -38,8 +41,10 @@ class Wait(NamedTuple):
 class Polling:
     """What answers polls: the window for the newest messages, the table for older ones, the lot for what is to come."""
 
-    def __init__(self, window: Window, lot: ParkingLot, history: History, tail: Tail) -> None:
+    def __init__(self, window: Window, lot: ParkingLot, history: History, tail: Tail, memory: MemoryBudget) -> None:
         self._window = window
+        self._memory = memory
+        self._large: WeakValueDictionary[Hashable, Answer] = WeakValueDictionary()
         self._lot = lot
         self._history = history
         self._tail = tail
@@ -51,7 +56,7 @@ class Polling:
         """The answer to `poll`, if there is one now; else how it is to be parked.
 
         Nothing is awaited between the last look into the window and the return: whoever parks the poll at once has
-        missed nothing. Unavailable when it needs the database, and the database is away.
+        missed nothing. Unavailable when it needs the database, and the database is away, or memory that is not there.
         """
         wait_s = _wait_s(poll.wait_s)
         deadline = self._loop.time() + wait_s
@@ -60,14 +65,14 @@ class Polling:
         if gap or position < self._window.start or not self._tail.up:
             answer, complete = await self._read_table(poll, position, gap, patience)
             if answer.messages or answer.gap or not complete:
-                return answer
+                return self._shared(answer)
             position = answer.cursor
         # From here on nothing is awaited, so no message can come in between.
         if position < self._window.start:
             return Answer((), position)  # overtaken meanwhile: the next poll reads from the table again
         found = self._window.read(poll.topics, position, poll.limit)
         if found.messages or found.cursor < self._window.head or self._loop.time() >= deadline:
-            return Answer(*found)
+            return self._shared(Answer(*found))
         if self.draining:
             return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
         if not self._lot.has_room(address):
@@ -83,10 +88,23 @@ class Polling:
         if cursor < window.head:
             found = window.read(poll.topics, cursor, poll.limit)
             if found.messages or found.cursor < window.head:
-                return Answer(*found)
+                with suppress(Unavailable):
+                    return self._shared(Answer(*found))
+                return None
         if not self._lot.has_room(address):
             return None
         return Wait(window.head, self._loop.time() + _wait_s(poll.wait_s))
+
+    def _shared(self, answer: Answer) -> Answer:
+        """`answer`, or an equal one that is being sent, so that large ones are in memory once. Unavailable where there
+        is no room for it."""
+        size = sum(message.size for message in answer.messages)
+        if size <= SMALL_ANSWER:
+            return answer
+        if self._memory.full:
+            raise Unavailable("The server is short of memory at the moment. Try again.")
+        key = (answer.cursor, answer.gap, tuple(message.seq for message in answer.messages))
+        return self._large.setdefault(key, answer)
 
     async def wait(self, poll: Poll, wait: Wait, address: str) -> Answer:
         """Park `poll` as `look` has said, and return its answer."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound
+from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message, NewMessage
 from notifier.core.webhooks import Source
 from notifier.core.window import Window
@@ -35,11 +36,12 @@ class Service:
 
     def __init__(self, settings: Settings, writing: Database, listening: Database) -> None:
         self.settings = settings
-        self.window = Window()
+        self.memory = MemoryBudget(settings.max_memory)
+        self.window = Window(memory=self.memory)
         self.lot = ParkingLot(
             self.window, max_parked=settings.max_parked, max_parked_per_address=settings.max_parked_per_address
         )
-        self.history = History(writing, seen=lambda: self.tail.position)
+        self.history = History(writing, seen=lambda: self.tail.position, memory=self.memory)
         self.tail = Tail(
             listening,
             writing,
@@ -49,7 +51,7 @@ class Service:
             on_outbox=lambda: self.writer.pump.notified(),
         )
         self.writer = Writer(writing, seen=lambda: self.tail.position, on_commit=self.tail.committed)
-        self.polling = Polling(self.window, self.lot, self.history, self.tail)
+        self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
 
     # --- what the tail tells

@@ -39,6 +39,7 @@ class Settings:
     max_parked: int = 10_000
     max_parked_per_address: int = 0
     max_body: int = 1024 * 1024
+    max_memory: int = 128 * 1024 * 1024
     retention: timedelta = _WEEK
 
     def __repr__(self) -> str:
@@ -65,6 +66,7 @@ class Settings:
             max_parked=read.integer("NOTIFIER_MAX_PARKED", default_max_parked(), 1, 1_000_000),
             max_parked_per_address=read.integer("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 0, 1_000_000),
             max_body=read.integer("NOTIFIER_MAX_BODY", 1024 * 1024, 1, 16 * 1024 * 1024),
+            max_memory=read.integer("NOTIFIER_MAX_MEMORY", 128 * 1024 * 1024, 32 * 1024 * 1024, 64 * 1024**3),
             retention=read.span("NOTIFIER_RETENTION", _WEEK, timedelta(seconds=1), timedelta(days=3650)),
         )
 

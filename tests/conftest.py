@@ -166,6 +166,7 @@ async def start(database: str, fast: bool) -> AsyncIterator[Start]:
         for made in services:
             await made.client.close()
             await made.parked(0)
+            await until(lambda memory=made.service.memory: not memory.held)
             assert not made.service.lot._buckets
             assert not made.service.lot._addresses
             assert not made.service.lot._hub._groups

@@ -10,6 +10,7 @@ NotifierError
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── Unprocessable 422 ── InvalidMessage, InvalidSource, TooBroad
+├── HeadTooLarge 431
 ├── Unavailable 503 (`retry_after_s`; nothing was stored)
 └── OutcomeUnknown 504 (the database went away between commit and answer)
 """
@@ -94,6 +95,11 @@ class InvalidSource(Unprocessable):
 
 class TooBroad(Unprocessable):
     code = "too_broad"
+
+
+class HeadTooLarge(NotifierError):
+    status = 431
+    code = "head_too_large"
 
 
 class Unavailable(NotifierError):

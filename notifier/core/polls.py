@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from notifier.core.messages import Message
 from notifier.core.topics import TopicList
@@ -67,6 +67,6 @@ class Answer:
     retry_after_s: int | None = None
 
     @cached_property
-    def renderings(self) -> dict[Hashable, bytes]:
+    def renderings(self) -> dict[Hashable, Any]:
         """What has been made of this answer, for all polls that share it; lives as long as it."""
         return {}

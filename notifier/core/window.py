@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
+from notifier.core.memory import SMALL_ANSWER, MemoryBudget
 from notifier.core.messages import Message
 from notifier.core.topics import TopicList
 
@@ -33,9 +34,12 @@ class Window:
     `head` moves also when nothing was appended (holes in the sequence), and never back except by `reset`.
     """
 
-    def __init__(self, max_count: int = 10_000, max_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(
+        self, max_count: int = 10_000, max_bytes: int = 32 * 1024 * 1024, memory: MemoryBudget | None = None
+    ) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
+        self._memory = memory
         self.reset(0)
 
     def reset(self, position: int) -> None:
@@ -73,14 +77,14 @@ class Window:
     def read(self, topics: TopicList, after: int, limit: int) -> Slice:
         """The oldest messages of `topics` with seq > `after`, which must not be below `start`.
 
-        The cursor is the last message's id when `limit`, MAX_RESPONSE or MAX_SCAN cut the slice, else `head` (or
+        The cursor is the last message's id when `limit`, bytes or MAX_SCAN cut the slice, else `head` (or
         `after`, if that is ahead).
         """
         assert after >= self.start
         if after >= self.head:
             return Slice((), after)
         candidates, scanned_to = self._scan(topics, after) if topics.patterns else self._pick(topics, after, limit)
-        fitting = fit(candidates, limit)
+        fitting = fit(candidates, limit, most_bytes(self._memory))
         return Slice(fitting, fitting[-1].seq if len(fitting) < len(candidates) else scanned_to)
 
     def newest(self, topics: TopicList, count: int) -> int | None:
@@ -109,12 +113,17 @@ class Window:
         )
 
 
-def fit(messages: Sequence[Message], limit: int) -> Sequence[Message]:
-    """As many of `messages`, from the first, as a response takes: `limit`, and MAX_RESPONSE bytes but at least one."""
+def most_bytes(memory: MemoryBudget | None) -> int:
+    """The most bytes of messages that a response takes now."""
+    return SMALL_ANSWER if memory and memory.short else MAX_RESPONSE
+
+
+def fit(messages: Sequence[Message], limit: int, most: int) -> Sequence[Message]:
+    """As many of `messages`, from the first, as a response takes: `limit`, and `most` bytes but at least one."""
     size = 0
     for count, message in enumerate(messages):
         size += message.size
-        if count == limit or (size > MAX_RESPONSE and count):
+        if count == limit or (size > most and count):
             return messages[:count]
     return messages
 

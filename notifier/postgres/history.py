@@ -17,10 +17,11 @@ import asyncpg
 
 from notifier.core.cursors import Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
+from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
 from notifier.core.polls import Answer, Gap
 from notifier.core.topics import TopicList
-from notifier.core.window import MAX_RESPONSE, fit
+from notifier.core.window import fit, most_bytes
 from notifier.postgres.database import AWAY, Connection, Database, describe
 from notifier.postgres.rows import to_messages
 
@@ -164,8 +165,9 @@ class History:
     `seen` is a seq up to which everything is known to be flushed.
     """
 
-    def __init__(self, database: Database, *, seen: Callable[[], int]) -> None:
+    def __init__(self, database: Database, *, seen: Callable[[], int], memory: MemoryBudget | None = None) -> None:
         self._database = database
+        self._memory = memory
         self._seen = seen
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
         for _ in range(CONNECTIONS):
@@ -183,7 +185,11 @@ class History:
 
     async def read(self, topics: TopicList, after: int, limit: int, deadline: float) -> Past:
         """The oldest messages of `topics` above `after`; its cursor is where the log ends or where it was cut short."""
-        return await self.shared(("read", topics, after, limit), lambda c: _read(c, topics, after, limit), deadline)
+
+        async def read(connection: Connection) -> Past:
+            return await _read(connection, topics, after, limit, most_bytes(self._memory))
+
+        return await self.shared(("read", topics, after, limit), read, deadline)
 
     async def position_of_last(self, topics: TopicList, count: int, deadline: float) -> int:
         """The position before the newest `count` messages of `topics`. TooBroad where finding it takes too long."""
@@ -281,7 +287,7 @@ async def _head(connection: Connection) -> int:
     return head
 
 
-async def _read(connection: Connection, topics: TopicList, after: int, limit: int) -> Past:
+async def _read(connection: Connection, topics: TopicList, after: int, limit: int, most: int) -> Past:
     state = await connection.fetchrow(STATE, topics.exact, bool(topics.patterns))
     assert state is not None
     # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.
@@ -296,8 +302,8 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
             cursor, complete = scanned[-1]["seq"], False
     else:
         seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, after, limit + 1)]
-    rows = await connection.fetch(MESSAGES, seqs[:limit], MAX_RESPONSE) if seqs else []
-    messages = fit(await to_messages(rows), limit)
+    rows = await connection.fetch(MESSAGES, seqs[:limit], most) if seqs else []
+    messages = fit(await to_messages(rows), limit, most)
     if len(messages) < len(seqs):
         cursor, complete = messages[-1].seq, False
     return Past(messages, after, cursor, state["lost_to"] or 0, complete)

@@ -1,19 +1,38 @@
-"""Reading a request's body within bounds of size and time."""
+"""Reading a request's body within bounds of size, time and memory."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from notifier.core.errors import SlowRequest, TooLarge, UnsupportedMedia
+from notifier.core.errors import SlowRequest, TooLarge, Unavailable, UnsupportedMedia
+from notifier.core.memory import MemoryBudget
+from notifier.web.appkeys import SERVICE
 
 # aiohttp waits forever for a body that stalls half-way.
 STALL_S = 10.0
 TOTAL_S = 60.0
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
+async def with_body(request: web.Request, work: Callable[[bytes], Awaitable[web.Response]]) -> web.Response:
+    """What `work` makes of the request's body. Once that is read, the work is done even if its client goes away.
+
+    TooLarge, SlowRequest, UnsupportedMedia; Unavailable where there is no memory for it.
+    """
+    service = request.app[SERVICE]
+    body = await read_body(request, service.settings.max_body, service.memory)
+
+    async def working() -> web.Response:
+        with service.memory.holding(len(body)):
+            return await work(body)
+
+    return await service.to_the_end(working())
+
+
+async def read_body(request: web.Request, limit: int, memory: MemoryBudget) -> bytes:
     """The raw bytes. TooLarge as soon as they are more than `limit`, SlowRequest when they stall, UnsupportedMedia when
-    they are compressed: a signature covers what was sent, and a small body must not become a large one."""
+    they are compressed: a signature covers what was sent, and a small body must not become a large one. Unavailable
+    where there is no memory for it: what has come is counted by its connection."""
     headers = request.headers
     given = [*headers.getall("Content-Encoding", []), *headers.getall("Transfer-Encoding", [])]
     if any(encoding.strip() not in {"", "identity", "chunked"} for encoding in ",".join(given).lower().split(",")):
@@ -21,6 +40,9 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     too_large = TooLarge(f"A body has at most {limit} bytes (NOTIFIER_MAX_BODY).")
     if (request.content_length or 0) > limit:
         raise too_large
+    short = Unavailable("The server is short of memory at the moment; nothing was stored. Try again.")
+    if memory.full:
+        raise short
     chunks: list[bytes] = []
     size = 0
     try:
@@ -33,6 +55,8 @@ async def read_body(request: web.Request, limit: int) -> bytes:
                 size += len(chunk)
                 if size > limit:
                     raise too_large
+                if memory.full:
+                    raise short
                 chunks.append(chunk)
     except TimeoutError:
         raise SlowRequest("The body did not arrive in time.") from None

@@ -32,7 +32,7 @@ def answering_errors(service: Service) -> Middleware:
             response = problem(400, "bad_request", "The body is incomplete or malformed.")
             response.force_close()
         except Exception:
-            log.exception("unexpected error: %s %s", request.method, request.path)
+            log.exception("unexpected error: %s %s", request.method, request.path[:300])
             response = problem(500, "internal", "The server failed; its log says why.")
         if service.draining:
             # aiohttp leaves the connection open, and the client would send its next request to a closing socket.

@@ -25,9 +25,11 @@ from notifier.core.polls import After, Answer, Latest, Poll
 from notifier.parking import CHUNK
 from notifier.polling import Wait
 from notifier.service import Service
+from notifier.web.connections import MAX_BEHIND, ConnectionHandler
+from notifier.web.memory import Clients
 from notifier.web.repolls import Shape, Shapes, place
 from notifier.web.responses import preference, render
-from notifier.web.server import ConnectionHandler, HandedOver, RequestReader, Server, same_request
+from notifier.web.server import HandedOver, RequestReader, Server, same_request
 
 if TYPE_CHECKING:
     from notifier.core.hub import Group
@@ -40,9 +42,6 @@ HANDOVER: "web.AppKey[Handover]" = web.AppKey("handover")
 # Between two polls, as for the connections that aiohttp holds.
 IDLE_S = 95.0
 
-# What a client sends behind a parked poll is kept for its turn; beyond this nothing more is read until then.
-MAX_BEHIND = 2**16
-
 # The beginning of a shape's poll, which does not count. One for all.
 _ANYWHERE = Latest()
 
@@ -54,7 +53,9 @@ POSTPONE_S = 0.1
 class Handover:
     """Takes connections over from aiohttp, and gives them back. One for each process."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, clients: Clients) -> None:
+        self.clients = clients
+        self.sending: tuple[bytes, Answer] | None = None  # the large body that is being written
         self.polling = service.polling
         self.lot = service.lot
         self.server: Server  # makes aiohttp's handlers
@@ -187,12 +188,19 @@ class ParkedConnection(asyncio.Protocol):
         if not self.shape.grant.alive:
             answer = Answer((), self.cursor)  # the next request is refused by aiohttp's handler
         if not transport.is_closing():
-            transport.write(render(answer, self.shape.preference, closing=closing))
+            head, body = render(answer, self.shape.preference, closing=closing)
+            if body:
+                handover.sending = body, answer
+                transport.write(head)
+                transport.write(body)
+                handover.sending = None
+            else:
+                transport.write(head)
             if closing:
                 transport.close()
             elif self.behind is not None:
                 transport.resume_reading()
-                self._give_back(self.behind)
+                self._give_back(self._take_behind())
                 return
         handover.lot.watch(self, handover.loop.time() + IDLE_S)
 
@@ -243,25 +251,46 @@ class ParkedConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.handover.lot.forget(self)
+        self.handover.clients.read(self)
+        self._take_behind()
 
     def pause_writing(self) -> None:
+        """The kernel has not taken all: read no further request until the client has read this answer."""
         self.paused = True
+        handover = self.handover
+        handover.clients.unread(self, self.transport, *(handover.sending or (None, None)))
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         self.paused = False
+        self.handover.clients.read(self)
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     # ---
 
     def _keep(self, data: bytes) -> None:
         """A request behind another one waits for its turn."""
+        budget = self.handover.clients.budget
+        budget.add(len(data))
         self.behind = (self.behind or b"") + data
-        if len(self.behind) > MAX_BEHIND:
+        if budget.full:
+            self.transport.abort()
+        elif len(self.behind) > MAX_BEHIND:
             self.transport.pause_reading()
+
+    def _take_behind(self) -> bytes:
+        behind, self.behind = self.behind or b"", None
+        if behind:
+            self.handover.clients.budget.add(-len(behind))
+        return behind
 
     def _give_back(self, data: bytes) -> None:
         """From here on aiohttp has the connection, as if `data` were the first that comes on it."""
         transport = self.transport
         self.handover.lot.forget(self)
+        self.handover.clients.read(self)
         if transport.is_closing():
             return
         handler = self.handover.server()

@@ -8,7 +8,7 @@ from notifier.core.publishing import from_body, webhook_headers
 from notifier.core.webhooks import Source, is_name, kept_headers, topic_for, verify
 from notifier.offload import offload
 from notifier.web.appkeys import SERVICE
-from notifier.web.bodies import read_body
+from notifier.web.bodies import with_body
 
 
 async def hook(request: web.Request) -> web.Response:
@@ -16,19 +16,21 @@ async def hook(request: web.Request) -> web.Response:
     name = request.match_info["source"]
     if not is_name(name):
         raise NotFound("There is no source of that name, and there cannot be one.")
-    body = await read_body(request, service.settings.max_body)
+    if not request.content.is_eof():
+        # Before the rest of the body is read: nobody without a source may have us keep it.
+        await service.source(name)
     headers = request.raw_headers
     content_type = request.headers.get("Content-Type")
 
-    def read(source: Source) -> NewMessage:
+    def read(source: Source, body: bytes) -> NewMessage:
         verify(source, headers, body)
         kept = webhook_headers(kept_headers(headers))
         return from_body(topic_for(source, headers, body), body, content_type, headers=kept, lenient=True)
 
-    async def publish() -> web.Response:
-        message = await offload(len(body), read, await service.source(name))
+    async def publish(body: bytes) -> web.Response:
+        message = await offload(len(body), read, await service.source(name), body)
         [seq] = await service.publish([message])
         return web.json_response({"id": str(seq), "topic": message.topic})
 
     # Some senders do not wait for an answer; their webhooks are published all the same.
-    return await service.to_the_end(publish())
+    return await with_body(request, publish)

@@ -6,14 +6,14 @@ import re
 from aiohttp import web
 
 from notifier.core.cursors import parse_cursor
-from notifier.core.errors import BadRequest, NotFound
+from notifier.core.errors import BadRequest, NotFound, Unavailable
 from notifier.core.messages import is_json_type, media_type
 from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
 from notifier.core.topics import check_topic, decode_path
 from notifier.offload import offload
 from notifier.web.access import authorise_publish, authorise_subscribe
 from notifier.web.appkeys import SERVICE
-from notifier.web.bodies import read_body
+from notifier.web.bodies import with_body
 from notifier.wire.requests import parse_query
 
 FIELDS = ("title", "click", "priority", "tags")
@@ -27,17 +27,17 @@ async def publish(request: web.Request) -> web.Response:
     grant = authorise_publish(request, [topic])
     service = request.app[SERVICE]
     fields = fields_from_text(_given(request))
-    body = await read_body(request, service.settings.max_body)
-    if not grant.alive:  # it ended while the body arrived
-        authorise_publish(request, [topic])
     content_type = request.headers.get("Content-Type")
 
-    async def finish() -> list[int]:
-        return await service.publish([await offload(len(body), from_body, topic, body, content_type, fields)])
+    async def store(body: bytes) -> web.Response:
+        if not grant.alive:  # it ended while the body arrived
+            authorise_publish(request, [topic])
+        message = await offload(len(body), from_body, topic, body, content_type, fields)
+        [seq] = await service.publish([message])
+        headers = {"Location": f"/v1/messages/{seq}"}
+        return web.json_response({"id": str(seq), "topic": topic}, status=201, headers=headers)
 
-    # Also if the client goes away: it has sent everything.
-    [seq] = await service.to_the_end(finish())
-    return web.json_response({"id": str(seq), "topic": topic}, status=201, headers={"Location": f"/v1/messages/{seq}"})
+    return await with_body(request, store)
 
 
 async def publish_batch(request: web.Request) -> web.Response:
@@ -45,17 +45,16 @@ async def publish_batch(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     if given := _given(request):
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
-    body = await read_body(request, service.settings.max_body)
     content_type = request.headers.get("Content-Type")
 
-    async def finish() -> list[int]:
+    async def store(body: bytes) -> web.Response:
         # A batch of small messages takes several times as long as one body of its size.
         messages = await offload(4 * len(body), parse_batch, body, content_type)
         authorise_publish(request, (message.topic for message in messages))
-        return await service.publish(messages)
+        seqs = await service.publish(messages)
+        return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
 
-    seqs = await service.to_the_end(finish())
-    return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
+    return await with_body(request, store)
 
 
 async def message(request: web.Request) -> web.Response:
@@ -63,7 +62,10 @@ async def message(request: web.Request) -> web.Response:
     them."""
     authorise_subscribe(request)
     seq = parse_cursor(request.match_info["id"])
-    stored = await request.app[SERVICE].message(seq)
+    service = request.app[SERVICE]
+    if service.memory.full:
+        raise Unavailable("The server is short of memory at the moment. Try again.")
+    stored = await service.message(seq)
     # A caller that may not read a message does not learn whether it exists.
     if stored is None or not authorise_subscribe(request).may_subscribe(stored.topic):
         raise NotFound("There is no message of that id, or it is older than the retention.")

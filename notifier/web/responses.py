@@ -11,12 +11,18 @@ from aiohttp.helpers import rfc822_formatted_time
 from notifier.core.polls import Answer, Poll
 from notifier.wire.json import encode_answer
 
+# A body above this is written apart from its head, so that it is one object for all that get it.
+APART = 16 * 1024
+
 # Codes of what aiohttp itself refuses.
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _DETAILS = {
     404: "There is nothing at this path. The README lists what there is.",
     405: "This path does not take this method; the Allow header lists those that it does.",
 }
+
+
+_ANSWER = web.ResponseKey("answer", Answer)
 
 
 def preference(poll: Poll) -> str | None:
@@ -26,6 +32,7 @@ def preference(poll: Poll) -> str | None:
 
 def respond(answer: Answer, preference: str | None) -> web.Response:
     response = web.Response(body=encode_answer(answer), content_type="application/json")
+    response[_ANSWER] = answer  # until it is sent, equal polls get the same bytes
     if preference is not None:
         response.headers["Preference-Applied"] = preference
         response.headers["Vary"] = "Prefer"
@@ -34,19 +41,23 @@ def respond(answer: Answer, preference: str | None) -> web.Response:
     return response
 
 
-def render(answer: Answer, preference: str | None, *, closing: bool) -> bytes:
-    """The whole response, made once however many polls share it; `closing` if the connection is closed after it."""
+def render(answer: Answer, preference: str | None, *, closing: bool) -> tuple[bytes, bytes]:
+    """The whole response, made once however many polls share it; `closing` if the connection is closed after it.
+
+    A large body comes apart from its head, and is one object for all; a small one stands behind it: one write is
+    cheaper.
+    """
     key = (preference, closing)
-    rendering = answer.renderings.get(key)
+    rendering: tuple[bytes, bytes] | None = answer.renderings.get(key)
     if rendering is None:
         body = encode_answer(answer)
-        rendering = answer.renderings[key] = b"%b%d\r\nDate: %b\r\n%b\r\n%b" % (
+        head = b"%b%d\r\nDate: %b\r\n%b\r\n" % (
             _front(preference, answer.retry_after_s),
             len(body),
             rfc822_formatted_time().encode(),
             b"Connection: close\r\n" if closing else b"",
-            body,
         )
+        rendering = answer.renderings[key] = (head, body) if len(body) > APART else (head + body, b"")
     return rendering
 
 

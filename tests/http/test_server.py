@@ -1,4 +1,5 @@
-"""The internals of aiohttp that the hand-over uses. When one of these fails, compare web/server.py with aiohttp."""
+"""aiohttp internals that the hand-over uses. When one of these fails, compare web/connections.py and web/server.py with
+the new aiohttp."""
 
 import inspect
 from importlib.metadata import version
@@ -12,7 +13,8 @@ from conftest import Running
 from support.protocol import line
 from support.seam import connections
 
-from notifier.web.server import MAX_HEAD, ConnectionHandler, RequestReader
+from notifier.web.connections import MAX_LINE, ConnectionHandler
+from notifier.web.server import RequestReader
 
 HANDLER = {"_messages", "_current_request", "_keepalive_handle", "_manager", "_close", "_force_close", "_task_handler"}
 PROTOCOL = {"_paused", "_reading_paused", "_buffer_paused", "_upgraded", "_parser", "transport"}
@@ -56,7 +58,7 @@ def test_a_server_makes_handlers_with_what_it_was_given() -> None:
 
 def test_limits_of_the_parser_are_those_of_a_handler() -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(RequestHandler).parameters.items()}
-    assert (defaults["max_line_size"], defaults["max_field_size"], defaults["max_headers"]) == (MAX_HEAD, MAX_HEAD, 128)
+    assert (defaults["max_line_size"], defaults["max_field_size"], defaults["max_headers"]) == (MAX_LINE, MAX_LINE, 128)
 
 
 async def test_a_request_without_a_body_has_the_empty_payload() -> None:
@@ -86,7 +88,7 @@ async def test_the_reader_takes_one_whole_request_and_recovers_from_anything_els
         good.replace(b"a", b"a\r\nConnection: close"),
         good.replace(b"a", b"a\r\nConnection: upgrade\r\nUpgrade: websocket"),
         good.replace(b"a", b"a\r\nno header"),
-        good.replace(b"a", b"a" * MAX_HEAD),
+        good.replace(b"a", b"a" * MAX_LINE),
     ):
         assert reader.read(bad) is None, bad
         assert reader.read(good) is not None, bad

@@ -39,6 +39,7 @@ def test_every_setting_is_read_from_its_variable():
             "NOTIFIER_MAX_PARKED": "5",
             "NOTIFIER_MAX_PARKED_PER_ADDRESS": "6",
             "NOTIFIER_MAX_BODY": "7",
+            "NOTIFIER_MAX_MEMORY": "80000000",
             "NOTIFIER_RETENTION": "36h",
         }
     )
@@ -54,6 +55,7 @@ def test_every_setting_is_read_from_its_variable():
         max_parked=5,
         max_parked_per_address=6,
         max_body=7,
+        max_memory=80_000_000,
         retention=timedelta(hours=36),
     )
 
@@ -79,6 +81,7 @@ def test_an_empty_variable_counts_as_unset():
         ("NOTIFIER_MAX_PARKED", 1, 1_000_000),
         ("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 1_000_000),
         ("NOTIFIER_MAX_BODY", 1, 16 * 1024 * 1024),
+        ("NOTIFIER_MAX_MEMORY", 32 * 1024 * 1024, 64 * 1024**3),
     ],
 )
 def test_a_number_is_accepted_only_within_its_bounds(name, low, high):

@@ -1,0 +1,53 @@
+"""One budget for the memory that a process holds for its clients.
+
+It counts what clients make the process keep: heads and bodies not yet served, answers not yet read, requests behind
+others. Bounded elsewhere: the window, the rows of a read, what a connection costs in any case.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# The messages of an answer while more than half of the budget is used; one message at least, as always.
+SMALL_ANSWER = 64 * 1024
+
+
+class MemoryBudget:
+    """Counts bytes against `limit`. Every `add(size)` is followed by an `add(-size)` when they are freed.
+
+    `on_freed` is called when more than an eighth of the limit has been freed since `freed` was set to 0.
+    """
+
+    __slots__ = ("freed", "held", "limit", "on_freed")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self.freed = 0
+        self.on_freed: Callable[[], None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for more: requests that need memory are refused."""
+        return self.held >= self.limit
+
+    @property
+    def short(self) -> bool:
+        """Whether more than half is used: answers are to be small."""
+        return self.held > self.limit // 2
+
+    def add(self, size: int) -> None:
+        """Count `size` bytes more, or fewer where it is negative."""
+        self.held += size
+        if size < 0:
+            self.freed -= size
+            if self.on_freed and self.freed > self.limit // 8:
+                self.on_freed()
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count `size` bytes while the block runs."""
+        self.add(size)
+        try:
+            yield
+        finally:
+            self.add(-size)

@@ -1,0 +1,158 @@
+"""What connections hold in memory: who has to make progress, and by when.
+
+A connection is known here while its head is not whole, or its client has not read an answer. One timer looks at all.
+Linux says how much of an answer the client's end has not acknowledged yet; elsewhere only what the kernel has taken is
+seen.
+"""
+
+import asyncio
+import ctypes
+import fcntl
+import struct
+import sys
+import termios
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from notifier.core.memory import MemoryBudget
+
+# A whole head must come, and an unread answer must get shorter, within this time.
+PROGRESS_S = 10.0
+# While memory is short, a client that reads on, but slowly, has this long for an answer.
+SLOW_S = 60.0
+
+LOOK_S = 1.0
+# Connections looked at in one turn of the loop, some microseconds each.
+LOOKED_AT = 500
+
+# What is kept of an unread answer beside its body: its head, and the entry here.
+_BESIDE = 1024
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+class Receiving(Protocol):
+    """A connection on which a head is to come."""
+
+    def give_up(self) -> None:
+        """It did not come in time."""
+
+
+@dataclass(slots=True)
+class _Unread:
+    """An answer that a client has not read to its end. `body` may be shared; `size` bytes are this client's own. When
+    somebody last looked and there were fewer than before, at `since`, `left` bytes had not arrived. `kept` lives on."""
+
+    transport: asyncio.Transport
+    body: bytes | None
+    kept: object
+    size: int
+    began: float
+    since: float
+    left: int = sys.maxsize
+
+
+class Clients:
+    """The connections that hold memory, and the budget that they share. One for each process."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.budget = budget
+        budget.on_freed = self._start
+        self._loop = asyncio.get_running_loop()
+        # asyncio's transports copied what they could not send, until Python 3.12; uvloop's keep the object itself.
+        self._copies = isinstance(self._loop, asyncio.BaseEventLoop) and sys.version_info < (3, 12)
+        self._heads: dict[Receiving, float] = {}
+        self._unread: dict[object, _Unread] = {}
+        self._bodies: Counter[int] = Counter()  # how many have not read the body of this id
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- heads
+
+    def expect_head(self, connection: Receiving) -> None:
+        """The first bytes of a head have come. Idempotent."""
+        self._heads.setdefault(connection, self._loop.time())
+        self._start()
+
+    def got_head(self, connection: Receiving) -> None:
+        self._heads.pop(connection, None)
+
+    # --- answers
+
+    def unread(self, connection: object, transport: asyncio.Transport, body: bytes | None, kept: object = None) -> None:
+        """The kernel has not taken all of an answer to `connection`; `body` is the large part of it, perhaps shared.
+        `kept` lives as long.
+
+        Where there is no room for it any more, the connection is aborted.
+        """
+        if connection in self._unread:
+            return
+        now = self._loop.time()
+        # What is not written yet of `body` will be in a moment.
+        own = _BESIDE + (transport.get_write_buffer_size() if body is None else self._copies * len(body))
+        self._unread[connection] = _Unread(transport, body, kept, own, now, now)
+        self.budget.add(own)
+        if body is not None:
+            self._bodies[id(body)] += 1
+            if self._bodies[id(body)] == 1:
+                self.budget.add(len(body))
+        if self.budget.full:
+            transport.abort()
+        self._start()
+
+    def read(self, connection: object) -> None:
+        """Its client has read everything, or has gone. Idempotent."""
+        entry = self._unread.pop(connection, None)
+        if entry is None:
+            return
+        self.budget.add(-entry.size)
+        if entry.body is not None:
+            self._bodies[id(entry.body)] -= 1
+            if not self._bodies[id(entry.body)]:
+                del self._bodies[id(entry.body)]
+                self.budget.add(-len(entry.body))
+
+    # --- the timer
+
+    def _start(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for receiving in [receiving for receiving, began in self._heads.items() if began <= now - PROGRESS_S]:
+            self.got_head(receiving)
+            receiving.give_up()
+        for connection in list(self._unread)[:LOOKED_AT]:
+            entry = self._unread[connection] = self._unread.pop(connection)  # the last to be looked at again
+            self._look_at(entry, now)
+        if _trim and self.budget.freed > self.budget.limit // 8:
+            # The C library keeps what it freed in small pieces, and what needs large ones takes new memory.
+            self.budget.freed = 0
+            _trim(0)
+        if self._heads or self._unread:
+            self._timer = self._loop.call_later(LOOK_S * min(1, LOOKED_AT / max(1, len(self._unread))), self._look)
+
+    def _look_at(self, entry: _Unread, now: float) -> None:
+        if entry.body is None or self._copies:
+            own = _BESIDE + entry.transport.get_write_buffer_size()
+            self.budget.add(own - entry.size)
+            entry.size = own
+        left = _unsent(entry.transport)
+        if left < entry.left:
+            entry.left, entry.since = left, now
+        overdue = self.budget.short and entry.began <= now - SLOW_S
+        if overdue or entry.since <= now - PROGRESS_S:
+            entry.transport.abort()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """The bytes written to `transport` that have not arrived at the other end yet."""
+    unsent = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sys.platform == "linux":
+        with suppress(OSError):  # it is closed
+            unsent += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+    return unsent
