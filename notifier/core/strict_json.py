@@ -4,7 +4,7 @@ UTF-8 without a byte order mark, no NaN or Infinity, no escaped surrogate withou
 as a double and have at most MAX_DIGITS digits, at most MAX_DEPTH levels. One message beyond that would make whole
 answers unreadable: jq, orjson, Python and JavaScript each give up on another of these.
 
-A check takes a few milliseconds for each MiB, whatever is in it, and does not depend on the interpreter's stack.
+A check takes some milliseconds for each MiB (a hundred at worst), little memory, and no stack to speak of.
 """
 
 import re
@@ -39,14 +39,15 @@ _NOT_A_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _CHUNK = 256 * 1024
 
 
-def check_json(body: bytes, *, depth: int = MAX_DEPTH) -> None:
+def check_json(body: bytes) -> None:
     """InvalidJSON, with a sentence that says what and where, unless every reader can read `body`."""
     check_utf8(body)
+    check_depth(body)
     try:
         _SYNTAX.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         refuse(body, error)
-    check_bounds(body, depth=depth)
+    check_numbers(body)
 
 
 def is_json(body: bytes) -> bool:
@@ -58,7 +59,7 @@ def is_json(body: bytes) -> bool:
 
 
 def check_utf8(body: bytes) -> None:
-    """The part of `check_json` before the syntax."""
+    """InvalidJSON unless `body` is UTF-8 without a byte order mark."""
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -67,11 +68,43 @@ def check_utf8(body: bytes) -> None:
         raise InvalidJSON("JSON must not begin with a byte order mark.")
 
 
+def check_depth(body: bytes, depth: int = MAX_DEPTH) -> None:
+    """InvalidJSON if `body` is nested more deeply than `depth`, whether it is JSON or not.
+
+    To be called before any parser, since each needs a stack, and a thread's may be small.
+    """
+    if body.count(b"[") + body.count(b"{") <= depth:
+        return
+    brackets = outside_strings(body).translate(_BRACKETS, _NOT_A_BRACKET)
+    if b"[" * (depth + 1) in brackets:
+        raise InvalidJSON(_TOO_DEEP)
+    for _ in range(depth):
+        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+        if not brackets:
+            return
+    # What is left is nested still, or has no partner: that is for the parser to say, if it is not too much.
+    if b"[]" in brackets or brackets.count(b"[") > depth:
+        raise InvalidJSON(_TOO_DEEP)
+
+
+def check_numbers(json: bytes) -> None:
+    """InvalidJSON if a number of `json`, which must be JSON, has too many digits or is too large for a double."""
+    shape = json.translate(_SHAPE)
+    if not any(suspect in shape for suspect in _SUSPECT):
+        return
+    for match in _NUMBER.finditer(outside_strings(json)):
+        number = match[0]
+        if len(number) > MAX_DIGITS and (digits := len(number.translate(None, _NOT_A_DIGIT))) > MAX_DIGITS:
+            raise InvalidJSON(f"A number of this JSON has {digits} digits; at most {MAX_DIGITS} are taken.")
+        if isinf(float(number)):
+            raise InvalidJSON(f"The number {number[:20].decode()} of this JSON is too large for a double.")
+
+
 def refuse(body: bytes, error: msgspec.DecodeError | RecursionError) -> NoReturn:
     """InvalidJSON for what msgspec says of `body`."""
     if isinstance(error, RecursionError):
         raise InvalidJSON(_TOO_DEEP) from None
-    if _LONE_SURROGATE.search(body):
+    if _LONE_SURROGATE.search(body.replace(b"\\\\", b"")):
         raise InvalidJSON("Not valid JSON: a \\u escape of a surrogate has no partner.") from None
     detail = str(error).removeprefix("JSON is malformed: ").replace("trailing characters", "more text after the value")
     if (at := _AT.search(detail)) and (constant := _CONSTANT.search(body, max(int(at[1]) - 1, 0), int(at[1]) + 9)):
@@ -81,21 +114,8 @@ def refuse(body: bytes, error: msgspec.DecodeError | RecursionError) -> NoReturn
     raise InvalidJSON(f"Not valid JSON: {detail}.") from None
 
 
-def check_bounds(json: bytes, *, depth: int = MAX_DEPTH) -> None:
-    """The part of `check_json` after the syntax, for what is JSON but may be too deep or hold numbers too large."""
-    nested = json.count(b"[") + json.count(b"{") > depth
-    shape = json.translate(_SHAPE)
-    numbers = any(suspect in shape for suspect in _SUSPECT)
-    if nested or numbers:
-        outside = outside_strings(json)
-        if nested:
-            _check_depth(outside, depth)
-        if numbers:
-            _check_numbers(outside)
-
-
 def outside_strings(json: bytes) -> bytes:
-    """`json`, which must be valid, without its strings."""
+    """`json` without its strings, up to where it is valid; behind that, anything."""
     if b"\\" in json:
         json = json.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = bytearray()
@@ -105,22 +125,3 @@ def outside_strings(json: bytes) -> bytes:
         outside += b"".join(parts[inside::2])
         inside ^= len(parts) % 2 == 0
     return bytes(outside)
-
-
-def _check_depth(outside: bytes, depth: int) -> None:
-    brackets = outside.translate(_BRACKETS, _NOT_A_BRACKET)
-    for _ in range(depth):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
-    if brackets:
-        raise InvalidJSON(_TOO_DEEP)
-
-
-def _check_numbers(outside: bytes) -> None:
-    for match in _NUMBER.finditer(outside):
-        number = match[0]
-        if len(number) > MAX_DIGITS and (digits := len(number.translate(None, _NOT_A_DIGIT))) > MAX_DIGITS:
-            raise InvalidJSON(f"A number of this JSON has {digits} digits; at most {MAX_DIGITS} are taken.")
-        if isinf(float(number)):
-            raise InvalidJSON(f"The number {number[:20].decode()} of this JSON is too large for a double.")

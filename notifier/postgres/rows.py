@@ -1,12 +1,13 @@
 """Rows of the log as messages."""
 
+import asyncio
 from collections.abc import Sequence
 
 import asyncpg
 
 from notifier.core.messages import Message, is_json_type, plain_type
 from notifier.core.strict_json import is_json
-from notifier.offload import INLINE, offload
+from notifier.offload import INLINE
 from notifier.wire.json import encode_message
 
 
@@ -16,7 +17,10 @@ async def to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
     A body that claims to be JSON, and that some reader could not read, becomes text or bytes: as it is, it would make
     every answer that holds it unreadable. Publishing refuses such JSON, but the rows may have come by another way.
     """
-    return await offload(sum(len(row["body"]) for row in rows), _to_messages, rows)
+    if sum(len(row["body"]) for row in rows) <= INLINE:
+        return _to_messages(rows)
+    # Not by `offload`: what waits there is what publishers send, and must not hold up what others read.
+    return await asyncio.to_thread(_to_messages, rows)
 
 
 def _to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
