@@ -8,13 +8,12 @@ set in each transaction, in the round trip that begins it.
 
 # A transaction holds locks that others wait for, and we never wait within one. It is ended, and they go on, when its
 # client is frozen or cut off for so long: less than the time-out of a publish.
-IDLE_IN_TRANSACTION_S = 3
+IDLE_IN_TRANSACTION_S = 3.0
 
 # Statements have time-outs on our side. This is for one whose client has gone.
 STATEMENT_S = 60
 
 _SETTINGS = {
-    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S * 1000}",
     "idle_session_timeout": "0",
     "lock_timeout": "0",
     # Names without a schema, and operators, are those of Postgres; what is temporary hides nothing.
@@ -50,5 +49,8 @@ def of_transaction(mode: str) -> str:
 
 
 def _sql(command: str, settings: dict[str, str], statement_s: float) -> str:
-    settings = settings | {"statement_timeout": f"{statement_s * 1000:.0f}"}
+    settings = settings | {
+        "statement_timeout": f"{statement_s * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S * 1000:.0f}",
+    }
     return "".join(f"{command} {name} = {value};" for name, value in settings.items())

@@ -13,7 +13,7 @@ declare
     issued bigint;
     start bigint;
 begin
-    perform pg_advisory_xact_lock(1852798057, 1);
+    lock table notifier.order_lock in share update exclusive mode;
     select * into latest from notifier.epoch e order by e.start_seq desc limit 1;
     issued := (select s.last_value from notifier.message_seq s);
     if latest.system_identifier = this_system and latest.timeline = this_timeline and seen <= issued then

@@ -8,18 +8,20 @@
 -- Appends rows to the log: the only function that draws from message_seq. Returns the seq of the first (the others
 -- follow without a hole, in array order) and the time of all. Tells nobody.
 --
--- Plans are kept for as long as a connection, and the first is made when the tables may be almost empty: then a scan of
--- all topics is cheapest, and takes 9 ms a publish when there are 100,000 of them, until the next ANALYZE. Where scans of
+-- Plans are kept for as long as a connection, because planning for each call takes five times as long as the rest of it.
+-- They may have been made when the tables were almost empty: then a scan of all topics is cheapest, and takes 9 ms a
+-- publish when there are 100,000 of them, until the next ANALYZE; so there is but one way to do it. Where scans of
 -- whole tables are off, Postgres before 18 adds a prohibitive cost to those that cannot be avoided (of retention's one
 -- row), and compiles the statement because it seems so dear: 50 ms for each publish instead of half a millisecond.
 create or replace function notifier.append(
     topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
     out first_seq bigint, out now_time timestamptz
 ) language plpgsql
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 begin
     -- A statement of its own: what follows must see everything committed by the previous holder.
-    perform pg_advisory_xact_lock(1852798057, 1);
+    lock table notifier.order_lock in share update exclusive mode;
     -- A topic that comes back after it was forgotten has lost something, and nobody knows any more which do.
     insert into notifier.topic (name, floor_seq)
         select distinct t.name, r.forgotten_seq from unnest(topics) t (name), notifier.retention r

@@ -23,13 +23,24 @@ return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]j
 
 -- NOTIFY takes a lock of the whole cluster from before the commit's flush until after it, so one in each transaction
 -- means one commit at a time. The try-lock lets one of the transactions that commit together notify for all; the pump
--- looks again a few times after each wake because a loser may become visible just after the winner. Deferred, because a
--- lock taken inside a long transaction would mute everybody else until its end.
-create or replace function notifier.outbox_wake() returns trigger language plpgsql as $$
+-- looks again a few times after each wake because a loser may become visible just after the winner. It is called at the
+-- commit, because a lock taken inside a long transaction would mute all others until its end. Where the owner of such a
+-- transaction wants it earlier (set constraints all immediate), there is a second lock.
+--
+-- It runs in the transactions of users, with our rights, because the locks are ours: so nothing in it may be looked up by
+-- their search_path.
+create or replace function notifier.outbox_wake() returns trigger language plpgsql security definer as $$
 begin
-    if pg_catalog.pg_try_advisory_xact_lock(1852798057, 2) then
-        perform pg_catalog.pg_notify('notifier_outbox', '');
-    end if;
+    begin
+        lock table notifier.wake_lock in share update exclusive mode nowait;
+    exception when lock_not_available then
+        begin
+            lock table notifier.wake_lock_2 in share update exclusive mode nowait;
+        exception when lock_not_available then
+            return null;
+        end;
+    end;
+    perform pg_catalog.pg_notify('notifier_outbox', '');
     return null;
 end $$;
 
@@ -88,11 +99,14 @@ declare
     first_seq bigint;
 begin
     moved := 0;
-    if not exists (select from notifier.outbox i where i.id > after_id)
-        or not pg_try_advisory_xact_lock(1852798057, 3)
-    then
+    if not exists (select from notifier.outbox i where i.id > after_id) then
         return;
     end if;
+    begin
+        lock table notifier.pump_lock in share update exclusive mode nowait;
+    exception when lock_not_available then
+        return;
+    end;
     -- Looked up before append() takes the order lock: an old snapshot elsewhere keeps dead rows here and makes this slow,
     -- and that must not hold up HTTP publishers.
     ids := array(

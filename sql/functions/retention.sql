@@ -9,10 +9,10 @@ declare
     high bigint;
     deleted int;
 begin
-    if not pg_try_advisory_xact_lock(1852798057, 4) then
+    select r.deleted_seq into low from notifier.retention r for update skip locked;
+    if not found then
         return 0;
     end if;
-    select r.deleted_seq into low from notifier.retention r;
     select max(o.seq) into high from (
         select m.seq, m.time from notifier.message m where m.seq > low order by m.seq limit max_rows
     ) o where o.time < before;
@@ -36,7 +36,12 @@ create or replace function notifier.forget_topics(before timestamptz, max_rows i
 declare
     forgotten int;
 begin
-    perform pg_advisory_xact_lock(1852798057, 1);   -- no message can be appended to a topic that is being forgotten
+    perform from notifier.retention r for update skip locked;
+    if not found then
+        return 0;
+    end if;
+    -- No message can be appended to a topic that is being forgotten.
+    lock table notifier.order_lock in share update exclusive mode;
     with old as (
         select t.id from notifier.topic t
         where t.floor_time < before and not exists (select from notifier.message m where m.topic_id = t.id)

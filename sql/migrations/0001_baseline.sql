@@ -1,11 +1,9 @@
 -- The log of messages, the outbox that SQL publishers write to, and what belongs to them: tables only. What they do is in
 -- functions/, which is stated once, and applied again whenever its text changes.
 --
--- seq is drawn only by notifier.append(), under one transaction-level advisory lock that is released after the rows have
--- become visible. So seq order is commit order, and a reader that has seen n has seen everything below n. A transaction
--- of a user never takes that lock: it inserts into the outbox, and a server's pump moves the row after the commit.
---
--- Advisory locks, all (1852798057, n) ("noti"): 1 order, 2 wake, 3 pump, 4 prune; migrations hold 5 per connection.
+-- seq is drawn only by notifier.append(), under one lock that is released after the rows have become visible. So seq order
+-- is commit order, and a reader that has seen n has seen everything below n. A transaction of a user never takes that
+-- lock: it inserts into the outbox, and a server's pump moves the row after the commit.
 
 -- Declared for the constraints and the trigger below; stated in functions/outbox.sql, in the same transaction.
 create function notifier.is_topic(name text) returns boolean language sql immutable return null::boolean;
@@ -49,6 +47,13 @@ create table notifier.retention (
 insert into notifier.retention values (0, 0);
 create unique index retention_one_row on notifier.retention ((true));
 
+-- Locks: tables that only their owner can lock, in share update exclusive mode. An advisory lock can be held by anybody who
+-- may connect, and would stop everybody. They have no rows, and so no vacuums that would take the same lock.
+create table notifier.order_lock ();    -- appending, one transaction after another
+create table notifier.pump_lock ();     -- tried: one server pumps at a time (the one that prunes locks the row of retention)
+create table notifier.wake_lock ();     -- tried: one of the transactions that commit together notifies for all
+create table notifier.wake_lock_2 ();   -- in its stead, where somebody holds that for long
+
 -- The lives of this database. Ids from start_seq + 1 to last_seq (null: so far) were issued in this one.
 create table notifier.epoch (
     start_seq bigint primary key,
@@ -70,6 +75,7 @@ create table notifier.outbox (
     click text,
     priority int,
     tags text[],
+    constraint "id is given by the outbox" check (id > 0),
     constraint "topic is not a topic" check (notifier.is_topic(topic)),
     constraint "data must be given" check ((data is null) <> (body is null)),
     constraint "content_type goes with body" check ((body is null) = (content_type is null)),

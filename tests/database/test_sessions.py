@@ -19,7 +19,7 @@ DEFAULTS = {
     "enable_indexonlyscan": ("off", "on"),
     "enable_indexscan": ("off", "on"),
     "enable_nestloop": ("off", "on"),
-    "idle_in_transaction_session_timeout": ("10min", f"{sessions.IDLE_IN_TRANSACTION_S}s"),
+    "idle_in_transaction_session_timeout": ("10min", f"{sessions.IDLE_IN_TRANSACTION_S:.0f}s"),
     "idle_session_timeout": ("7s", "0"),
     "jit": ("on", "off"),
     "lock_timeout": ("7s", "0"),

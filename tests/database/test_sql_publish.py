@@ -9,6 +9,17 @@ import pytest
 from conftest import Running, admin, at, data, ids, until
 from support.roles import as_role, name_of
 
+# The README has it as well.
+GRANT = (
+    "grant insert (topic, data, body, content_type, title, click, priority, tags), select (id) "
+    "on notifier.outbox to {role}"
+)
+INSERT = "insert into notifier.outbox (topic, data) values ('a', '1')"
+MERGE = """
+merge into notifier.outbox using (select 'a' as topic) s on false when not matched then
+insert (topic, data) values (s.topic, '1')
+"""
+
 WIRE = r"""
 select notifier.publish('orders/42', '{"status": "paid"}');
 select notifier.publish('orders/42', '{"status":  "json"}'::json, 'Paid', priority => 4, tags => array['money']);
@@ -166,6 +177,11 @@ async def test_an_older_row_that_commits_late_is_found(app: Running, database: s
     assert [m["data"] for m in await collect(app, "a", 1, after=message["id"])] == [1]
 
 
+async def test_an_id_that_the_pump_would_not_find_is_refused(sql: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="id is given by the outbox"):
+        await sql.execute("insert into notifier.outbox (id, topic, data) overriding system value values (-5, 'a', '1')")
+
+
 @pytest.mark.rule("Q-7")
 async def test_a_prepared_transaction_cannot_publish(sql: asyncpg.Connection) -> None:
     await sql.execute("begin; select notifier.publish('a', '1')")
@@ -184,13 +200,18 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
         await admin(
             at(postgres, name),
             f"grant usage on schema notifier to {role}",
-            f"grant insert on notifier.outbox to {role}",
+            GRANT.format(role=role),
         )
         connection = await asyncpg.connect(as_role(postgres, role, name))
         await connection.execute(WIRE)
+        # As the mappers of Django, Rails and SQLAlchemy, and drivers, write it.
+        assert await connection.fetchval(f"{INSERT} returning id") > 0
+        await connection.execute(f"{INSERT} on conflict do nothing")
+        await connection.execute(MERGE)
         for forbidden in (
             "select * from notifier.message",
             "select * from notifier.outbox",
+            "insert into notifier.outbox (id, topic, data) overriding system value values (1000, 'a', '1')",
             "select * from notifier.source",
             "delete from notifier.outbox",
             "select notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')",
@@ -202,7 +223,7 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(forbidden)
         await connection.close()
-        assert len(await collect(app, "**", 6)) == 6
+        assert len(await collect(app, "**", 9)) == 9
     finally:
         await admin(at(postgres, name), f"drop owned by {role} cascade", f"drop role {role}")
 

@@ -266,7 +266,7 @@ async def test_a_message_is_published_even_if_its_publisher_disconnects(app: Run
     async with line(app) as raw:
         async with sql.transaction(), asyncio.timeout(DEADLINE_S):
             # Appending takes this lock: publishes wait for it on all connections, and the next two for those.
-            await sql.execute("select pg_advisory_xact_lock(1852798057, 1)")
+            await sql.execute("lock table notifier.order_lock in share update exclusive mode")
             first = []
             for number in range(1, 1 + CONNECTIONS):
                 first.append(asyncio.create_task(app.publish("t", "1")))

@@ -15,7 +15,7 @@ select first_seq from appended, pg_notify('notifier', first_seq::text)
 """
 NUMBERS = "select convert_from(body, 'UTF8')::int as number from notifier.message order by seq"
 WAITING = """
-select pid from pg_locks where locktype = 'advisory' and objid = 1 and not granted
+select pid from pg_locks where relation = 'notifier.order_lock'::regclass and not granted
 and database = (select oid from pg_database where datname = current_database())
 """
 BACKENDS = """
@@ -49,7 +49,7 @@ async def end_connections(sql: asyncpg.Connection, *names: str) -> None:
 async def order_lock(sql: asyncpg.Connection) -> AsyncIterator[None]:
     """No other session can commit a message meanwhile."""
     async with sql.transaction():
-        await sql.execute("select pg_advisory_xact_lock(1852798057, 1)")
+        await sql.execute("lock table notifier.order_lock in share update exclusive mode")
         yield
 
 

@@ -202,7 +202,7 @@ async def test_without_the_order_lock_the_same_stress_finds_messages_lost(
     await sql.execute(LOITER)
     source = await sql.fetchval("select pg_get_functiondef('notifier.append'::regproc)")
     for step, instead in (
-        ("perform pg_advisory_xact_lock(1852798057, 1);", "perform pg_advisory_lock(1852798057, 9);"),
+        ("lock table notifier.order_lock in share update exclusive mode;", "perform pg_advisory_lock(1852798057, 9);"),
         (DRAWN, f"{DRAWN} perform pg_advisory_unlock(1852798057, 9);"),
     ):
         assert step in source
