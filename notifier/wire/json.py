@@ -31,18 +31,18 @@ def encode_answer(answer: Answer) -> bytes:
     """The JSON of a poll's answer."""
     body = answer.renderings.get("json")
     if body is None:
-        pieces: list[bytes] = []
-        for message in answer.messages:
-            pieces += encode_message(message)
-            pieces.append(b", ")
-        if pieces:
-            del pieces[-1]
         gap = b""
         if answer.gap:
             gap = b', "gap": {"reason": "%b", "after": "%d"}' % (answer.gap.reason.encode(), answer.gap.after)
-        body = answer.renderings["json"] = b"".join(
-            (b'{"messages": [', *pieces, b'], "cursor": "%d"%b}' % (answer.cursor, gap))
-        )
+        end = b'], "cursor": "%d"%b}' % (answer.cursor, gap)
+        pieces = [b'{"messages": [']
+        for message in answer.messages:
+            pieces += message.encoded or encode_message(message)
+            pieces.append(b", ")
+        if answer.messages:
+            del pieces[-1]
+        pieces.append(end)
+        body = answer.renderings["json"] = b"".join(pieces)
     return body
 
 
