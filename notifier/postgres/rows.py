@@ -10,6 +10,9 @@ from notifier.core.strict_json import is_json
 from notifier.offload import INLINE
 from notifier.wire.json import encode_message
 
+# A message with more bytes is encoded here, in a thread if there is much to read, and not in a turn of the event loop.
+AHEAD = 4096
+
 
 async def to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
     """The messages of `rows`, which have seq, name, time, body, content_type and fields.
@@ -30,7 +33,7 @@ def _to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
         if is_json_type(content_type) and not is_json(body):
             content_type = plain_type(body)
         message = Message(row["seq"], row["name"], row["time"], body, content_type, row["fields"])
-        if len(body) > INLINE:
-            encode_message(message)  # not later, in a turn of the event loop
+        if len(body) > AHEAD:
+            encode_message(message)
         messages.append(message)
     return messages

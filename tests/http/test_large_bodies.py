@@ -1,10 +1,12 @@
 """A large body is read off the event loop: it holds up no other request, and is published without its sender."""
 
+import asyncio
 import hashlib
 import hmac
 import threading
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 from conftest import Running, until
 from support.protocol import line
@@ -69,6 +71,23 @@ async def test_a_large_body_holds_up_no_other_request_and_is_published_without_i
     held.go_on.set()
     [message] = (await poll)["messages"]
     assert message["data"] == {"a": "x" * INLINE}
+
+
+async def test_publishes_that_wait_for_a_thread_hold_up_nobody_who_reads(
+    app: Running, sql: asyncpg.Connection, held: Held
+) -> None:
+    """Large messages of others are read from the table in threads too."""
+    cursor = (await app.poll("large", wait=0))["cursor"]
+    publishes = [asyncio.create_task(app.publish("t", LARGE.decode())) for _ in range(3)]
+    await until(lambda: len(held.threads) == 2)  # all threads for what publishers send
+    poll = app.start_poll("large", after=cursor, wait=20)
+    await app.parked()
+    await sql.execute("select notifier.publish('large', $1)", LARGE.decode())
+    [message] = (await poll)["messages"]
+    assert message["data"] == {"a": "x" * INLINE}
+    assert not any(publish.done() for publish in publishes)
+    held.go_on.set()
+    await asyncio.gather(*publishes)
 
 
 async def test_errors_in_large_and_small_bodies_are_reported_alike(app: Running) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import subprocess
+import threading
 import tracemalloc
 
 import msgspec
@@ -251,6 +252,26 @@ def test_other_programs_read_all_that_is_taken(reader):
 
 
 # How it works
+
+
+def test_it_needs_little_stack_whatever_comes():
+    """The threads of some systems have 128 KiB."""
+    taken: list[bool] = []
+
+    def check() -> None:
+        for opening, closing in ((b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")):
+            taken.append(is_json(opening * 30 + b"1" + closing * 30))
+            taken.append(is_json(opening * 100_000 + b"1" + closing * 100_000))
+            taken.append(is_json(opening * 100_000))
+
+    before = threading.stack_size(128 * 1024)
+    try:
+        thread = threading.Thread(target=check)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert taken == [True, False, False] * 3
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
