@@ -177,6 +177,7 @@ async def test_an_older_row_that_commits_late_is_found(app: Running, database: s
     assert [m["data"] for m in await collect(app, "a", 1, after=message["id"])] == [1]
 
 
+@pytest.mark.rule("Q-9")
 async def test_an_id_that_the_pump_would_not_find_is_refused(sql: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="id is given by the outbox"):
         await sql.execute("insert into notifier.outbox (id, topic, data) overriding system value values (-5, 'a', '1')")
@@ -189,7 +190,7 @@ async def test_a_prepared_transaction_cannot_publish(sql: asyncpg.Connection) ->
         await sql.execute("prepare transaction 'x'")
 
 
-@pytest.mark.rule("Q-6")
+@pytest.mark.rule("Q-6", "Q-9")
 async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
     app: Running, postgres: str, database: str
 ) -> None:

@@ -41,6 +41,7 @@ async def raw_poll(app: Running, **params: object) -> bytes:
 
 @pytest.mark.parametrize("content_type", [None, "application/cloudevents+json"])
 @pytest.mark.parametrize("table", [False, True], ids=["from the window", "from the table"])
+@pytest.mark.rule("S-3")
 async def test_json_that_some_reader_cannot_read_is_shown_as_text(
     app: Running, sql: asyncpg.Connection, table: bool, content_type: str | None
 ) -> None:

@@ -167,6 +167,7 @@ async def test_during_an_outage_polls_stay_parked_and_afterwards_get_what_they_m
     assert len((await unconcerned)["messages"]) == 1
 
 
+@pytest.mark.rule("S-29")
 async def test_no_poll_waits_for_a_frozen_database_longer_than_it_wants_to(
     server_of_ours: Postgres, url_of_ours: str, impatient: None, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +187,7 @@ async def test_no_poll_waits_for_a_frozen_database_longer_than_it_wants_to(
 
 @pytest.mark.rule("S-23")
 @pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "not yet noticed"])
+@pytest.mark.rule("S-29")
 async def test_whatever_a_poll_asks_of_a_frozen_database_it_is_answered_within_a_second_of_its_wait(
     server_of_ours: Postgres,
     url_of_ours: str,

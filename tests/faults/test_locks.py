@@ -23,7 +23,8 @@ def notified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("notified")
-async def test_a_role_that_may_only_publish_stops_nobody(start: Start, postgres: str, database: str) -> None:
+@pytest.mark.rule("Q-6")
+async def test_a_role_that_may_only_publish_cannot_stop_others(start: Start, postgres: str, database: str) -> None:
     app = await start()
     role = f"stranger_{uuid.uuid4().hex[:8]}"
     await admin(postgres, f"create role {role} login password 'secret'")
@@ -55,6 +56,7 @@ async def test_a_role_that_may_only_publish_stops_nobody(start: Start, postgres:
 
 
 @pytest.mark.usefixtures("notified")
+@pytest.mark.rule("Q-4")
 async def test_a_publisher_that_checks_its_constraints_early_mutes_no_other(
     app: Running, database: str, sql: asyncpg.Connection
 ) -> None:
