@@ -17,6 +17,7 @@ from notifier.polling import DRAIN_RETRY_S, Polling
 from notifier.postgres.database import Connection, Database, retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
+from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
 from notifier.postgres.sources import find_source
 from notifier.postgres.tail import Tail, first_position
@@ -48,9 +49,10 @@ class Service:
             on_connect=self._on_connect,
             on_hole=self._on_hole,
             on_messages=self._on_messages,
-            on_outbox=lambda: self.writer.pump.notified(),
+            on_outbox=lambda: self.pump.notified(),
         )
         self.writer = Writer(writing, seen=lambda: self.tail.position, on_commit=self.tail.committed)
+        self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
 
@@ -142,7 +144,7 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
     service = Service(settings, writing, listening)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
-        following = (service.writer, service.tail)
+        following = (service.writer, service.pump, service.tail)
         for part in following:
             stack.push_async_callback(part.stop)
         await asyncio.gather(*(part.start(START_S) for part in following))

@@ -1,14 +1,31 @@
-"""The pump: moves what SQL publishers have committed from the outbox to the log."""
+"""The pump: moves what SQL publishers have committed from the outbox to the log, where it gets its place.
+
+It has a connection of its own, so that HTTP publishing goes on however long it takes. One server pumps at a time; the
+others find nothing to do. It appends as the writer does: first append, then flush, and only then tell anybody.
+"""
 
 import asyncio
+import logging
 import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
-from notifier.postgres.database import Connection
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.epochs import begin_epoch
+from notifier.postgres.hints import QUIET_POLL_S, tell
+from notifier.postgres.reconnecting import Reconnecting
+
+log = logging.getLogger(__name__)
+
+# A pump takes milliseconds; one that takes so long has no server behind it any more.
+TIMEOUT_S = 5.0
 
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
 
-# The promise: the outbox is looked through this often, notified or not.
+# The promise: the outbox is looked at this often, notified or not.
 SCAN_S = 1.0
 # After each notification again so much later, because of the transactions that commit together only one notifies, and
 # the others may become visible just after it.
@@ -16,26 +33,91 @@ AGAIN_S = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)
 # Under load not more often than this: a pump for every few rows takes time from the publishers and saves nobody any.
 PACE_S = 0.003
 
-# Rows are looked for above the highest id moved so long ago, so that a pump need not step over the dead rows that an
-# old snapshot elsewhere keeps alive. An older id that commits late is found by the next scan from the beginning.
-AGED_S = 2.0
+# An old snapshot elsewhere keeps dead rows in the outbox, and each has to be stepped over. So one look goes over so
+# many ids at most: as many as take some milliseconds.
+SPAN, MIN_SPAN, MAX_SPAN = 10_000, 1000, 2**60
+FAST_S, SLOW_S = 0.01, 0.05
+# All ids are looked at again so often, in such pieces between the other looks, and with this part of the time at most:
+# a row may have an id that nobody expects, from a restored dump for one.
+SWEEP_S = 60.0
+SWEEP_SHARE = 0.1
 
-PUMP = "select moved, last_id from notifier.pump($1, $2, $3)"
+# A transaction draws an id a moment before it has a number and can be seen to run: the checks of a row are in between.
+# What has been drawn within this time is looked at again each time, and what within SCAN_S each SCAN_S.
+AGED_S = 0.1
+
+PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5, $6)"
 
 
-class Pump:
-    """When to pump, and from where. One of the servers pumps at a time; the others find nothing to do."""
+class Walk:
+    """Where to look in the outbox: upwards from `at` to the newest id, then again from a little below that.
 
-    def __init__(self, wake: asyncio.Event) -> None:
-        """`wake` is set when a pump is due earlier than `due_in` last said."""
+    Everything below has been moved, except what is brought there by transactions that were running when the walk came
+    by. For each of them there is a mark, below which it has nothing; when it has ended, the walk goes on from there.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.at = 0
+        self.span = SPAN
+        self.running: dict[int, int] = {}
+        self._on_the_way = False
+        self._heads: deque[tuple[float, int]] = deque()  # the newest ids, of the last AGED_S
+        self._aged = 0  # and before them
+        self._mark = 0  # below which what is not yet seen to run has nothing
+        self._before = 0  # where it was at the last scan
+        self._scan_due = now + SCAN_S
+
+    def begin(self, now: float) -> tuple[int, int, list[int], list[int]]:
+        """Where the next look starts, over how many ids it goes, and the marks of what was running."""
+        if not self._on_the_way:
+            self._on_the_way = True
+            while self._heads and self._heads[0][0] <= now - AGED_S:
+                self._aged = self._heads.popleft()[1]
+            if now >= self._scan_due:
+                self._scan_due = now + SCAN_S
+                self.at, self._before = min(self.at, self._before), self.at
+        return self.at, self.span, list(self.running), list(self.running.values())
+
+    def end(self, row: dict[str, Any], began: float, took_s: float) -> bool:
+        """What notifier.pump() has returned. Whether the walk has come to the newest id."""
+        self.running = {xid: self.running.get(xid, self._mark) for xid in row["running"]}
+        self._mark = self._aged
+        self._heads.append((began, row["head"]))
+        self.at = row["reached"]
+        self.span = adapted(self.span, row, took_s)
+        if self.at < row["head"]:
+            return False
+        self._on_the_way = False
+        self.at = min(self.at, self._aged)
+        return True
+
+
+def adapted(span: int, row: dict[str, Any], took_s: float) -> int:
+    """How many ids the next look goes over, after one over `span` of them."""
+    if took_s > SLOW_S:
+        return max(span // 4, MIN_SPAN)
+    return min(span * 4, MAX_SPAN) if took_s < FAST_S and not row["moved"] else span
+
+
+class Pump(Reconnecting):
+    """`seen` is the newest seq this process knows of; `on_moved` gets the seq up to which everything is flushed."""
+
+    name = "pump"
+
+    def __init__(self, database: Database, *, seen: Callable[[], int], on_moved: Callable[[int], None]) -> None:
+        super().__init__()
+        self._database = database
+        self._seen = seen
+        self._on_moved = on_moved
         self._loop = asyncio.get_running_loop()
-        self._wake = wake
+        self._wake = asyncio.Event()
         self._due = 0.0
         self._ran = 0.0
         self._step = len(AGAIN_S)
-        self._scan_due = 0.0
-        self._aged = 0
-        self._moved: tuple[float, int] = (0.0, 0)
+        self.walk = Walk(0.0)
+        self._swept = 0
+        self._sweep_due = 0.0
+        self._sweep_span = SPAN
 
     def notified(self) -> None:
         """SQL publishers may have committed."""
@@ -47,23 +129,72 @@ class Pump:
         """Seconds until the next pump; 0 or less: now."""
         return self._due - self._loop.time()
 
-    async def run(self, connection: Connection) -> None:
+    async def _work(self) -> None:
+        connection = await self._database.connect(self.name, command_timeout_s=TIMEOUT_S)
+        try:
+            connection.add_termination_listener(lambda _: self._wake.set())
+            async with self._database.calls(connection):
+                # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
+                await begin_epoch(connection, self._seen())
+            self.walk = Walk(self._loop.time())
+            self._due, self._sweep_due = 0.0, self._loop.time() + SWEEP_S
+            self._connected()
+            while not connection.is_closed():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.due_in()):
+                        await self._wake.wait()
+                self._wake.clear()
+                if self.due_in() <= 0 and not connection.is_closed():
+                    await self._go_on(connection)
+        finally:
+            connection.terminate()
+
+    async def _go_on(self, connection: Connection) -> None:
         start = self._loop.time()
-        scan = start >= self._scan_due
-        row = await connection.fetchrow(PUMP, 0 if scan else self._aged, MAX_ROWS, MAX_BYTES)
-        assert row is not None
-        end = self._loop.time()
-        if scan:
-            # Where a scan has to step over many dead rows, it takes its time only once a second.
-            self._scan_due = end if end - start < 0.01 else end + SCAN_S
-        self._ran = end
-        if row["moved"]:
-            if end - self._moved[0] > AGED_S:
-                self._aged, self._moved = self._moved[1], (end, max(row["last_id"], self._moved[1]))
-            self._due = end if row["moved"] == MAX_ROWS else end + PACE_S
+        row = await self._pump(connection, *self.walk.begin(start))
+        end = self._ran = self._loop.time()
+        if row["moved"] is not None and not self.walk.end(row, start, end - start):
+            self._due = end
+        elif row["moved"]:
+            self._due = end + PACE_S
             self._step = 0
         elif self._step < len(AGAIN_S):
             self._due = end + AGAIN_S[self._step]
             self._step += 1
+        elif row["quiet"]:
+            self._due = end + QUIET_POLL_S
         else:
             self._due = end + SCAN_S * random.uniform(0.8, 1.0)
+        if end >= self._sweep_due:
+            await self._sweep(connection)
+
+    async def _sweep(self, connection: Connection) -> None:
+        """Look at the next piece of all that is below the walk."""
+        start = self._loop.time()
+        row = await self._pump(connection, self._swept, self._sweep_span, [], [])
+        end = self._loop.time()
+        if row["moved"] is None:
+            return  # another server pumps
+        self._sweep_span = adapted(self._sweep_span, row, end - start)
+        if row["reached"] < row["head"]:
+            self._swept = row["reached"]
+            self._sweep_due = end + (end - start) / SWEEP_SHARE
+            self._due = min(self._due, self._sweep_due)
+        else:
+            self._swept = 0
+            self._sweep_due = end + SWEEP_S
+
+    async def _pump(self, connection: Connection, *where: object) -> dict[str, Any]:
+        async with self._database.calls(connection):
+            [found] = await connection.fetch(PUMP, *where, MAX_ROWS, MAX_BYTES)
+        row = dict(found)
+        if row["moved"]:
+            last = row["last_seq"]
+            async with self._database.calls(connection):
+                await connection.execute(f"select notifier.flush({last - row['moved']:d})")
+            try:
+                self._on_moved(last)
+            except Exception:
+                log.exception("pump: this process could not be told of messages; it will read them as the others do")
+            await tell(self._database, connection, last)
+        return row

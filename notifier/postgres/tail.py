@@ -15,10 +15,13 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
+import asyncpg
+
 from notifier.core.cursors import Epochs
 from notifier.core.messages import Message, NewMessage
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
+from notifier.postgres.hints import QUIET_POLL_S
 from notifier.postgres.reconnecting import Reconnecting
 from notifier.postgres.rows import to_messages
 
@@ -57,6 +60,8 @@ select r.deleted_seq, m.* from notifier.retention r left join (
 ) m on true order by m.seq
 """
 FLUSH = "select notifier.flush($1) as flushed, r.deleted_seq from notifier.retention r"
+
+CHECK = "select s.last_value, notifier.may_notify() from notifier.message_seq s"
 
 # The window begins with the newest of what is there, so that clients that come back after a restart are served from it
 # and not each from the table.
@@ -110,7 +115,8 @@ class Tail(Reconnecting):
         self._on_messages = on_messages
         self._on_outbox = on_outbox
         self._wake = asyncio.Event()
-        self._deaf = False
+        self._deaf: bool | None = False  # whether notifications reach us; None: nobody may notify, so nobody knows
+        self._quiet = False  # nobody notifies at the moment
         self._slow = False
         self._asked: asyncio.Future[None] | None = None  # of all who want to catch up, until the next read begins
         self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, by the seq that is awaited
@@ -159,8 +165,7 @@ class Tail(Reconnecting):
         after REACH_S."""
         if self.position >= seq or not self.up:
             return
-        if self._deaf:
-            self._look(seq)  # no notification will come
+        self._look(seq)  # perhaps no notification will come
         future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._awaited, (seq, next(self._count), future))
         try:
@@ -189,7 +194,8 @@ class Tail(Reconnecting):
             connection.add_termination_listener(on_termination)
             self._flushed = 0  # what was, may have been in another database
             # LISTEN first, then read: nothing can fall between.
-            self._deaf = not await self._listen(connection)
+            self._deaf = await self._listen(connection)
+            self._quiet = self._deaf is None
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
                 flushed, deleted = await self._flush(connection)
@@ -200,10 +206,10 @@ class Tail(Reconnecting):
             self._connected()
             while not lost.is_set():
                 try:
-                    async with asyncio.timeout(DEAF_POLL_S if self._deaf else POLL_S):
+                    async with asyncio.timeout(self._poll_s()):
                         await self._wake.wait()
                 except TimeoutError:
-                    await self._check_not_rewound(connection)
+                    await self._check(connection)
                     self._unsure = True
                 self._wake.clear()
                 if not lost.is_set():
@@ -220,18 +226,26 @@ class Tail(Reconnecting):
                 _resolve(self._asked)
                 self._asked = None
 
-    async def _check_not_rewound(self, connection: Connection) -> None:
+    def _poll_s(self) -> float:
+        if self._deaf:
+            return DEAF_POLL_S
+        return QUIET_POLL_S if self._quiet else POLL_S
+
+    async def _check(self, connection: Connection) -> None:
         """A dump may be restored under our feet, with all connections alive: then the next connection, by
-        `begin_epoch`, sees to it that no id is issued twice."""
+        `begin_epoch`, sees to it that no id is issued twice. Asking for room also makes room where it can be made."""
         position = self.position
         async with self._listening.calls(connection):
-            issued: int = await connection.fetchval("select last_value from notifier.message_seq")
+            [(issued, may_notify)] = await connection.fetch(CHECK)
         if issued < position:
             raise ConnectionResetError("the database has forgotten what it had issued")
+        if may_notify and self._deaf is None:
+            raise ConnectionResetError("LISTEN can be tried out now")
+        self._quiet = not may_notify
 
-    async def _listen(self, connection: Connection) -> bool:
-        """Whether notifications arrive. A transaction pooler accepts LISTEN, and nothing ever comes: only a
-        notification from another connection tells."""
+    async def _listen(self, connection: Connection) -> bool | None:
+        """Whether notifications do not arrive. A transaction pooler accepts LISTEN, and nothing ever comes: only a
+        notification from another connection tells. None where there can be none."""
         nonce = secrets.token_hex(16)
         heard = asyncio.Event()
 
@@ -247,9 +261,14 @@ class Tail(Reconnecting):
         other = await self._publishing.connect("probe", command_timeout_s=TIMEOUT_S)
         try:
             async with self._publishing.calls(other):
-                await other.execute(f"select pg_notify('notifier_probe', '{nonce}')")
+                sent = await other.fetch(f"select pg_notify('notifier_probe', '{nonce}') where notifier.may_notify()")
+        except asyncpg.ProgramLimitExceededError:
+            sent = []
         finally:
             other.terminate()
+        if not sent:
+            log.warning("tail: the queue of notifications is full; polling every %d ms", QUIET_POLL_S * 1000)
+            return None
         try:
             async with asyncio.timeout(PROBE_S):
                 await heard.wait()
@@ -259,9 +278,14 @@ class Tail(Reconnecting):
                 "Set LISTEN_DATABASE_URL to a direct connection.",
                 DEAF_POLL_S * 1000,
             )
-            return False
+            return True
         await connection.remove_listener("notifier_probe", on_probe)
-        return True
+        return False
+
+    def flushed(self, seq: int) -> None:
+        """Everything up to `seq` is flushed, as this process knows before it is notified."""
+        if self.up and seq > self.position:
+            self._look(seq)
 
     def _on_notification(self, *notification: object) -> None:
         """The payload is the seq up to which everything is flushed. What is no number is only a hint."""

@@ -1,7 +1,7 @@
-"""The writer: everything that appends to the log.
+"""The writer: what is published over HTTP.
 
-HTTP publishes are committed in groups: while batches commit, the next gathers. So the time of a flush bounds how long
-one publish takes, not how many there are. What SQL publishers left in the outbox is moved by the pump, in between.
+Publishes are committed in groups: while batches commit, the next gathers. So the time of a flush bounds how long one
+publish takes, not how many there are.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from notifier.core.errors import NotifierError, OutcomeUnknown, Unavailable, Unp
 from notifier.core.messages import NewMessage
 from notifier.postgres.database import AWAY, Connection, Database, describe
 from notifier.postgres.epochs import begin_epoch
-from notifier.postgres.pump import Pump
+from notifier.postgres.hints import tell
 from notifier.postgres.reconnecting import Reconnecting
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ UNKNOWN_TEXT = "The database went away or failed during the commit: the message 
 # One more than is flushing at a time: what comes during a flush is appended meanwhile, and may be flushed with it.
 CONNECTIONS = 2
 # An idle connection asks for something so often: else nobody would notice that its other end is gone, or it would be
-# ended for being idle. The one that pumps does so anyway.
+# ended for being idle.
 HEARTBEAT_S = 1.0
 
 APPEND = "call notifier.append_and_flush($1, $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[], null, null)"
@@ -67,7 +67,7 @@ class _Publish:
 
 
 class Writer(Reconnecting):
-    """Commits publishes and pumps the outbox.
+    """Commits publishes.
 
     `seen` is the newest seq this process knows of. `on_commit` gets the seq of the first message of a batch that has
     been committed and flushed, the time of all, and the messages.
@@ -93,7 +93,6 @@ class Writer(Reconnecting):
         self._open: set[asyncio.Future[int]] = set()
         self._batches = itertools.count(1)
         self._told = 0
-        self.pump = Pump(self._wake)
 
     async def publish(self, messages: Sequence[NewMessage]) -> list[int]:
         """Commit `messages` together and return their ids, in order. They are committed even if the caller goes away.
@@ -133,7 +132,7 @@ class Writer(Reconnecting):
             self._connected()
             for connection in connections:
                 connection.add_termination_listener(lambda _: self._wake.set())
-                tasks.append(asyncio.create_task(self._work_on(connection, pumping=connection is connections[0])))
+                tasks.append(asyncio.create_task(self._work_on(connection)))
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 self._go_away()
@@ -153,24 +152,20 @@ class Writer(Reconnecting):
         while self._waiting:
             _fail(self._take(), Unavailable(AWAY_TEXT))
 
-    async def _work_on(self, connection: Connection, *, pumping: bool) -> None:
+    async def _work_on(self, connection: Connection) -> None:
         while self.up and not connection.is_closed():
             if not self._waiting:
                 try:
-                    async with asyncio.timeout(self.pump.due_in() if pumping else HEARTBEAT_S):
+                    async with asyncio.timeout(HEARTBEAT_S):
                         await self._wake.wait()
                 except TimeoutError:
-                    if not pumping:
-                        async with self._database.calls(connection):
-                            await connection.execute("select")
+                    async with self._database.calls(connection):
+                        await connection.execute("select")
             self._wake.clear()
             if connection.is_closed():
                 break
             if self._waiting:
                 await self._commit(connection)
-            if pumping and self.pump.due_in() <= 0 and not connection.is_closed():
-                async with self._database.calls(connection):
-                    await self.pump.run(connection)
 
     def _take(self) -> _Publish:
         publish = self._waiting.popleft()
@@ -269,12 +264,7 @@ class Writer(Reconnecting):
         if last <= self._told:
             return
         self._told = last
-        try:
-            async with self._database.calls(connection):
-                await connection.execute(f"select pg_notify('notifier', '{last:d}')")
-        except asyncpg.ProgramLimitExceededError as error:
-            # Somebody listens and does not read, and the queue of the cluster is full. The others look every second.
-            log.warning("writer: the other servers could not be told of a message: %s", describe(error))
+        await tell(self._database, connection, last)
 
 
 class _Refused(Exception):

@@ -21,6 +21,11 @@ create or replace function notifier.is_json_type(content_type text) returns bool
 language sql immutable parallel safe strict
 return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]json)$' collate "C";
 
+-- Whether the queue of notifications has room. It belongs to the whole cluster; a program that listens and does not read
+-- fills it, and then every transaction that notifies fails at its commit, too late to be caught.
+create or replace function notifier.may_notify() returns boolean language sql volatile
+return pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.25;
+
 -- NOTIFY takes a lock of the whole cluster from before the commit's flush until after it, so one in each transaction
 -- means one commit at a time. The try-lock lets one of the transactions that commit together notify for all; the pump
 -- looks again a few times after each wake because a loser may become visible just after the winner. It is called at the
@@ -40,7 +45,9 @@ begin
             return null;
         end;
     end;
-    perform pg_catalog.pg_notify('notifier_outbox', '');
+    if notifier.may_notify() then
+        perform pg_catalog.pg_notify('notifier_outbox', '');
+    end if;
     return null;
 end $$;
 
@@ -86,39 +93,61 @@ begin atomic
     values (topic, data, content_type, title, click, priority, tags);
 end;
 
--- Moves the oldest rows above after_id, up to max_rows and about max_bytes, from the outbox to the log. Returns how many
--- and the highest id among them. Nothing moves while another server pumps.
-create or replace function notifier.pump(after_id bigint, max_rows int, max_bytes bigint, out moved int, out last_id bigint)
-language plpgsql set enable_seqscan = off set jit = off as $$
+-- Moves the oldest rows from the outbox to the log, up to max_rows and about max_bytes, without waiting for the disk:
+-- flush() afterwards, and tell nobody before that.
+--
+-- It looks above after_id, or above the lowest mark of those transactions that were running and have ended; at max_ids ids
+-- at most, because an old snapshot elsewhere keeps dead rows that have to be stepped over.
+--
+-- moved: how many; null while another server pumps. last_seq: the seq of the last of them. reached: up to this id
+-- everything has been moved, but for what the transactions that are running now may bring. head: the newest id when it
+-- began. quiet: nobody is notified at the moment.
+create or replace function notifier.pump(
+    after_id bigint, max_ids bigint, was_running bigint[], marks bigint[], max_rows int, max_bytes bigint,
+    out moved int, out last_seq bigint, out reached bigint, out head bigint, out running bigint[], out quiet boolean
+) language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
+    now_running pg_snapshot;
+    from_id bigint;
+    to_id bigint;
     ids bigint[];
+    looked_at int;
     topics text[];
     bodies bytea[];
     content_types text[];
     all_fields text[];
-    first_seq bigint;
 begin
-    moved := 0;
-    if not exists (select from notifier.outbox i where i.id > after_id) then
-        return;
-    end if;
+    quiet := not notifier.may_notify();
     begin
         lock table notifier.pump_lock in share update exclusive mode nowait;
     exception when lock_not_available then
         return;
     end;
-    -- Looked up before append() takes the order lock: an old snapshot elsewhere keeps dead rows here and makes this slow,
-    -- and that must not hold up HTTP publishers.
-    ids := array(
-        select sized.id from (
-            select o.id, o.size, sum(o.size) over (order by o.id) as total
-            from (
-                select i.id, coalesce(octet_length(i.body), octet_length(i.data::text)) as size
-                from notifier.outbox i where i.id > after_id order by i.id limit max_rows
-            ) o
-        ) sized where sized.total - sized.size < max_bytes
-    );
-    if ids = '{}' then
+    perform set_config('synchronous_commit', 'off', true);
+    moved := 0;
+    -- In this order: a transaction that has drawn an id up to head is running (or about to be seen so, see AGED_S in
+    -- pump.py), or has ended, and then its rows are seen.
+    select case when s.is_called then s.last_value else 0 end into head from notifier.outbox_id_seq s;
+    now_running := pg_current_snapshot();
+    running := array(select x::text::bigint from pg_snapshot_xip(now_running) x);
+    select least(after_id, min(m.mark)) into from_id
+        from unnest(was_running, marks) m (xid, mark) where pg_visible_in_snapshot(m.xid::text::xid8, now_running);
+    to_id := case when from_id >= head - max_ids then 9223372036854775807 else from_id + max_ids end;
+    -- Looked up before append() takes the order lock: this can be slow, and must not hold up HTTP publishers.
+    select array_agg(sized.id order by sized.id) filter (where sized.total - sized.size < max_bytes), count(*)
+    into ids, looked_at from (
+        select o.id, o.size, sum(o.size) over (order by o.id) as total
+        from (
+            select i.id, coalesce(octet_length(i.body), pg_column_size(i.data)) as size
+            from notifier.outbox i where i.id > from_id and i.id <= to_id order by i.id limit max_rows
+        ) o
+    ) sized;
+    if looked_at = max_rows or cardinality(ids) < looked_at then
+        to_id := ids[cardinality(ids)];
+    end if;
+    reached := least(to_id, head);
+    if looked_at = 0 then
         return;
     end if;
     with gone as (
@@ -129,14 +158,12 @@ begin
                 'title', i.title, 'click', i.click, 'priority', i.priority, 'tags', i.tags
             )), '{}')::text as fields
     )
-    select count(*), max(g.id), array_agg(g.topic order by g.id), array_agg(g.body order by g.id),
+    select count(*), array_agg(g.topic order by g.id), array_agg(g.body order by g.id),
         array_agg(g.content_type order by g.id), array_agg(g.fields order by g.id)
-    into moved, last_id, topics, bodies, content_types, all_fields
+    into moved, topics, bodies, content_types, all_fields
     from gone g;
-    select a.first_seq into first_seq
+    select a.first_seq + moved - 1 into last_seq
         from notifier.append(topics, bodies, content_types, all_fields, array_fill(null::text, array[moved])) a;
-    -- Sent when the transaction has been committed and flushed.
-    perform pg_notify('notifier', (first_seq + moved - 1)::text);
 end $$;
 
 revoke execute on function notifier.outbox_wake, notifier.pump from public;

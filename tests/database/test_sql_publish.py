@@ -6,8 +6,10 @@ import uuid
 
 import asyncpg
 import pytest
-from conftest import Running, admin, at, data, ids, until
+from conftest import Running, Start, admin, at, data, ids, until
 from support.roles import as_role, name_of
+
+from notifier.postgres import pump
 
 # The README has it as well.
 GRANT = (
@@ -161,20 +163,25 @@ async def test_a_row_without_a_notification_is_found_by_the_scan(app: Running, s
     assert data(await poll) == [1]
 
 
-async def test_an_older_row_that_commits_late_is_found(app: Running, database: str, sql: asyncpg.Connection) -> None:
-    pump = app.service.writer.pump
+async def test_an_older_row_that_commits_late_is_found(
+    start: Start, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "SCAN_S", 600.0)  # the walk does not come back for another reason
+    app = await start()
     held = sql.transaction()
     await held.start()
     await sql.execute("select notifier.publish('a', '1')")
     other = await asyncpg.connect(database)
-    await other.execute("select notifier.publish('a', '2')")
+    position = "0"
+    for number in range(2, 12):
+        await other.execute("select notifier.publish('a', $1::text)", str(number))
+        [message] = await collect(app, "a", 1, after=position)
+        assert message["data"] == number
+        position = message["id"]
     await other.close()
-    [message] = await collect(app, "a", 1)
-    # As after a scan that was slow: the pump looks only above what it has moved.
-    pump._aged = 10**6
-    pump._scan_due = asyncio.get_running_loop().time() + 0.5
+    await until(lambda: app.service.pump.walk.at >= 10)
     await held.commit()
-    assert [m["data"] for m in await collect(app, "a", 1, after=message["id"])] == [1]
+    assert [m["data"] for m in await collect(app, "a", 1, after=position)] == [1]
 
 
 @pytest.mark.rule("Q-9")
@@ -216,7 +223,7 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
             "select * from notifier.source",
             "delete from notifier.outbox",
             "select notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')",
-            "select notifier.pump(0, 1, 1)",
+            "select notifier.pump(0, 1, '{}', '{}', 1, 1)",
             "select notifier.prune(now(), 1)",
             "select notifier.begin_epoch(0)",
             "select nextval('notifier.message_seq')",

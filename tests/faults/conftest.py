@@ -16,7 +16,7 @@ from support.servers import Pgbouncer, Postgres
 from support.tcp_proxy import TcpProxy
 
 from notifier.postgres import database as connecting
-from notifier.postgres import history, reconnecting, tail, writer
+from notifier.postgres import history, pump, reconnecting, tail, writer
 from notifier.postgres.database import Database
 from notifier.postgres.migrations import migrate
 
@@ -79,7 +79,7 @@ async def pooler(folder: Path, url_of_ours: str) -> AsyncIterator[Pgbouncer]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that does not answer is given up soon, and asked again often."""
-    for module in (tail, writer, history):
+    for module in (tail, writer, pump, history):
         monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 1.0)
     monkeypatch.setattr(reconnecting, "LAST_PAUSE_S", 0.2)

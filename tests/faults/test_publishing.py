@@ -15,7 +15,7 @@ from support.tcp_proxy import TcpProxy
 
 from notifier.core.errors import Unavailable, Unprocessable
 from notifier.core.messages import NewMessage
-from notifier.postgres import pump, writer
+from notifier.postgres import writer
 
 
 class Attempt:
@@ -91,9 +91,7 @@ async def test_an_unconfirmed_commit_is_unknown_and_the_publishes_behind_it_are_
 async def test_a_publish_that_never_reached_the_database_is_unknown_too(
     start: Start, proxy: TcpProxy, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump, "SCAN_S", 600.0)
     app = await start(proxy.url, listen_url=database)
-    await until(lambda: app.service.writer.pump.due_in() > 60)  # only a publish is sent from here on
     proxy.requests.close()
     attempt = Attempt(app, 1)
     await until(lambda: app.service.writer._open and not app.service.writer._waiting)

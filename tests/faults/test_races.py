@@ -10,7 +10,7 @@ from support.log import append, backends, end_connections, numbers
 from support.tcp_proxy import TcpProxy
 
 from notifier import parking
-from notifier.postgres import history, pump, tail
+from notifier.postgres import history, tail
 
 pytestmark = pytest.mark.both_paths
 
@@ -124,9 +124,7 @@ async def test_notifications_of_other_programs_change_nothing(
 async def test_what_this_process_commits_on_two_connections_comes_in_order_and_once(
     start: Start, monkeypatch: pytest.MonkeyPatch, only_notified: None
 ) -> None:
-    monkeypatch.setattr(pump, "SCAN_S", 600.0)
     app = await start()
-    await until(lambda: app.service.writer.pump.due_in() > 60)  # it takes none of the connections
     poll = app.start_poll("orders", wait=20)
     await app.parked()
     database = app.service.writer._database

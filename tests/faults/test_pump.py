@@ -1,0 +1,151 @@
+"""The pump keeps nobody waiting and loses nothing: beside an old snapshot, a locked outbox, a slow disk, a crash."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from conftest import Running, Start, data, until
+from support.halting import eventually
+from support.log import backends, numbers
+from support.servers import Postgres
+
+from notifier.postgres import pump
+
+HELD = 78
+LOOKED_AT = """
+select idx_tup_read from pg_stat_user_indexes where schemaname = 'notifier' and indexrelname = 'outbox_pkey'
+"""
+
+
+@asynccontextmanager
+async def held_flush(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """What the pump has moved stays unflushed."""
+    sql = await asyncpg.connect(url)
+    source = await sql.fetchval("select pg_get_functiondef('notifier.flush'::regproc)")
+    wait = f"""
+    begin
+        if current_setting('application_name') = 'notifier-pump' then perform pg_advisory_xact_lock({HELD}); end if;
+    """
+    body, _, rest = source.partition("\nbegin\n")
+    assert rest
+    await sql.execute(f"select pg_advisory_lock({HELD})")
+    await sql.execute(f"{body}{wait}{rest}")
+    yield sql
+    if not sql.is_closed():  # else a crash has ended it, and what held the flush
+        await sql.execute(source)
+        sql.terminate()
+
+
+async def test_beside_an_old_snapshot_dead_rows_are_not_stepped_over_again_and_again(
+    app: Running, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, count = 20_000, 50
+    monkeypatch.setattr(pump, "AGED_S", 0.0)  # nothing else draws ids
+    old = await asyncpg.connect(database)
+    async with old.transaction(isolation="repeatable_read", readonly=True):
+        assert await old.fetchval("select count(*) from notifier.outbox") == 0
+        await sql.execute(
+            "insert into notifier.outbox (topic, data) select 'bulk', to_json(n) from generate_series(1, $1) n", rows
+        )
+        await eventually(lambda: sql.fetchval("select count(*) from notifier.message"), lambda found: found == rows)
+        await app.service.pump.stop()
+        await eventually(lambda: backends(sql, "pump"), lambda found: not found)  # its statistics are complete
+        await sql.execute("select pg_stat_reset()")
+        await app.service.pump.start(20)
+        await until(lambda: app.service.pump.walk.at >= rows)
+        cursor = (await app.poll("orders", wait=0))["cursor"]
+        for number in range(count):
+            await sql.execute("select notifier.publish('orders', $1::text)", str(number))
+            answer = await app.poll("orders", after=cursor, wait=20)
+            assert data(answer) == [number]
+            cursor = answer["cursor"]
+        await app.service.pump.stop()
+        await eventually(lambda: backends(sql, "pump"), lambda found: not found)
+    # Twice when it began; and for each message only what has been moved lately.
+    looked_at = await sql.fetchval(LOOKED_AT)
+    assert rows <= looked_at < 3 * rows
+    await old.close()
+
+
+async def test_a_row_below_everything_is_found_by_the_sweep(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "SWEEP_S", 0.0)
+    monkeypatch.setattr(pump, "SPAN", 7)
+    monkeypatch.setattr(pump, "MIN_SPAN", 7)
+    monkeypatch.setattr(pump, "MAX_SPAN", 7)  # many pieces
+    app = await start()
+    await sql.execute("select setval('notifier.outbox_id_seq', 1000)")
+    await sql.execute("select notifier.publish('orders', '1')")
+    cursor = (await app.poll("orders", after="earliest", wait=20))["cursor"]
+    await until(lambda: app.service.pump.walk.at >= 1001)
+    # As nobody's transaction brings it: its id is older than everything that was running.
+    await sql.execute(
+        "insert into notifier.outbox (id, topic, data) overriding system value values (500, 'orders', '2')"
+    )
+    assert data(await app.poll("orders", after=cursor, wait=20)) == [2]
+
+
+async def test_a_pump_that_hangs_keeps_no_publisher_over_http_waiting(app: Running, sql: asyncpg.Connection) -> None:
+    writing = await backends(sql, "writer")
+    async with sql.transaction():
+        await sql.execute("lock table notifier.outbox")
+        stuck = "select count(*) from pg_locks where relation = 'notifier.outbox'::regclass and not granted"
+        await eventually(lambda: sql.fetchval(stuck), lambda found: found == 1)
+        for _ in range(3):
+            await app.publish("orders")
+        assert app.service.not_ready() is None
+    assert await backends(sql, "writer") == writing
+
+
+async def test_what_fails_in_the_pump_keeps_no_publisher_over_http_waiting(
+    app: Running, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    writing = await backends(sql, "writer")
+    await sql.execute("alter table notifier.message add constraint no_seven check (convert_from(body, 'UTF8') <> '7')")
+    await sql.execute("select notifier.publish('orders', '7')")
+    await until(lambda: "pump: no database (CheckViolationError" in caplog.text)
+    await app.publish("orders", "8")
+    assert app.service.not_ready() is None
+    assert await backends(sql, "writer") == writing
+    await sql.execute("alter table notifier.message drop constraint no_seven")
+    await eventually(lambda: numbers(sql), lambda found: found == [8, 7])
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_the_pump_appends_in_a_transaction_that_does_not_wait_for_the_disk(sql: asyncpg.Connection) -> None:
+    async with sql.transaction():
+        await sql.execute("select notifier.publish('orders', '1')")
+        assert await sql.fetchval("select moved from notifier.pump(0, 1000, '{}', '{}', 1000, 1000)") == 1
+        assert await sql.fetchval("show synchronous_commit") == "off"
+
+
+async def test_the_order_is_free_while_the_pump_flushes(app: Running, database: str, sql: asyncpg.Connection) -> None:
+    async with held_flush(database):
+        await sql.execute("select notifier.publish('orders', '1')")
+        await eventually(lambda: numbers(sql), lambda found: found == [1])
+        assert app.service.tail.position < await sql.fetchval("select max(seq) from notifier.message")
+        await app.publish("orders", "2")
+    assert data(await app.poll("orders", after="earliest", wait=0)) == [1, 2]
+
+
+async def test_what_was_moved_and_not_flushed_is_there_once_after_a_crash(
+    server_of_ours: Postgres, url_of_ours: str, impatient: None, start: Start
+) -> None:
+    app = await start(url_of_ours)
+    async with held_flush(url_of_ours) as sql:
+        await sql.execute("select notifier.publish('orders', '1')")
+        await eventually(lambda: numbers(sql), lambda found: found == [1])
+        await server_of_ours.stop(signal.SIGQUIT)
+        await server_of_ours.start()
+    answer = await app.poll("orders", after="earliest", wait=20)
+    assert data(answer) == [1]
+    await until(lambda: app.service.not_ready() is None)
+    after = await asyncpg.connect(url_of_ours)
+    await after.execute("select notifier.publish('orders', '2')")
+    assert data(await app.poll("orders", after=answer["cursor"], wait=20)) == [2]
+    found = await numbers(after)
+    assert found == [1, 2]
+    after.terminate()

@@ -1,0 +1,83 @@
+"""Where the pump looks in the outbox: nothing that commits late is passed over, and little is stepped over twice."""
+
+import itertools
+
+from notifier.postgres.pump import AGED_S, FAST_S, MIN_SPAN, SCAN_S, SLOW_S, SPAN, Walk, adapted
+
+
+def row(reached: int, head: int, *running: int, moved: int = 0) -> dict:
+    return {"reached": reached, "head": head, "running": list(running), "moved": moved}
+
+
+class Clock:
+    """A walk, with longer than AGED_S between its looks."""
+
+    def __init__(self) -> None:
+        self.walk = Walk(0.0)
+        self._times = itertools.count()
+
+    def look(self, found: dict) -> tuple[int, dict[int, int]]:
+        """Where the look started that has found this, with the marks of what was running."""
+        now = next(self._times) * AGED_S * 1.01
+        at, _, xids, marks = self.walk.begin(now)
+        self.walk.end(found, now, SLOW_S)
+        return at, dict(zip(xids, marks, strict=True))
+
+
+def test_it_goes_upwards_in_pieces_to_the_newest_id_and_then_again_from_the_newest_of_a_moment_ago() -> None:
+    clock = Clock()
+    pieces = [clock.look(row(reached, 25_000))[0] for reached in (10_000, 20_000, 25_000)]
+    assert pieces == [0, 10_000, 20_000]
+    assert clock.look(row(25_010, 25_010))[0] == 0  # when it came by there, it did not know yet what was drawn when
+    assert clock.look(row(25_020, 25_020))[0] == 25_000
+    assert clock.look(row(25_020, 25_020))[0] == 25_010
+
+
+def test_what_has_just_been_drawn_is_looked_at_again() -> None:
+    walk = Walk(0.0)
+    for step in range(10):
+        now = step * AGED_S * 0.251
+        at, *_ = walk.begin(now)
+        walk.end(row(step * 10, step * 10), now, 0)
+        assert at == max(0, step - 5) * 10
+
+
+def test_what_is_running_keeps_the_mark_below_which_it_has_nothing() -> None:
+    clock = Clock()
+    for newest in (10, 20, 30, 40):
+        clock.look(row(newest, newest, 501))
+    # 502 has got its number after the look that found 40, and so its first id after the one that found 30.
+    clock.look(row(50, 50, 501, 502))
+    clock.look(row(60, 60, 501, 502, 503))
+    assert clock.look(row(70, 70, 502)) == (50, {501: 0, 502: 30, 503: 40})
+    # 501 has ended, and that look began at its mark.
+    assert clock.look(row(80, 80)) == (60, {502: 30})
+
+
+def test_a_look_at_what_has_ended_that_was_cut_goes_on_there() -> None:
+    clock = Clock()
+    for newest in (10, 20, 30):
+        clock.look(row(newest, newest, 501))
+    clock.look(row(5, 40))
+    assert clock.look(row(40, 40)) == (5, {})
+
+
+def test_it_comes_back_to_where_it_was_at_the_last_scan() -> None:
+    walk = Walk(0.0)
+    starts = []
+    for second in range(8):
+        for now in (second * SCAN_S, second * SCAN_S + 2 * AGED_S):
+            starts.append(walk.begin(now)[0])
+            walk.end(row(100 * second, 100 * second), now, 0)
+    assert starts[-4:] == [400, 500, 500, 600]
+
+
+def test_a_piece_is_as_large_as_can_be_looked_at_in_some_milliseconds() -> None:
+    assert adapted(SPAN, row(0, 0), SLOW_S * 2) < SPAN
+    assert adapted(MIN_SPAN, row(0, 0), SLOW_S * 2) == MIN_SPAN
+    assert adapted(SPAN, row(0, 0), FAST_S / 2) > SPAN
+    assert adapted(SPAN, row(0, 0, moved=1), FAST_S / 2) == SPAN  # that says nothing about stepping over rows
+    span = SPAN
+    for _ in range(100):
+        span = adapted(span, row(0, 0), 0)
+    assert span < 2**62
