@@ -1,4 +1,4 @@
-"""Work that would take too much of a turn of the event loop."""
+"""Work that would take too long in a turn of the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Reading a body of this many bytes takes a few milliseconds at worst; a thread costs a fraction of one.
+# Reading a body of this size takes a few milliseconds at worst; handing it to a thread a fraction of one.
 INLINE = 64 * 1024
 
-# Python runs one of them at a time anyway. With two, a large body does not wait for the one that takes longest.
+# Python runs only one thread at a time anyway. With two, a large body does not wait for the slowest one.
 _THREADS = ThreadPoolExecutor(2, thread_name_prefix="offload")
 
 

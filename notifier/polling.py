@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 DEFAULT_WAIT_S = 25.0
 WAIT_JITTER_S = 2.5
 
-# Where only the database can tell, and it does not answer, a poll is answered so long after its wait, which leaves some
-# of the second that it is promised.
+# Where only the database has the answer, and is silent, a poll is answered this long after its wait, which leaves part
+# of the promised second.
 GRACE_S = 0.8
 
-# Polls that are turned away because the lot is full, or the process about to stop, come back after about so long.
+# How soon polls come back that were turned away because the lot is full, or the process is about to stop.
 FULL_RETRY_S = 5
 DRAIN_RETRY_S = 1
 
@@ -53,10 +53,10 @@ class Polling:
         self.draining = False  # park no more
 
     async def look(self, poll: Poll, address: str) -> Answer | Wait:
-        """The answer to `poll`, if there is one now; else how it is to be parked.
+        """The answer to `poll`, if there is one now; else how to park it.
 
-        Nothing is awaited between the last look into the window and the return: whoever parks the poll at once has
-        missed nothing. Unavailable when it needs the database, and the database is away, or memory that is not there.
+        Nothing is awaited between the last look into the window and the return, so a caller that parks the poll at once
+        misses nothing. Unavailable when it needs the database and that is away, or needs memory that is used up.
         """
         wait_s = _wait_s(poll.wait_s)
         deadline = self._loop.time() + wait_s
@@ -81,7 +81,7 @@ class Polling:
 
     def look_again(self, poll: Poll, cursor: int, address: str) -> Answer | Wait | None:
         """What `look` would return for `poll`, which has been parked before, from `cursor` on. None where only `look`
-        can tell: what stands in the window needs nobody's help."""
+        can tell: what is in the window needs no help."""
         window = self._window
         if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
             return None
@@ -138,7 +138,7 @@ class Polling:
         if cursor == 0 or self._window.start <= cursor <= self._window.head:
             return cursor, None
         if cursor > self._window.head:
-            # Another process may have been faster than this one.
+            # Another process may be ahead of this one.
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(patience):
                     await self._tail.catch_up()
@@ -147,7 +147,7 @@ class Polling:
         assert self.epochs is not None
         sure = self.epochs.sure(cursor)
         if sure == cursor > self._window.head:
-            with suppress(Unavailable):  # then nobody can say now, and the next poll asks again
+            with suppress(Unavailable):  # then it is unknown for now, and the next poll asks again
                 if not await self._history.has_issued(cursor, patience):
                     sure = 0
         return sure, None if sure == cursor else Gap("reset", sure)
@@ -160,10 +160,10 @@ class Polling:
         except Unavailable:
             if needed:
                 raise
-            # The window has what it needs, only perhaps not the newest: it can wait for the tail to come back.
+            # The window has all it needs except perhaps the newest: it can wait until the tail is back.
             return Answer((), position), True
         if isinstance(poll.begin, After):
-            if past.start != position:  # whatever this process takes for sure, the table knows better
+            if past.start != position:  # whatever this process takes for sure, the table decides
                 gap = Gap("reset", past.start)
             elif gap is None and 0 < position < past.lost_to:
                 gap = Gap("retention", position)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# A database that starts at the same time gets this long.
+# How long a database that starts at the same time may take.
 START_S = 30.0
 
 
@@ -60,7 +60,7 @@ class Service:
 
     async def _on_connect(self, connection: Connection, epochs: Epochs, flushed: int) -> int:
         if epochs != self.polling.epochs:
-            # The first connection, or the database is another one than before: nothing in the window is sure.
+            # The first connection, or the database is not the one from before: nothing in the window is sure.
             position = await first_position(connection, flushed)
             self.window.reset(position)
             self.lot.answer_all()
@@ -69,7 +69,7 @@ class Service:
         return self.tail.position
 
     def _on_hole(self, position: int) -> None:
-        # Who is parked, or comes back, with a cursor from before it is told a gap from the table.
+        # Polls with a cursor from before the hole, parked or new, are told a gap from the table.
         self.window.reset(position)
         self.lot.answer_all()
 
@@ -82,11 +82,11 @@ class Service:
 
     @property
     def draining(self) -> bool:
-        """It is about to stop."""
+        """Whether it is about to stop."""
         return self.polling.draining
 
     def not_ready(self) -> str | None:
-        """Why this process should get no traffic; None when it may."""
+        """Why this process should get no traffic; None when it should."""
         if self.draining:
             return "stopping"
         if not self.writer.up:
@@ -123,7 +123,7 @@ class Service:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._ending.discard(task)
         if not task.cancelled():
-            task.exception()  # seen, even if nobody waits for it any more
+            task.exception()  # retrieved, even if no caller waits for it any more
 
     # --- stopping
 

@@ -1,4 +1,4 @@
-"""Grants: what a caller may do, and whether it still may."""
+"""Grants: what a caller may do, and whether that still holds."""
 
 from collections.abc import Iterable
 
@@ -34,17 +34,17 @@ class Grant:
         return f"Grant({self.subject!r}{'' if self.alive else ', ended'})"
 
     def end(self) -> None:
-        """From here on it allows nothing: its holders must have their requests authorised anew."""
+        """End the grant: it allows nothing any more, and its holders must have their requests authorised anew."""
         self.alive = False
 
     @property
     def publishes(self) -> bool:
-        """Whether there is anything that it may publish to."""
+        """Whether it allows publishing to any topic."""
         return self.admin or bool(self._publish)
 
     @property
     def subscribes(self) -> bool:
-        """Whether there is anything that it may subscribe to."""
+        """Whether it allows subscribing to any topic."""
         return self.admin or bool(self._subscribe)
 
     def may_publish(self, topic: str) -> bool:

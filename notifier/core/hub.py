@@ -1,4 +1,4 @@
-"""The hub: who is parked on which topics.
+"""The hub: which polls are parked on which topics.
 
 Polls are grouped by their list of topics, so that a wake costs a look-up for each topic and each matching list, however
 many polls wait on other topics, and so that the polls of one list can share an answer.
@@ -23,7 +23,7 @@ class Group(Generic[P]):
 
 
 class _Node(Generic[P]):
-    """One segment of the tree of patterns; `*` and `**` are segments like any other, for no topic has them."""
+    """One segment of the pattern tree; `*` and `**` are segments like any other: no topic contains them."""
 
     __slots__ = ("children", "groups")
 
@@ -44,7 +44,7 @@ class Hub(Generic[P]):
         return self._count
 
     def park(self, topics: TopicList, poll: P) -> Group[P]:
-        """From here on `groups(topic)` yields the group of `poll` for each topic of `topics`."""
+        """Park `poll`: from here on `groups(topic)` yields its group for each topic of `topics`."""
         group = self._groups.get(topics)
         if group is None:
             group = self._groups[topics] = Group(topics)
@@ -57,7 +57,7 @@ class Hub(Generic[P]):
         return group
 
     def forget(self, group: Group[P], poll: P) -> bool:
-        """Whether `poll` was parked in `group`; it no longer is. A group that becomes empty leaves nothing behind."""
+        """Remove `poll`, and return whether it was parked in `group`. An empty group leaves nothing behind."""
         if poll not in group.parked:
             return False
         del group.parked[poll]
@@ -93,7 +93,7 @@ class Hub(Generic[P]):
         return list(self._groups.values())
 
     def _grow(self, pattern: str) -> list[_Node[P]]:
-        """The nodes from the root to the end of `pattern`, made where they are missing."""
+        """The nodes from the root to the end of `pattern`; missing ones are made."""
         path = [self._patterns]
         for segment in pattern.split("/"):
             path.append(path[-1].children.setdefault(segment, _Node()))

@@ -1,13 +1,13 @@
 """One budget for the memory that a process holds for its clients.
 
 It counts what clients make the process keep: heads and bodies not yet served, answers not yet read, requests behind
-others. Bounded elsewhere: the window, the rows of a read, what a connection costs in any case.
+others. The window, the rows of a read and the base cost of a connection have bounds of their own.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# The messages of an answer while more than half of the budget is used; one message at least, as always.
+# The bytes of messages in an answer while more than half of the budget is used; at least one message, as always.
 SMALL_ANSWER = 64 * 1024
 
 
@@ -32,7 +32,7 @@ class MemoryBudget:
 
     @property
     def short(self) -> bool:
-        """Whether more than half is used: answers are to be small."""
+        """Whether more than half is used: answers should be small."""
         return self.held > self.limit // 2
 
     def add(self, size: int) -> None:

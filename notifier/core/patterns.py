@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 V = TypeVar("V", bound=Hashable)
 
-# Segments like any other in the tree, for no topic has them.
+# In the tree, segments like any other: no topic contains them.
 STARS = frozenset({"*", "**"})
 
 
@@ -20,7 +20,7 @@ class _Node(Generic[V]):
 
 
 class Patterns(Generic[V]):
-    """Patterns with values, as a tree of segments: patterns that begin unlike an item cost its match nothing."""
+    """Patterns with values, as a tree of segments: a pattern that begins differently costs a match nothing."""
 
     __slots__ = ("_root",)
 
@@ -34,7 +34,7 @@ class Patterns(Generic[V]):
         return bool(self._root.children)
 
     def add(self, pattern: str, value: V) -> None:
-        """Topics may be added too: a topic matches itself. A pair added twice is there once."""
+        """Add a pattern, or a topic, which matches itself. A pair added twice is there once."""
         node = self._root
         for segment in pattern.split("/"):
             following = node.children.get(segment)
@@ -65,7 +65,7 @@ class Patterns(Generic[V]):
             yield from node.values
 
     def _ends(self, item: str) -> list[_Node[V]]:
-        """Where those patterns end. No node is visited twice, so what was added bounds the work."""
+        """The nodes where those patterns end. No node is visited twice, so the size of the tree bounds the work."""
         ends: list[_Node[V]] = []
         nodes = [self._root]
         for segment in item.split("/"):

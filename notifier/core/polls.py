@@ -1,4 +1,4 @@
-"""A poll, what it is answered, and what both are made of."""
+"""A poll and its answer, and their parts."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Poll:
 
 
 class Gap(NamedTuple):
-    """Messages that cannot be delivered any more; everything up to `after` is sure."""
+    """Messages that can no longer be delivered; everything up to `after` is sure."""
 
     reason: Literal["retention", "reset"]
     after: int
@@ -68,5 +68,5 @@ class Answer:
 
     @cached_property
     def renderings(self) -> dict[Hashable, Any]:
-        """What has been made of this answer, for all polls that share it; lives as long as it."""
+        """Encodings of this answer, for all polls that share it; they live as long as the answer."""
         return {}

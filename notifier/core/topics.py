@@ -10,7 +10,7 @@ from notifier.core.patterns import STARS, Patterns
 
 MAX_TOPIC = 255
 MAX_LIST = 100
-# In all patterns of a list. Each is some 300 bytes of the tree of patterns, and may be a step for each message.
+# In all patterns of a list together. Each takes some 300 bytes of the pattern tree, and may cost a step per message.
 MAX_SEGMENTS = 400
 
 _SEGMENT = r"[A-Za-z0-9_.:@=+-]+"
@@ -54,7 +54,7 @@ def _shown(text: str) -> str:
 class TopicList:
     """What one poll subscribes to: exact topics and patterns, each once and in a fixed order.
 
-    Equal lists are equal and hash alike whatever order they were written in, so polls can be grouped by them.
+    Equal lists compare and hash equal, whatever order they were written in, so polls can be grouped by them.
     """
 
     def __init__(self, items: Iterable[str]) -> None:
@@ -75,7 +75,7 @@ class TopicList:
 
     @classmethod
     def parse(cls, path: str) -> "TopicList":
-        """A list as it stands in a URL's path: percent-decoded once, then split at commas."""
+        """A list from a URL's path: percent-decoded once, then split at commas."""
         return cls(decode_path(path).split(","))
 
     def __eq__(self, other: object) -> bool:

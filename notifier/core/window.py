@@ -15,7 +15,7 @@ OVERHEAD = 400
 # The messages of a response, with what stands between them, so that it has at most 4 MiB in all.
 MAX_RESPONSE = 4 * 1024 * 1024 - 512
 
-# Most messages that one read with patterns looks at before it answers with what it has; a millisecond or two.
+# The most messages that one read with patterns examines before it answers with what it has; a millisecond or two.
 MAX_SCAN = 4000
 
 _seq = attrgetter("seq")
@@ -29,7 +29,7 @@ class Slice(NamedTuple):
 
 
 class Window:
-    """Holds every message with `start` < seq <= `head`, and none other.
+    """Holds every message with `start` < seq <= `head`, and no other.
 
     `head` moves also when nothing was appended (holes in the sequence), and never back except by `reset`.
     """
@@ -62,7 +62,7 @@ class Window:
             if of_topic is None:
                 of_topic = self._by_topic[message.topic] = deque()
             else:
-                message.topic = of_topic[-1].topic  # the same text for all: each row comes with its own
+                message.topic = of_topic[-1].topic  # one text for all: each row comes with its own copy
             of_topic.append(message)
             self._bytes += message.size + OVERHEAD
         while len(self._messages) > self._max_count or self._bytes > self._max_bytes:

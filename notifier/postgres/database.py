@@ -1,4 +1,4 @@
-"""Connections to Postgres: what URLs people have, and which failures mean that the database is away."""
+"""Connections to Postgres: the URLs that people have, and the failures that mean that the database is away."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 3.0
 
-# What a lost, restarting, full or unreachable database raises. Anything else is a fault of ours and must show.
+# What a lost, restarting, full or unreachable database raises. Anything else is a bug of ours and must show.
 AWAY = (
     OSError,
     TimeoutError,
@@ -29,12 +29,12 @@ AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
-    asyncpg.ReadOnlySQLTransactionError,  # a fail-over has left us on the old primary
+    asyncpg.ReadOnlySQLTransactionError,  # a fail-over left us on the old primary
     asyncpg.ObjectNotInPrerequisiteStateError,  # ... or on a standby: no pg_current_wal_lsn() during recovery
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DatabaseDroppedError,
-    asyncpg.InsufficientPrivilegeError,  # somebody is changing roles and grants; the start has checked that we have all
+    asyncpg.InsufficientPrivilegeError,  # grants are being changed; the start has checked that we have them
 )
 
 # What asyncpg understands in a database URL. The rest, of other drivers and of providers, it would send to the server
@@ -48,7 +48,7 @@ _UNDERSTOOD = {
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database URL, made fit for asyncpg, and whether a transaction pooler stands before it."""
+    """A database URL, made fit for asyncpg, and whether it leads through a transaction pooler."""
 
     dsn: str
     pooled: bool = False
@@ -70,18 +70,18 @@ class Database:
             connection.terminate()
 
     async def connect(self, name: str, *, command_timeout_s: float) -> Connection:
-        """A connection that times out on our side and notices a dead peer. AWAY when there is none to be had."""
+        """A connection that times out on our side and notices a dead peer. AWAY when none can be made."""
         try:
             connection = await asyncpg.connect(
                 self.dsn,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=command_timeout_s,
-                # Behind a transaction pooler a prepared statement belongs to whoever comes next.
+                # Behind a transaction pooler, a prepared statement would belong to the next client.
                 statement_cache_size=0 if self.pooled else 100,
                 server_settings={"application_name": f"notifier-{name}"},
             )
         except asyncpg.PostgresError as error:
-            # It has let us in before: a password, a role or a database is being changed, and will be put right.
+            # It let us in before: a password, a role or a database is being changed, and will be corrected.
             raise ConnectionRefusedError(describe(error)) from error
         try:
             _keep_alive(connection)

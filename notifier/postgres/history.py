@@ -1,7 +1,7 @@
 """The table as the truth: reads of what is older than the window, and of everything while the tail is down.
 
 Each read takes its rows, what retention has taken and where the log ends from one snapshot, so nothing slips between
-them. Its transaction ends with that snapshot flushed, so no crash takes what has been passed on. All are bounded
+them. Its transaction ends with that snapshot flushed, so no crash takes what was passed on. All reads are bounded
 whatever the request: by messages, bytes, topics looked up and rows scanned.
 """
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# Connections for reading: small databases allow twenty in all.
+# Connections for reading: small databases allow twenty in total.
 CONNECTIONS = 2
 SILENT_TEXT = "The database does not answer at the moment. Try again."
 
@@ -46,7 +46,7 @@ LARGE = 1024 * 1024
 MAX_TOPICS = 200
 MAX_CANDIDATES = 2000
 MAX_SCAN = 5000
-# `last` has to find its beginning in one go: so many rows are scanned backwards before it is refused.
+# `last` has to find its beginning in one read: this many rows are scanned backwards before it is refused.
 MAX_SCAN_BACK = 50_000
 
 # $1 exact topics, $2 whether there are patterns as well. A gap is told for a topic when one of its own messages is
@@ -70,7 +70,7 @@ from notifier.retention r, (
 ) known
 """
 
-# The planner goes by means (of messages to a topic, say), and would read a topic that has many more whole, and sort it
+# The planner uses averages (of messages per topic, say), and would read all of a topic that has many more, and sort it
 # for its first few. Only index scans stop where the limit says. Before Postgres 18 a scan that cannot be avoided (of
 # retention's one row) then seems to cost so much that the query is compiled, which takes 50 ms each time.
 PLANS = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local jit = off"
@@ -228,7 +228,7 @@ class History:
         return await self.shared(("issued", seq), find, deadline)
 
     async def shared(self, key: Hashable, read: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
-        """Equal reads in flight are one. It goes on when a client that waits for it hangs up: others may wait too."""
+        """Equal reads in flight are one. It goes on when a client disconnects: others may wait too."""
         task = self._reads.get(key)
         if task is None:
             if len(self._reads) >= MAX_WAITING:
@@ -245,11 +245,11 @@ class History:
     def _done(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         del self._reads[key]
         if not task.cancelled():
-            task.exception()  # seen, even if everybody who waited for it has gone
+            task.exception()  # retrieved, even if all its waiters are gone
 
     async def _run(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         try:
-            # Also of the wait for a connection: the reads before this one may all run into their time-outs.
+            # Including the wait for a connection: the reads before this one may all run into their time-outs.
             async with (
                 asyncio.timeout(TIMEOUT_S),
                 self._connection() as connection,

@@ -21,7 +21,7 @@ _BREAKING = "-- breaking"
 
 FUNCTIONS = "functions"
 
-# Functions of Postgres that everybody may execute unless somebody has revoked it.
+# Functions of Postgres that every role may execute unless that was revoked.
 _NEEDED = [
     *("pg_control_system", "pg_current_wal_lsn", "pg_walfile_name", "pg_logical_emit_message"),
     *("pg_notify", "pg_notification_queue_usage"),
@@ -52,7 +52,7 @@ create table if not exists notifier.functions (  -- each text of functions/ that
 
 
 class MigrationError(Exception):
-    """The schema cannot be brought, or is not, where this program needs it; the message says what to do."""
+    """The schema is not, or cannot be brought, where this program needs it; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What this program brings: migrations by number, and the text of all functions."""
+    """The schema of this program: migrations by number, and the text of all functions."""
 
     migrations: Sequence[Migration]
     functions: str
@@ -189,14 +189,14 @@ async def check_schema(connection: Connection) -> None:
 
 
 async def _check_encoding(connection: Connection) -> None:
-    """In any other encoding a text can be stored that is no UTF-8, and one row of it would stop the pump."""
+    """In any other encoding, text that is not UTF-8 can be stored, and one such row would stop the pump."""
     encoding = await connection.fetchval("show server_encoding")
     if encoding != "UTF8":
         raise MigrationError(f"The database has the encoding {encoding}; it must be UTF8.")
 
 
 async def _check_rights(connection: Connection) -> None:
-    """A hardened server may have taken these from everybody. Without one of them we could begin what we cannot end."""
+    """A hardened server may have revoked these. Without one of them we could begin work that we cannot finish."""
     lacking = await connection.fetchval(_LACKING, _NEEDED)
     if lacking:
         raise MigrationError(
@@ -238,7 +238,7 @@ def _check(found: dict[int, _Found], schema: Schema) -> str | None:
 
 
 async def _create_tables(connection: Connection) -> None:
-    """What migrations are recorded in, unless it is there."""
+    """The tables in which migrations are recorded, unless they exist."""
     while True:
         try:
             if await connection.fetchval("select to_regclass('notifier.migration')") is None:

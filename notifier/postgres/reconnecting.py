@@ -1,4 +1,4 @@
-"""What holds connections for good: connect, work until one breaks, come back."""
+"""Holders of lasting connections: connect, work until one breaks, reconnect."""
 
 import asyncio
 import logging

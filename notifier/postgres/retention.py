@@ -1,4 +1,4 @@
-"""Retention: deletes what is older than it has to be, by ranges of seq. One server at a time does the work."""
+"""Retention: deletes messages that are too old, by ranges of seq, on one server at a time."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ FORGET = "select notifier.forget_topics(clock_timestamp() - $1::interval, $2)"
 
 
 async def prune(database: Database, retention: timedelta) -> int:
-    """Delete all messages older than `retention`. Returns how many this call has deleted."""
+    """Delete all messages older than `retention`. Returns how many this call deleted."""
     connection = await database.connect("retention", command_timeout_s=60)
     try:
         deleted = 0

@@ -10,7 +10,7 @@ from notifier.core.strict_json import is_json
 from notifier.offload import INLINE
 from notifier.wire.json import encode_message
 
-# A message with more bytes is encoded here, in a thread if there is much to read, and not in a turn of the event loop.
+# A larger message is encoded here, in a thread if there is much to read, and not in a turn of the event loop.
 AHEAD = 4096
 
 
@@ -18,11 +18,11 @@ async def to_messages(rows: Sequence[asyncpg.Record]) -> list[Message]:
     """The messages of `rows`, which have seq, name, time, body, content_type and fields.
 
     A body that claims to be JSON, and that some reader could not read, becomes text or bytes: as it is, it would make
-    every answer that holds it unreadable. Publishing refuses such JSON, but the rows may have come by another way.
+    every answer that holds it unreadable. Publishing refuses such JSON, but rows may have come by another way.
     """
     if sum(len(row["body"]) for row in rows) <= INLINE:
         return _to_messages(rows)
-    # Not by `offload`: what waits there is what publishers send, and must not hold up what others read.
+    # Not by `offload`: what publishers send waits there, and must not hold up readers.
     return await asyncio.to_thread(_to_messages, rows)
 
 

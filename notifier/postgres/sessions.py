@@ -1,4 +1,4 @@
-"""What our sessions are like, whatever the role, the database or the server sets as a default.
+"""The settings of our sessions, whatever the defaults of the role, the database or the server.
 
 The promise rests on some settings, and people set others for their own applications: a role whose commits do not wait
 for the disk, time-outs that end idle sessions, another isolation level. On a connection of our own they are set once.
@@ -6,20 +6,20 @@ Behind a transaction pooler the next transaction may be on another server sessio
 set in each transaction, in the round trip that begins it.
 """
 
-# A transaction holds locks that others wait for, and we never wait within one. It is ended, and they go on, when its
-# client is frozen or cut off for so long: less than the time-out of a publish.
+# A transaction holds locks that others wait for, and we never wait within one. Postgres ends it when its client is
+# frozen or cut off for this long, which is less than the time-out of a publish.
 IDLE_IN_TRANSACTION_S = 3.0
 
-# Statements have time-outs on our side. This is for one whose client has gone.
+# Statements have time-outs on our side. This is for one whose client is gone.
 STATEMENT_S = 60
 
 _SETTINGS = {
     "idle_session_timeout": "0",
     "lock_timeout": "0",
-    # Names without a schema, and operators, are those of Postgres; what is temporary hides nothing.
+    # Names without a schema, and operators, are those of Postgres; temporary objects hide none of them.
     "search_path": "pg_catalog, pg_temp",
     "standard_conforming_strings": "on",
-    # A policy that hides rows from us is an error, and not messages skipped in silence.
+    # A policy that hides rows from us is an error instead of messages that are skipped silently.
     "row_security": "off",
     # Our statements are bounded because they walk an index up to a limit, and short: compiling one takes 50 ms.
     "enable_indexscan": "on",
@@ -44,7 +44,7 @@ def of_connection(statement_s: float) -> str:
 
 
 def of_transaction(mode: str) -> str:
-    """SQL that begins a transaction of this mode (`isolation level …`), with all that our sessions are like."""
+    """SQL that begins a transaction of this mode (`isolation level …`) with all settings of our sessions."""
     return f"begin {mode};" + _sql("set local", _SETTINGS, STATEMENT_S) + _CONDITIONAL.format(local="true")
 
 

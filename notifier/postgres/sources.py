@@ -27,7 +27,7 @@ async def add_source(url: str, source: Source) -> None:
             source.secrets,
         )
     if added is None:
-        raise InvalidSource(f"There is a source {source.name} already; remove it first.")
+        raise InvalidSource(f"A source {source.name} exists already; remove it first.")
 
 
 async def list_sources(url: str) -> list[Source]:
@@ -41,7 +41,7 @@ async def remove_source(url: str, name: str) -> bool:
         return await connection.fetchval("delete from notifier.source where name = $1 returning name", name) is not None
 
 
-# Senders wait for 10 s or less, and the message is still to be committed.
+# Senders wait for 10 s or less, and the message has yet to be committed.
 FIND_S = 2.5
 
 

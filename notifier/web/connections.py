@@ -30,9 +30,9 @@ MAX_LINE = 8190
 # What a client sends behind a request is kept for its turn; beyond this nothing more is read until then.
 MAX_BEHIND = 64 * 1024
 
-# Each byte of a head, in what aiohttp's parser makes of it: text and bytes of each header, the URL, the path.
+# What aiohttp's parser makes of each byte of a head: text and bytes of each header, the URL, the path.
 HEAD_COPIES = 3
-# Less than this is not counted: it is what a connection costs in any case.
+# Less than this is not counted: it is the base cost of a connection.
 UNCOUNTED = 8 * 1024
 
 END = b"\r\n\r\n"
@@ -40,7 +40,7 @@ _UNKNOWN = -1
 
 
 class AnsweringHandler(RequestHandler):
-    """aiohttp's handler, which answers in our words and keeps no answer that has been sent."""
+    """aiohttp's handler, which answers in our words and keeps no answer that was sent."""
 
     __slots__ = ("_clients", "_refusal", "_sending")
 
@@ -51,7 +51,7 @@ class AnsweringHandler(RequestHandler):
         self._sending: bytes | None = None  # the body that is being written
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # From now on writing is paused whenever the kernel does not take all: then we hold what is left.
+        # From now on writing is paused whenever the kernel does not take everything: then we hold the rest.
         transport.set_write_buffer_limits(high=0)  # type: ignore[attr-defined]
         super().connection_made(transport)
 
@@ -93,7 +93,7 @@ class AnsweringHandler(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):
-            resp = refusal(resp)  # raised outside of any handler: an Expect that cannot be met
+            resp = refusal(resp)  # raised outside any handler: an Expect that cannot be met
         add_default_headers(resp)
         if isinstance(resp, web.Response) and isinstance(resp.body, bytes) and len(resp.body) > APART:
             return await self._finish_large(request, resp, resp.body, start_time)
@@ -129,7 +129,7 @@ class ConnectionHandler(AnsweringHandler):
         super().__init__(*args, **kwargs)
         self._received = b""  # the head, if it came at once
         self._open = 0  # requests that are not answered yet
-        self._head = 0  # bytes of a head that is not whole
+        self._head = 0  # bytes of an incomplete head
         self._end = b""  # the last three of them
         self._left = 0  # bytes of the body to come; _UNKNOWN until it ends
         self._payload: StreamReader = EMPTY_PAYLOAD
@@ -174,7 +174,7 @@ class ConnectionHandler(AnsweringHandler):
 
     def _receive_head(self, part: bytes) -> None:
         if not self._head and not part.strip(b"\r\n"):
-            self._parse(part)  # empty lines before a request are no part of it
+            self._parse(part)  # empty lines before a request are not part of it
             return
         self._head += len(part)
         if self._head > MAX_HEAD:
@@ -189,7 +189,7 @@ class ConnectionHandler(AnsweringHandler):
                 self._clients.expect_head(self)
 
     def _receive_body(self, part: bytes) -> None:
-        if self._open:  # else it is answered already, and aiohttp drops the rest
+        if self._open:  # else it has been answered, and aiohttp drops the rest
             self._body += len(part)
         if self._left > 0:
             self._left -= len(part)
@@ -213,10 +213,10 @@ class ConnectionHandler(AnsweringHandler):
             self._left = 0
 
     def _refuse(self, error: NotifierError) -> None:
-        """Have `error` answered in place of the request that is being received."""
+        """Answer `error` in place of the request that is being received."""
         self._refusal = error
         self._clients.got_head(self)
-        self._parse(b"\0")  # which cannot stand in any head
+        self._parse(b"\0")  # which no head can contain
         if not self._open and self.transport is not None:
             self.transport.abort()
 
@@ -225,7 +225,7 @@ class ConnectionHandler(AnsweringHandler):
         self._count()
 
     def _count(self) -> None:
-        """Tell the budget what this connection holds."""
+        """Report to the budget what this connection holds."""
         held = HEAD_COPIES * (self._head + self._kept) + self._body + len(self._behind)
         if held <= UNCOUNTED:
             held = 0
@@ -267,7 +267,7 @@ class ConnectionHandler(AnsweringHandler):
     # --- letting go
 
     def only(self, request: web.Request) -> bytes | None:
-        """What came last, if the connection has nothing to do but `request`, and can be left to somebody else.
+        """The last bytes received, if the connection has nothing to do but `request` and can be handed over.
 
         If it is one whole request, it is this one: nothing else has come since, and nothing is half read.
         """
@@ -291,7 +291,7 @@ class ConnectionHandler(AnsweringHandler):
         return None if busy else self._received
 
     def leave(self) -> asyncio.Transport:
-        """Let go of the transport, which is somebody else's from now on; the handler ends without touching it."""
+        """Give the transport away; the handler ends without touching it."""
         transport = self.transport
         assert transport is not None
         assert self._manager is not None

@@ -1,6 +1,6 @@
-"""What connections hold in memory: who has to make progress, and by when.
+"""What connections hold in memory, and by when they must make progress.
 
-A connection is known here while its head is not whole, or its client has not read an answer. One timer looks at all.
+A connection is known here while its head is incomplete or its client has not read an answer. One timer checks them all.
 Linux says how much of an answer the client's end has not acknowledged yet; elsewhere only what the kernel has taken is
 seen.
 """
@@ -24,7 +24,7 @@ PROGRESS_S = 10.0
 SLOW_S = 60.0
 
 LOOK_S = 1.0
-# Connections looked at in one turn of the loop, some microseconds each.
+# Connections checked in one turn of the loop, some microseconds each.
 LOOKED_AT = 500
 
 # What is kept of an unread answer beside its body: its head, and the entry here.
@@ -34,16 +34,16 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class Receiving(Protocol):
-    """A connection on which a head is to come."""
+    """A connection that is receiving a head."""
 
     def give_up(self) -> None:
-        """It did not come in time."""
+        """The head did not come in time."""
 
 
 @dataclass(slots=True)
 class _Unread:
     """An answer that a client has not read to its end. `body` may be shared; `size` bytes are this client's own. When
-    somebody last looked and there were fewer than before, at `since`, `left` bytes had not arrived. `kept` lives on."""
+    the timer last saw progress, at `since`, `left` bytes had not arrived. `kept` is kept alive."""
 
     transport: asyncio.Transport
     body: bytes | None
@@ -71,7 +71,7 @@ class Clients:
     # --- heads
 
     def expect_head(self, connection: Receiving) -> None:
-        """The first bytes of a head have come. Idempotent."""
+        """The first bytes of a head have arrived. Idempotent."""
         self._heads.setdefault(connection, self._loop.time())
         self._start()
 
@@ -89,7 +89,7 @@ class Clients:
         if connection in self._unread:
             return
         now = self._loop.time()
-        # What is not written yet of `body` will be in a moment.
+        # The part of `body` that is not written yet will be in a moment.
         own = _BESIDE + (transport.get_write_buffer_size() if body is None else self._copies * len(body))
         self._unread[connection] = _Unread(transport, body, kept, own, now, now)
         self.budget.add(own)
@@ -102,7 +102,7 @@ class Clients:
         self._start()
 
     def read(self, connection: object) -> None:
-        """Its client has read everything, or has gone. Idempotent."""
+        """The client has read everything, or is gone. Idempotent."""
         entry = self._unread.pop(connection, None)
         if entry is None:
             return
@@ -126,7 +126,7 @@ class Clients:
             self.got_head(receiving)
             receiving.give_up()
         for connection in list(self._unread)[:LOOKED_AT]:
-            entry = self._unread[connection] = self._unread.pop(connection)  # the last to be looked at again
+            entry = self._unread[connection] = self._unread.pop(connection)  # the last to be checked again
             self._look_at(entry, now)
         if _trim and self.budget.freed > self.budget.limit // 8:
             # The C library keeps what it freed in small pieces, and what needs large ones takes new memory.

@@ -1,5 +1,5 @@
-"""Responses: the headers of all, a poll's answer (for aiohttp to send, or, byte for byte the same, to be shared), and
-errors as RFC 9457 has them."""
+"""Responses: the headers of all, a poll's answer (sent by aiohttp or, byte for byte the same, shared), and
+errors as in RFC 9457."""
 
 import json
 from functools import lru_cache
@@ -26,7 +26,7 @@ _ANSWER = web.ResponseKey("answer", Answer)
 
 
 def preference(poll: Poll) -> str | None:
-    """What `poll` is told by Preference-Applied."""
+    """The value of Preference-Applied for `poll`."""
     return f"wait={poll.wait_s:.0f}" if poll.preferred else None
 
 
@@ -72,7 +72,7 @@ def _front(preference: str | None, retry_after_s: int | None) -> bytes:
 
 
 def add_default_headers(response: web.StreamResponse) -> None:
-    """Give `response` the headers that all have."""
+    """Add the headers that all responses have."""
     headers = response.headers
     headers["Server"] = "notifier"  # instead of the versions of Python and aiohttp
     headers.setdefault("Cache-Control", "no-store")

@@ -25,7 +25,7 @@ _QUEUE = 32
 
 
 class HandedOver(web.StreamResponse):
-    """What a handler returns whose handler has left: nothing is sent."""
+    """The response of a handler that let go of its connection: nothing is sent."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
         return None
@@ -59,7 +59,7 @@ class RequestReader:
         message = messages[0][0]
         if message.version != HttpVersion11 or message.should_close or message.upgrade or message.chunked:
             return None
-        # Only now: a parser in the midst of something, or one that takes no more, is not used again.
+        # Only now: a parser that is in the middle of a request, or accepts no more, is not used again.
         parser.message_consumed()
         self._parser = parser
         return message
@@ -83,7 +83,7 @@ def same_request(request: web.Request, message: RawRequestMessage) -> bool:
 
 
 class Holder(Protocol):
-    """What holds connections that a handler has let go of."""
+    """A holder of connections that handlers let go of."""
 
     server: "Server"
 

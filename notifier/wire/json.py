@@ -1,7 +1,7 @@
 """Messages and answers as JSON.
 
 A message is encoded once, however many answers hold it; an answer once, however many polls share it. A body bounds the
-size of its JSON, and the time to make it: JSON is taken as it is, text at most doubles, and anything else is base64.
+size of its JSON and the time to make it: JSON is spliced in as it is, text at most doubles, all else is base64.
 """
 
 import json
@@ -14,7 +14,7 @@ from notifier.core.messages import FORM, Message, is_json_type, media_type
 from notifier.core.polls import Answer
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
-# What JSON strings escape: with two bytes, and with six.
+# The characters that JSON strings escape: with two bytes, and with six.
 _SHORT = b'"\\\b\f\n\r\t'
 _LONG = bytes(set(range(0x20)) - set(_SHORT))
 

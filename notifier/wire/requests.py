@@ -1,4 +1,4 @@
-"""What requests say: the parameters of a query, and a poll."""
+"""Reading requests: the parameters of a query, and a poll."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from notifier.core.errors import BadRequest
 from notifier.core.polls import DEFAULT_LIMIT, MAX_LIMIT, After, Begin, Last, Latest, Poll, Since
 from notifier.core.topics import TopicList
 
-# PaaS routers give up when the first byte has not come after 30 s.
+# PaaS routers give up when the first byte has not come within 30 s.
 MAX_WAIT_S = 28.0
 
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
