@@ -1,5 +1,6 @@
 """A program listens and does not read, and the queue of notifications, which the whole cluster shares, fills up."""
 
+import pytest
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,7 +72,8 @@ async def assert_publishing_goes_on(app: Running, other: Running, sql: asyncpg.C
         assert reader.service.not_ready() is None
 
 
-async def test_while_it_is_full_nothing_fails_and_afterwards_all_is_as_before(url: str, start: Start) -> None:
+@pytest.mark.rule("Q-10")
+async def test_nothing_fails_while_it_is_full_and_afterwards_all_is_as_before(url: str, start: Start) -> None:
     app, other = await start(url), await start(url)
     sql = await asyncpg.connect(url)
     ours = await backends(sql, "writer", "pump", "tail")
@@ -88,6 +90,7 @@ async def test_while_it_is_full_nothing_fails_and_afterwards_all_is_as_before(ur
     await sql.close()
 
 
+@pytest.mark.rule("Q-10")
 async def test_a_service_that_starts_while_it_is_full_serves_and_listens_afterwards(url: str, start: Start) -> None:
     sql = await asyncpg.connect(url)
     async with full(url):

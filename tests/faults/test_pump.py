@@ -38,7 +38,7 @@ async def held_flush(url: str) -> AsyncIterator[asyncpg.Connection]:
         sql.terminate()
 
 
-async def test_beside_an_old_snapshot_dead_rows_are_not_stepped_over_again_and_again(
+async def test_beside_an_old_snapshot_dead_rows_are_skipped_only_once(
     app: Running, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, count = 20_000, 50
@@ -69,6 +69,7 @@ async def test_beside_an_old_snapshot_dead_rows_are_not_stepped_over_again_and_a
     await old.close()
 
 
+@pytest.mark.rule("Q-5")
 async def test_a_row_below_everything_is_found_by_the_sweep(
     start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +89,8 @@ async def test_a_row_below_everything_is_found_by_the_sweep(
     assert data(await app.poll("orders", after=cursor, wait=20)) == [2]
 
 
-async def test_a_pump_that_hangs_keeps_no_publisher_over_http_waiting(app: Running, sql: asyncpg.Connection) -> None:
+@pytest.mark.rule("Q-11")
+async def test_a_pump_that_hangs_does_not_hold_up_http_publishers(app: Running, sql: asyncpg.Connection) -> None:
     writing = await backends(sql, "writer")
     async with sql.transaction():
         await sql.execute("lock table notifier.outbox")
@@ -100,7 +102,8 @@ async def test_a_pump_that_hangs_keeps_no_publisher_over_http_waiting(app: Runni
     assert await backends(sql, "writer") == writing
 
 
-async def test_what_fails_in_the_pump_keeps_no_publisher_over_http_waiting(
+@pytest.mark.rule("Q-11")
+async def test_a_failure_in_the_pump_does_not_hold_up_http_publishers(
     app: Running, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     writing = await backends(sql, "writer")
@@ -131,6 +134,7 @@ async def test_the_order_is_free_while_the_pump_flushes(app: Running, database: 
     assert data(await app.poll("orders", after="earliest", wait=0)) == [1, 2]
 
 
+@pytest.mark.rule("Q-12")
 async def test_what_was_moved_and_not_flushed_is_there_once_after_a_crash(
     server_of_ours: Postgres, url_of_ours: str, impatient: None, start: Start
 ) -> None:

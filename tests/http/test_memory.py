@@ -242,6 +242,7 @@ async def test_a_client_whose_socket_takes_no_more_is_aborted_when_there_is_no_r
 
 @pytest.mark.rule("E-7")
 @pytest.mark.parametrize("after", [b"", b"POST /v1/topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"])
+@pytest.mark.rule("E-7")
 async def test_a_head_that_does_not_come_in_time_is_408(app: Running, impatient: None, after: bytes) -> None:
     async with line(app) as raw:
         raw.writer.write(after + b"GET /v1/topics/t HTTP/1.1\r\nHost: loc")
@@ -252,7 +253,7 @@ async def test_a_head_that_does_not_come_in_time_is_408(app: Running, impatient:
         assert await raw.reader.read() == b""
 
 
-async def test_an_idle_connection_and_empty_lines_are_no_head(app: Running, impatient: None) -> None:
+async def test_an_idle_connection_and_empty_lines_are_not_a_head(app: Running, impatient: None) -> None:
     async with line(app) as raw:
         raw.writer.write(b"\r\n")
         await asyncio.sleep(0.3)
@@ -357,7 +358,7 @@ async def test_a_body_is_counted_while_it_comes_and_until_it_is_stored(app: Runn
 
 
 @pytest.mark.rule("W-7")
-async def test_the_body_of_a_webhook_for_nobody_is_not_read(app: Running) -> None:
+async def test_the_body_of_a_webhook_for_an_unknown_source_is_not_read(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /hooks/nobody HTTP/1.1", "Content-Length: 1000000", body=b"x" * 999_999)
         assert (await raw.answer()).status == 404

@@ -24,7 +24,7 @@ class Clock:
         return at, dict(zip(xids, marks, strict=True))
 
 
-def test_it_goes_upwards_in_pieces_to_the_newest_id_and_then_again_from_the_newest_of_a_moment_ago() -> None:
+def test_the_walk_goes_up_in_pieces_and_starts_again_from_a_moment_ago() -> None:
     clock = Clock()
     pieces = [clock.look(row(reached, 25_000))[0] for reached in (10_000, 20_000, 25_000)]
     assert pieces == [0, 10_000, 20_000]
@@ -33,7 +33,7 @@ def test_it_goes_upwards_in_pieces_to_the_newest_id_and_then_again_from_the_newe
     assert clock.look(row(25_020, 25_020))[0] == 25_010
 
 
-def test_what_has_just_been_drawn_is_looked_at_again() -> None:
+def test_ids_that_were_just_drawn_are_checked_again() -> None:
     walk = Walk(0.0)
     for step in range(10):
         now = step * AGED_S * 0.251
@@ -42,7 +42,7 @@ def test_what_has_just_been_drawn_is_looked_at_again() -> None:
         assert at == max(0, step - 5) * 10
 
 
-def test_what_is_running_keeps_the_mark_below_which_it_has_nothing() -> None:
+def test_a_running_transaction_keeps_the_mark_below_which_it_has_nothing() -> None:
     clock = Clock()
     for newest in (10, 20, 30, 40):
         clock.look(row(newest, newest, 501))
@@ -54,7 +54,7 @@ def test_what_is_running_keeps_the_mark_below_which_it_has_nothing() -> None:
     assert clock.look(row(80, 80)) == (60, {502: 30})
 
 
-def test_a_look_at_what_has_ended_that_was_cut_goes_on_there() -> None:
+def test_a_check_that_was_cut_short_goes_on_where_it_stopped() -> None:
     clock = Clock()
     for newest in (10, 20, 30):
         clock.look(row(newest, newest, 501))
@@ -62,7 +62,7 @@ def test_a_look_at_what_has_ended_that_was_cut_goes_on_there() -> None:
     assert clock.look(row(40, 40)) == (5, {})
 
 
-def test_it_comes_back_to_where_it_was_at_the_last_scan() -> None:
+def test_the_walk_returns_to_where_it_was_at_the_last_scan() -> None:
     walk = Walk(0.0)
     starts = []
     for second in range(8):
@@ -72,7 +72,7 @@ def test_it_comes_back_to_where_it_was_at_the_last_scan() -> None:
     assert starts[-4:] == [400, 500, 500, 600]
 
 
-def test_a_piece_is_as_large_as_can_be_looked_at_in_some_milliseconds() -> None:
+def test_a_piece_takes_a_few_milliseconds() -> None:
     assert adapted(SPAN, row(0, 0), SLOW_S * 2) < SPAN
     assert adapted(MIN_SPAN, row(0, 0), SLOW_S * 2) == MIN_SPAN
     assert adapted(SPAN, row(0, 0), FAST_S / 2) > SPAN
