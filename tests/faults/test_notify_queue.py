@@ -1,12 +1,12 @@
 """A program listens and does not read, and the queue of notifications, which the whole cluster shares, fills up."""
 
-import pytest
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import pytest
 import pytest_asyncio
 from conftest import Running, Start, admin, at, data, until
 from support.halting import eventually
