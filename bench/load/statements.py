@@ -7,7 +7,7 @@ import asyncpg
 
 WARM_UP_S = 0.2
 
-APPEND = "call notifier.append_and_flush(0, $1::text[], $2::bytea[], $3::text[], $3, $3, null, null)"
+APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $3, $3, 0, 0, null, null)"
 
 
 async def append(database: str, topic: str, body: str, rows: int, publishers: int, seconds: float) -> dict[str, object]:

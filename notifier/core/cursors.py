@@ -45,6 +45,11 @@ class Epochs:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def newest(self) -> int:
+        """Where the newest one starts."""
+        return self._starts[-1]
+
     def sure(self, cursor: int) -> int:
         """The last position at or below `cursor` that means here what it meant where the cursor was issued.
 

@@ -13,6 +13,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import asyncpg
@@ -50,9 +51,11 @@ MAX_AHEAD = 8
 REACH_S = 3.0
 
 # Above $1 and up to $4, at most $2 rows and $3 bytes, but at least one if there is one; beside each, what retention has
-# deleted, which is told even where no row is left. The size of a large body is known without reading it.
+# deleted, and in which life of the database this is, which are told even where no row is left. The size of a large body
+# is known without reading it.
 READ = """
-select r.deleted_seq, m.* from notifier.retention r left join (
+select r.deleted_seq, (select max(e.start_seq) from notifier.epoch e) as epoch, m.*
+from notifier.retention r left join (
     select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
         select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
         from (select * from notifier.message m where m.seq > $1 and m.seq <= $4 order by m.seq limit $2) m
@@ -61,7 +64,9 @@ select r.deleted_seq, m.* from notifier.retention r left join (
 """
 FLUSH = "select notifier.flush($1) as flushed, r.deleted_seq from notifier.retention r"
 
-CHECK = "select s.last_value, notifier.may_notify() from notifier.message_seq s"
+CHECK = """
+select s.last_value, (select max(e.start_seq) from notifier.epoch e), notifier.may_notify() from notifier.message_seq s
+"""
 
 # The window begins with the newest of what is there, so that clients that come back after a restart are served from it
 # and not each from the table.
@@ -122,8 +127,10 @@ class Tail(Reconnecting):
         self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, by the seq that is awaited
         self._count = itertools.count()
         self.position = 0
+        self._epoch = 0  # the start of the newest that is known
         self._flushed = 0  # no crash can take what stands up to here
         self._unsure = False  # there may be more than that
+        self._poll_due = 0.0  # when that is looked at again, whatever the hints
         self._hints = 0  # how many there were
         self._ahead: dict[int, tuple[datetime, Sequence[NewMessage]]] = {}  # of this process, by their first seq
 
@@ -198,17 +205,19 @@ class Tail(Reconnecting):
             self._quiet = self._deaf is None
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
+                self._epoch = epochs.newest
                 flushed, deleted = await self._flush(connection)
             async with self._listening.calls(connection):
                 self._move(await self._on_connect(connection, epochs, flushed))
             self._pass_hole(deleted)
             await self._read(connection)
             self._connected()
+            self._poll_due = asyncio.get_running_loop().time() + self._poll_s()
             while not lost.is_set():
-                try:
-                    async with asyncio.timeout(self._poll_s()):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._poll_due):
                         await self._wake.wait()
-                except TimeoutError:
+                if self._poll_due <= asyncio.get_running_loop().time():
                     await self._check(connection)
                     self._unsure = True
                 self._wake.clear()
@@ -236,12 +245,19 @@ class Tail(Reconnecting):
         `begin_epoch`, sees to it that no id is issued twice. Asking for room also makes room where it can be made."""
         position = self.position
         async with self._listening.calls(connection):
-            [(issued, may_notify)] = await connection.fetch(CHECK)
+            [(issued, epoch, may_notify)] = await connection.fetch(CHECK)
+        self._poll_due = asyncio.get_running_loop().time() + self._poll_s()
+        self._check_epoch(epoch)
         if issued < position:
             raise ConnectionResetError("the database has forgotten what it had issued")
         if may_notify and self._deaf is None:
             raise ConnectionResetError("LISTEN can be tried out now")
         self._quiet = not may_notify
+
+    def _check_epoch(self, epoch: int) -> None:
+        """Each server notices a new one, and not only the one that began it."""
+        if epoch != self._epoch:
+            raise ConnectionResetError("another life of the database has begun")
 
     async def _listen(self, connection: Connection) -> bool | None:
         """Whether notifications do not arrive. A transaction pooler accepts LISTEN, and nothing ever comes: only a
@@ -330,6 +346,7 @@ class Tail(Reconnecting):
                 except TimeoutError:
                     self._slow = True
                     raise
+                self._check_epoch(rows[0]["epoch"])
                 self._pass_hole(rows[0]["deleted_seq"])
                 if rows[0]["seq"] is None:
                     # The sequence has a hole there, or somebody else's NOTIFY has told us a tale. A hint that came

@@ -44,11 +44,13 @@ CONNECTIONS = 2
 # ended for being idle.
 HEARTBEAT_S = 1.0
 
-APPEND = "call notifier.append_and_flush($1, $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[], null, null)"
+APPEND = (
+    "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, $7, null, null)"
+)
 # The batch of the last such call on this connection that has committed the first of its two transactions.
 APPENDED = "select current_setting('notifier.batch', true)"
 # In one transaction, where that has to be around everything.
-APPEND_POOLED = "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[])"
+APPEND_POOLED = "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6)"
 
 
 @dataclass(slots=True, eq=False)
@@ -216,13 +218,14 @@ class Writer(Reconnecting):
                 [message.content_type for message in messages],
                 [message.fields for message in messages],
                 [message.headers for message in messages],
+                self._seen(),
             )
             async with self._database.calls(connection):
                 try:
                     if self._database.pooled:
                         [row] = await connection.fetch(APPEND_POOLED, *columns)
                     else:
-                        [row] = await connection.fetch(APPEND, number, *columns)
+                        [row] = await connection.fetch(APPEND, *columns, number)
                 except asyncpg.PostgresError as error:
                     undone = await self._undone(connection, number, error)
                     raise

@@ -6,7 +6,8 @@
 -- nobody passes it on.
 
 -- Appends rows to the log: the only function that draws from message_seq. Returns the seq of the first (the others
--- follow without a hole, in array order) and the time of all. Tells nobody.
+-- follow without a hole, in array order) and the time of all. Tells nobody. Fails where the log has not come as far as
+-- the caller has seen: then the database has been set back, and a new epoch must begin before anything is appended.
 --
 -- Plans are kept for as long as a connection, because planning for each call takes five times as long as the rest of it.
 -- They may have been made when the tables were almost empty: then a scan of all topics is cheapest, and takes 9 ms a
@@ -14,7 +15,7 @@
 -- whole tables are off, Postgres before 18 adds a prohibitive cost to those that cannot be avoided (of retention's one
 -- row), and compiles the statement because it seems so dear: 50 ms for each publish instead of half a millisecond.
 create or replace function notifier.append(
-    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint default 0,
     out first_seq bigint, out now_time timestamptz
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -22,6 +23,10 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off se
 begin
     -- A statement of its own: what follows must see everything committed by the previous holder.
     lock table notifier.order_lock in share update exclusive mode;
+    if (select s.last_value from notifier.message_seq s) < seen then
+        raise exception 'the database has been set back: it has not issued %', seen
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
     -- A topic that comes back after it was forgotten has lost something, and nobody knows any more which do.
     insert into notifier.topic (name, floor_seq)
         select distinct t.name, r.forgotten_seq from unnest(topics) t (name), notifier.retention r
@@ -64,13 +69,13 @@ end $$;
 -- during the flush. An error after the first transaction does not undo it: the session's setting notifier.batch, which is
 -- committed with that transaction or not at all, says whether it has been.
 create or replace procedure notifier.append_and_flush(
-    batch bigint, topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint, batch bigint,
     inout first_seq bigint, inout now_time timestamptz
 ) language plpgsql as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     select a.first_seq, a.now_time into first_seq, now_time
-        from notifier.append(topics, bodies, content_types, all_fields, all_headers) a;
+        from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen) a;
     perform set_config('notifier.batch', batch::text, false);
     commit;
     perform notifier.wait_for_disk();

@@ -17,14 +17,15 @@ async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
     await sql.execute("update notifier.epoch set timeline = timeline + 7 where last_seq is null")
 
 
-async def reconnect(app: Running) -> None:
-    """Break all connections of the service and return when it has new ones."""
+async def reconnect(app: Running, application: str = "notifier-%") -> None:
+    """Break all connections to the database of these names and return when the service has new ones."""
     for link in (app.service.tail, app.service.writer):
-        link._up.clear()
+        if f"notifier-{link.name}".startswith(application.rstrip("%")):
+            link._up.clear()
     await admin(
         app.service.settings.database_url,
         "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and application_name like 'notifier-%'",
+        f"where datname = current_database() and application_name like '{application}'",
     )
     await until(lambda: app.service.not_ready() is None)
 
@@ -103,6 +104,80 @@ async def test_a_dump_restored_while_a_server_runs_begins_a_new_epoch(app: Runni
     answer = await app.poll("a", after=published[-1], wait=20)
     assert answer["gap"] == {"reason": "reset", "after": published[2]}
     assert data(answer) == ["new"]
+
+
+async def set_back(sql: asyncpg.Connection, lost: int) -> None:
+    """As after a restore under running servers: the newest `lost` messages are gone, and nothing else tells of it."""
+    async with sql.transaction():
+        await sql.execute("lock table notifier.order_lock in share update exclusive mode")
+        await another_life(sql, lost)
+        await sql.execute("update notifier.epoch set timeline = timeline - 7 where last_seq is null")
+
+
+async def assert_lost_is_told(app: Running, published: list[str], lost: int) -> None:
+    """Each cursor of what was lost is told reset, and what came since is not skipped."""
+    for seen in published[-lost:]:
+        answer = await app.poll("a", after=seen, wait=20)
+        assert answer["gap"] == {"reason": "reset", "after": published[-lost - 1]}
+        assert data(answer) == ["new"]
+
+
+@pytest.mark.rule("T-8", "S-21")
+async def test_every_server_notices_a_life_that_another_has_begun(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what it reads, with nothing but that to tell it."""
+    app, other = await start(), await start()
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    await until(lambda: other.service.tail.position == int(published[-1]))
+    for each in (app, other):
+        monkeypatch.setattr(each.service.tail, "_poll_due", asyncio.get_running_loop().time() + 600)
+        assert len(each.service.window) == 5
+    before = other.service.polling.epochs
+    await set_back(sql, lost=2)
+    await reconnect(app, application="notifier-writer")
+    await app.publish("a", '"new"')
+    await until(lambda: other.service.polling.epochs != before and other.service.tail.up)
+    for each in (app, other):
+        await assert_lost_is_told(each, published, lost=2)
+
+
+@pytest.mark.rule("T-8", "S-21")
+async def test_a_quiet_server_notices_a_life_that_another_has_begun(start: Start, sql: asyncpg.Connection) -> None:
+    apps = [await start(), await start()]
+    published = [await apps[0].publish("a", str(n)) for n in range(5)]
+    await until(lambda: apps[1].service.tail.position == int(published[-1]))
+    before = [app.service.polling.epochs for app in apps]
+    await set_back(sql, lost=2)
+    for app, old in zip(apps, before, strict=True):
+        await until(lambda app=app, old=old: app.service.polling.epochs != old and app.service.not_ready() is None)
+    assert await sql.fetchval("select count(*) from notifier.epoch") == 2
+    await apps[0].publish("a", '"new"')
+    for app in apps:
+        await assert_lost_is_told(app, published, lost=2)
+
+
+@pytest.mark.rule("T-8")
+async def test_a_database_that_is_set_back_issues_no_id_again(app: Running, sql: asyncpg.Connection) -> None:
+    """A publish comes before any look at the log."""
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    before = app.service.polling.epochs
+    app.service.tail._poll_due = asyncio.get_running_loop().time() + 600
+    await set_back(sql, lost=2)
+    async with app.client.post("/v1/topics/a", json="refused") as response:
+        assert response.status == 503
+    await until(lambda: app.service.not_ready() is None)
+    assert int(await app.publish("a", '"new"')) > int(published[-1])
+    await until(lambda: app.service.polling.epochs != before and app.service.tail.up)  # it has read that
+    await assert_lost_is_told(app, published, lost=2)
+
+
+@pytest.mark.rule("T-8")
+async def test_a_busy_tail_looks_as_often_as_a_quiet_one(app: Running, sql: asyncpg.Connection) -> None:
+    await app.publish("a", "1")
+    await set_back(sql, lost=1)
+    while await sql.fetchval("select count(*) from notifier.epoch") == 1:
+        await sql.execute("select pg_notify('notifier', '')")  # so that it never waits
 
 
 async def test_parked_polls_are_answered_when_the_database_becomes_another_one(
