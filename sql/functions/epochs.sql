@@ -1,6 +1,6 @@
 -- The lives of the database.
 
--- Called by each server when it connects, with the newest seq that it has seen. Where this is another database than the one
+-- Each server calls this when it connects, with the newest seq that it has seen. If this is another database than the one
 -- that issued the newest ids (a restore: other system identifier; a promotion: other timeline; an older state of the same
 -- one: it has not issued what was seen) a new epoch begins, ahead of everything issued anywhere: microseconds since 1970
 -- grow faster than messages are published.

@@ -1,19 +1,19 @@
 -- The log: appending, flushing, and finding a time in it.
 
--- Appending and flushing are apart: if the order lock were held until the flush is over, every commit would wait whose
--- flush could have been the same one. So append() runs in a transaction that does not wait for the disk, whose end lets
--- the next one go on; then the messages are flushed. What is visible but not flushed may still be lost in a crash:
--- nobody passes it on.
+-- Appending and flushing are apart: if the order lock were held until the flush is over, each commit would wait for the
+-- flush of the one before, which could have been shared. So append() runs in a transaction that does not wait for the
+-- disk and whose end lets the next one go on; then the messages are flushed. A crash may still take what is visible but
+-- not flushed, so it is not passed on.
 
 -- Appends rows to the log: the only function that draws from message_seq. Returns the seq of the first (the others
--- follow without a hole, in array order) and the time of all. Tells nobody. Fails where the log has not come as far as
+-- follow without a hole, in array order) and the time of all. Notifies no one. Fails where the log has not come as far as
 -- the caller has seen: then the database has been set back, and a new epoch must begin before anything is appended.
 --
 -- Plans are kept for as long as a connection, because planning for each call takes five times as long as the rest of it.
--- They may have been made when the tables were almost empty: then a scan of all topics is cheapest, and takes 9 ms a
--- publish when there are 100,000 of them, until the next ANALYZE; so there is but one way to do it. Where scans of
+-- A plan may have been made when the tables were almost empty: then a scan of all topics is cheapest, and takes 9 ms a
+-- publish when there are 100,000 of them, until the next ANALYZE; so only one way is left. Where scans of
 -- whole tables are off, Postgres before 18 adds a prohibitive cost to those that cannot be avoided (of retention's one
--- row), and compiles the statement because it seems so dear: 50 ms for each publish instead of half a millisecond.
+-- row), and compiles the statement because it seems so expensive: 50 ms per publish instead of half a millisecond.
 create or replace function notifier.append(
     topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint default 0,
     out first_seq bigint, out now_time timestamptz
@@ -27,7 +27,7 @@ begin
         raise exception 'the database has been set back: it has not issued %', seen
             using errcode = 'object_not_in_prerequisite_state';
     end if;
-    -- A topic that comes back after it was forgotten has lost something, and nobody knows any more which do.
+    -- A topic that comes back after it was forgotten has lost messages, and it is no longer known which topics have.
     insert into notifier.topic (name, floor_seq)
         select distinct t.name, r.forgotten_seq from unnest(topics) t (name), notifier.retention r
         where not exists (select from notifier.topic known where known.name = t.name collate "C");
@@ -42,17 +42,17 @@ begin
         join notifier.topic t on t.name = n.topic collate "C";
 end $$;
 
--- Sees to it that the commit of the transaction that calls this waits for the disk.
+-- Makes the commit of the calling transaction wait for the disk.
 create or replace function notifier.wait_for_disk() returns void language plpgsql as $$
 begin
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;
-    -- Without anything written, not even a commit waits.
+    -- A transaction that has written nothing does not wait at its commit.
     perform pg_logical_emit_message(true, 'notifier', '');
 end $$;
 
--- Once the transaction that calls this has been committed, no crash can take what it sees: a flush is of everything that
+-- Once the calling transaction has committed, no crash can take what it sees: a flush covers everything that
 -- was committed before. It waits for the disk only where there is something newer than seen. Returns the newest seq.
 create or replace function notifier.flush(seen bigint) returns bigint language plpgsql as $$
 declare
@@ -65,7 +65,7 @@ begin
     return greatest(newest, seen);
 end $$;
 
--- Appends rows and flushes them, in two transactions, and tells nobody: NOTIFY would keep a lock of the whole cluster
+-- Appends rows and flushes them, in two transactions, and notifies no one: NOTIFY would hold a lock of the whole cluster
 -- during the flush. An error after the first transaction does not undo it: the session's setting notifier.batch, which is
 -- committed with that transaction or not at all, says whether it has been.
 create or replace procedure notifier.append_and_flush(

@@ -12,7 +12,7 @@ return cardinality(tags) between 1 and 32
     and array_position(tags, null) is null
     and not exists (select from unnest(tags) tag where length(tag) not between 1 and 100);
 
--- Fails (like a cast) where a body is no JSON.
+-- Fails (like a cast) where a body is not JSON.
 create or replace function notifier.is_json(body bytea) returns boolean
 language sql immutable parallel safe strict
 return convert_from(body, 'UTF8')::json is not null;
@@ -21,7 +21,7 @@ create or replace function notifier.is_json_type(content_type text) returns bool
 language sql immutable parallel safe strict
 return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]json)$' collate "C";
 
--- Whether the queue of notifications has room. It belongs to the whole cluster; a program that listens and does not read
+-- Whether the notification queue has room. It belongs to the whole cluster; a program that listens and does not read
 -- fills it, and then every transaction that notifies fails at its commit, too late to be caught.
 create or replace function notifier.may_notify() returns boolean language sql volatile
 return pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.25;
@@ -94,14 +94,14 @@ begin atomic
 end;
 
 -- Moves the oldest rows from the outbox to the log, up to max_rows and about max_bytes, without waiting for the disk:
--- flush() afterwards, and tell nobody before that.
+-- flush() afterwards, and notify no one before that.
 --
--- It looks above after_id, or above the lowest mark of those transactions that were running and have ended; at max_ids ids
--- at most, because an old snapshot elsewhere keeps dead rows that have to be stepped over.
+-- It reads above after_id, or above the lowest mark of the transactions that were running and have ended; at most max_ids
+-- ids, because an old snapshot elsewhere keeps dead rows that have to be skipped.
 --
 -- moved: how many; null while another server pumps. last_seq: the seq of the last of them. reached: up to this id
--- everything has been moved, but for what the transactions that are running now may bring. head: the newest id when it
--- began. quiet: nobody is notified at the moment.
+-- everything has been moved, except what the transactions that are running now may bring. head: the newest id when it
+-- began. quiet: notifications are off at the moment.
 create or replace function notifier.pump(
     after_id bigint, max_ids bigint, was_running bigint[], marks bigint[], max_rows int, max_bytes bigint,
     out moved int, out last_seq bigint, out reached bigint, out head bigint, out running bigint[], out quiet boolean

@@ -1,7 +1,7 @@
--- Retention: pruning the log, and forgetting topics that have had nothing for long.
+-- Retention: pruning the log, and forgetting topics that have been empty for long.
 
 -- Deletes the oldest messages with time < before, at most max_rows, by range of seq. Returns how many; 0 also while
--- another server does it.
+-- another server prunes.
 create or replace function notifier.prune(before timestamptz, max_rows int) returns int language plpgsql
 set enable_seqscan = off set jit = off as $$
 declare

@@ -1,9 +1,9 @@
--- The log of messages, the outbox that SQL publishers write to, and what belongs to them: tables only. What they do is in
--- functions/, which is stated once, and applied again whenever its text changes.
+-- The log of messages, the outbox that SQL publishers write to, and what belongs to them: tables only. The functions are
+-- in functions/, which is applied again whenever its text changes.
 --
--- seq is drawn only by notifier.append(), under one lock that is released after the rows have become visible. So seq order
--- is commit order, and a reader that has seen n has seen everything below n. A transaction of a user never takes that
--- lock: it inserts into the outbox, and a server's pump moves the row after the commit.
+-- seq is drawn only by notifier.append(), under one lock that is released after the rows have become visible. So seq
+-- order is commit order, and a reader that has seen n has seen everything below n. A transaction of a user never takes
+-- that lock: it inserts into the outbox, and a server's pump moves the row after the commit.
 
 -- Declared for the constraints and the trigger below; stated in functions/outbox.sql, in the same transaction.
 create function notifier.is_topic(name text) returns boolean language sql immutable return null::boolean;
@@ -47,12 +47,12 @@ create table notifier.retention (
 insert into notifier.retention values (0, 0);
 create unique index retention_one_row on notifier.retention ((true));
 
--- Locks: tables that only their owner can lock, in share update exclusive mode. An advisory lock can be held by anybody who
--- may connect, and would stop everybody. They have no rows, and so no vacuums that would take the same lock.
+-- Locks: tables that only their owner can lock, in share update exclusive mode. Any role that may connect can hold an
+-- advisory lock and so stop all others. The tables have no rows, and so no vacuums that would take the same lock.
 create table notifier.order_lock ();    -- appending, one transaction after another
 create table notifier.pump_lock ();     -- tried: one server pumps at a time (the one that prunes locks the row of retention)
 create table notifier.wake_lock ();     -- tried: one of the transactions that commit together notifies for all
-create table notifier.wake_lock_2 ();   -- in its stead, where somebody holds that for long
+create table notifier.wake_lock_2 ();   -- in its place, while a transaction holds that one for long
 
 -- The lives of this database. Ids from start_seq + 1 to last_seq (null: so far) were issued in this one.
 create table notifier.epoch (
@@ -80,7 +80,7 @@ create table notifier.outbox (
     constraint "data must be given" check ((data is null) <> (body is null)),
     constraint "content_type goes with body" check ((body is null) = (content_type is null)),
     constraint "content_type is malformed" check (content_type ~ '^[!-~]+/[ -~]+$' and length(content_type) <= 255),
-    -- It would be spliced into the answers of everybody else.
+    -- It would be spliced into the answers of all others.
     constraint "body is not JSON" check (content_type is null or not notifier.is_json_type(content_type) or notifier.is_json(body)),
     constraint "message is larger than 16 MiB" check (coalesce(octet_length(data::text), octet_length(body)) <= 16777216),
     constraint "title has 1 to 1000 characters" check (length(title) between 1 and 1000),
