@@ -1,8 +1,8 @@
-"""Hints: a NOTIFY tells all servers up to where they can read. Without it they find out by looking.
+"""Hints: a NOTIFY tells all servers how far they can read. Without it they find out by polling.
 
-The queue of notifications belongs to the whole cluster. A program that listens and does not read fills it, and then
-every transaction that notifies fails at its commit. So nobody notifies while it fills up: not we, and not the outbox's
-trigger in the transactions of users (`notifier.may_notify()`). Then all servers look more often.
+The notification queue belongs to the whole cluster. A program that listens and does not read fills it, and then
+every transaction that notifies fails at its commit. So while it fills up, neither we notify nor the outbox's
+trigger in the transactions of users (`notifier.may_notify()`); all servers poll more often instead.
 """
 
 import logging
@@ -13,7 +13,7 @@ from notifier.postgres.database import Connection, Database, describe
 
 log = logging.getLogger(__name__)
 
-# How often everybody looks while nobody notifies.
+# How often all servers poll while notifications are off.
 QUIET_POLL_S = 0.1
 
 TELL = "select pg_notify('notifier', '{seq:d}') where notifier.may_notify()"
@@ -26,4 +26,4 @@ async def tell(database: Database, connection: Connection, seq: int) -> None:
             await connection.execute(TELL.format(seq=seq))
     except asyncpg.ProgramLimitExceededError as error:
         # It has filled up since.
-        log.warning("hints: the other servers could not be told of a message: %s", describe(error))
+        log.warning("hints: the other servers could not be notified: %s", describe(error))

@@ -1,7 +1,7 @@
 """The pump: moves what SQL publishers have committed from the outbox to the log, where it gets its place.
 
 It has a connection of its own, so that HTTP publishing goes on however long it takes. One server pumps at a time; the
-others find nothing to do. It appends as the writer does: first append, then flush, and only then tell anybody.
+others find nothing to do. It appends as the writer does: first append, then flush, and only then notify.
 """
 
 import asyncio
@@ -19,31 +19,31 @@ from notifier.postgres.reconnecting import Reconnecting
 
 log = logging.getLogger(__name__)
 
-# A pump takes milliseconds; one that takes so long has no server behind it any more.
+# A pump takes milliseconds; one that takes this long has no server behind it any more.
 TIMEOUT_S = 5.0
 
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
 
-# The promise: the outbox is looked at this often, notified or not.
+# The promise: the outbox is read this often, with or without a notification.
 SCAN_S = 1.0
 # After each notification again so much later, because of the transactions that commit together only one notifies, and
 # the others may become visible just after it.
 AGAIN_S = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)
-# Under load not more often than this: a pump for every few rows takes time from the publishers and saves nobody any.
+# Under load not more often than this: a pump for every few rows takes time from publishers and makes none faster.
 PACE_S = 0.003
 
-# An old snapshot elsewhere keeps dead rows in the outbox, and each has to be stepped over. So one look goes over so
-# many ids at most: as many as take some milliseconds.
+# An old snapshot elsewhere keeps dead rows in the outbox, and each has to be skipped. So one look covers this
+# many ids at most, which takes some milliseconds.
 SPAN, MIN_SPAN, MAX_SPAN = 10_000, 1000, 2**60
 FAST_S, SLOW_S = 0.01, 0.05
-# All ids are looked at again so often, in such pieces between the other looks, and with this part of the time at most:
-# a row may have an id that nobody expects, from a restored dump for one.
+# How often all ids are checked again, in such pieces between the other looks, and with at most this part of the time:
+# a row may have an unexpected id, for instance from a restored dump.
 SWEEP_S = 60.0
 SWEEP_SHARE = 0.1
 
 # A transaction draws an id a moment before it has a number and can be seen to run: the checks of a row are in between.
-# What has been drawn within this time is looked at again each time, and what within SCAN_S each SCAN_S.
+# Ids drawn within this time are checked again each time, and those within SCAN_S each SCAN_S.
 AGED_S = 0.1
 
 PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5, $6)"
@@ -52,7 +52,7 @@ PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5, $6)"
 class Walk:
     """Where to look in the outbox: upwards from `at` to the newest id, then again from a little below that.
 
-    Everything below has been moved, except what is brought there by transactions that were running when the walk came
+    Everything below has been moved, except rows of transactions that were running when the walk came
     by. For each of them there is a mark, below which it has nothing; when it has ended, the walk goes on from there.
     """
 
@@ -68,7 +68,7 @@ class Walk:
         self._scan_due = now + SCAN_S
 
     def begin(self, now: float) -> tuple[int, int, list[int], list[int]]:
-        """Where the next look starts, over how many ids it goes, and the marks of what was running."""
+        """Where the next look starts, how many ids it covers, and the marks of the transactions that were running."""
         if not self._on_the_way:
             self._on_the_way = True
             while self._heads and self._heads[0][0] <= now - AGED_S:
@@ -93,7 +93,7 @@ class Walk:
 
 
 def adapted(span: int, row: dict[str, Any], took_s: float) -> int:
-    """How many ids the next look goes over, after one over `span` of them."""
+    """How many ids the next look covers, after one that covered `span`."""
     if took_s > SLOW_S:
         return max(span // 4, MIN_SPAN)
     return min(span * 4, MAX_SPAN) if took_s < FAST_S and not row["moved"] else span
@@ -169,7 +169,7 @@ class Pump(Reconnecting):
             await self._sweep(connection)
 
     async def _sweep(self, connection: Connection) -> None:
-        """Look at the next piece of all that is below the walk."""
+        """Check the next piece below the walk."""
         start = self._loop.time()
         row = await self._pump(connection, self._swept, self._sweep_span, [], [])
         end = self._loop.time()
@@ -195,6 +195,6 @@ class Pump(Reconnecting):
             try:
                 self._on_moved(last)
             except Exception:
-                log.exception("pump: this process could not be told of messages; it will read them as the others do")
+                log.exception("pump: messages could not be handed to this process; it will read them from the log")
             await tell(self._database, connection, last)
         return row

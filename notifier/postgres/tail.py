@@ -1,10 +1,10 @@
 """The tail: the reader that follows the log, one for each process, on a connection of its own.
 
-NOTIFY is only a hint. What makes it safe: LISTEN first, then read; read from the last seq known on, however many hints
-there were; read again every second without any hint, which also finds out whether the connection lives.
+NOTIFY is only a hint. It is safe because the tail listens first, then reads; reads from the last known seq, however
+many hints there were; and reads every second without any hint, which also shows whether the connection lives.
 
-What is visible in the log but not yet flushed could be lost in a crash, and its id be given to another message. So only
-what is flushed is handed on: up to the seq that the hint tells, or that the tail has itself seen to.
+A message that is visible but not yet flushed could be lost in a crash, and its id given to another message. So only
+flushed messages are handed on: up to the seq that the hint names, or up to what the tail has flushed itself.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from notifier.postgres.rows import to_messages
 
 log = logging.getLogger(__name__)
 
-# Every call here takes milliseconds. One that takes so long means that the server, or the way there, is gone.
+# Every call here takes milliseconds. When one takes this long, the server, or the way there, is gone.
 TIMEOUT_S = 3.0
 # The safety poll, which is also the heartbeat.
 POLL_S = 1.0
 # Where LISTEN does not get through (a transaction pooler accepts and forgets it), polling is all there is.
 DEAF_POLL_S = 0.05
-# How long a notification to ourselves may take before we believe that.
+# How long a notification to ourselves may take before we assume that.
 PROBE_S = 2.0
 
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
-# Where that did not get through in time, the line may only be slow: then in small pieces, and with patience.
+# When a read does not arrive in time, the line may only be slow: the next reads are smaller and may take longer.
 SLOW_BYTES = 64 * 1024
 SLOW_TIMEOUT_S = 30.0
 
@@ -68,7 +68,7 @@ CHECK = """
 select s.last_value, (select max(e.start_seq) from notifier.epoch e), notifier.may_notify() from notifier.message_seq s
 """
 
-# The window begins with the newest of what is there, so that clients that come back after a restart are served from it
+# The window begins with the newest stored messages, so that clients that come back after a restart are served from it
 # and not each from the table.
 FILL_ROWS = 5000
 FILL_BYTES = 16 * 1024 * 1024
@@ -86,7 +86,7 @@ select greatest(
 
 
 async def first_position(connection: Connection, flushed: int) -> int:
-    """Where to begin in a log that is new to this process: a little before `flushed`, and inside its current epoch."""
+    """Where to begin in a log that is new to this process: a little before `flushed`, within its current epoch."""
     position: int = await connection.fetchval(FIRST, FILL_ROWS, FILL_BYTES, flushed)
     return position
 
@@ -120,15 +120,15 @@ class Tail(Reconnecting):
         self._on_messages = on_messages
         self._on_outbox = on_outbox
         self._wake = asyncio.Event()
-        self._deaf: bool | None = False  # whether notifications reach us; None: nobody may notify, so nobody knows
-        self._quiet = False  # nobody notifies at the moment
+        self._deaf: bool | None = False  # whether notifications reach us; None: unknown, while notifications are off
+        self._quiet = False  # notifications are off
         self._slow = False
-        self._asked: asyncio.Future[None] | None = None  # of all who want to catch up, until the next read begins
+        self._asked: asyncio.Future[None] | None = None  # of all that want to catch up, until the next read begins
         self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, by the seq that is awaited
         self._count = itertools.count()
         self.position = 0
         self._epoch = 0  # the start of the newest that is known
-        self._flushed = 0  # no crash can take what stands up to here
+        self._flushed = 0  # no crash can take what is up to here
         self._unsure = False  # there may be more than that
         self._poll_due = 0.0  # when that is looked at again, whatever the hints
         self._hints = 0  # how many there were
@@ -157,7 +157,7 @@ class Tail(Reconnecting):
         try:
             self._on_messages(messages)
         except Exception:
-            # Some of them may be in the window and others not.
+            # Some of them may be in the window, others not.
             log.exception("tail: messages could not be handed on")
             self._on_hole(last)
         self._move(last)
@@ -199,8 +199,8 @@ class Tail(Reconnecting):
                 self._wake.set()
 
             connection.add_termination_listener(on_termination)
-            self._flushed = 0  # what was, may have been in another database
-            # LISTEN first, then read: nothing can fall between.
+            self._flushed = 0  # what was known may have been in another database
+            # LISTEN first, then read: nothing can fall in between.
             self._deaf = await self._listen(connection)
             self._quiet = self._deaf is None
             async with self._listening.calls(connection):
@@ -255,7 +255,7 @@ class Tail(Reconnecting):
         self._quiet = not may_notify
 
     def _check_epoch(self, epoch: int) -> None:
-        """Each server notices a new one, and not only the one that began it."""
+        """Notice a new epoch, whichever server began it."""
         if epoch != self._epoch:
             raise ConnectionResetError("another life of the database has begun")
 
@@ -283,7 +283,7 @@ class Tail(Reconnecting):
         finally:
             other.terminate()
         if not sent:
-            log.warning("tail: the queue of notifications is full; polling every %d ms", QUIET_POLL_S * 1000)
+            log.warning("tail: the notification queue is full; polling every %d ms", QUIET_POLL_S * 1000)
             return None
         try:
             async with asyncio.timeout(PROBE_S):
@@ -299,12 +299,12 @@ class Tail(Reconnecting):
         return False
 
     def flushed(self, seq: int) -> None:
-        """Everything up to `seq` is flushed, as this process knows before it is notified."""
+        """Note that everything up to `seq` is flushed, which this process knows before it is notified."""
         if self.up and seq > self.position:
             self._look(seq)
 
     def _on_notification(self, *notification: object) -> None:
-        """The payload is the seq up to which everything is flushed. What is no number is only a hint."""
+        """The payload is the seq up to which everything is flushed. Anything but a number is only a hint."""
         try:
             seq = int(str(notification[-1]))
         except ValueError:
@@ -323,7 +323,7 @@ class Tail(Reconnecting):
         self._wake.set()
 
     async def _flush(self, connection: Connection) -> tuple[int, int]:
-        """Flush what there is. The newest seq, and the newest that retention has deleted."""
+        """Flush the log; its newest seq, and the newest that retention has deleted."""
         [(flushed, deleted)] = await connection.fetch(FLUSH, self.position)
         self._flushed = max(self._flushed, flushed)
         return flushed, deleted
@@ -349,13 +349,13 @@ class Tail(Reconnecting):
                 self._check_epoch(rows[0]["epoch"])
                 self._pass_hole(rows[0]["deleted_seq"])
                 if rows[0]["seq"] is None:
-                    # The sequence has a hole there, or somebody else's NOTIFY has told us a tale. A hint that came
-                    # meanwhile may be true, and be hidden behind that tale.
+                    # The sequence has a hole there, or another program's NOTIFY named a wrong seq. A hint that came
+                    # meanwhile may be true, and hidden behind that one.
                     if hints == self._hints:
                         self._flushed = self.position
                 else:
                     read = await to_messages(rows)
-                    # What was committed here meanwhile has been handed on.
+                    # Messages committed here meanwhile have been handed on.
                     if messages := [message for message in read if message.seq > self.position]:
                         self._hand_on(messages)
                         self._hand_on_own()
@@ -365,7 +365,7 @@ class Tail(Reconnecting):
                 _resolve(asked)
 
     def _pass_hole(self, deleted: int) -> None:
-        """Go on behind what retention has deleted unread: this process was away, or too slow."""
+        """Go on after what retention has deleted unread: this process was away, or too slow."""
         if deleted > self.position:
             self._on_hole(deleted)
             self._move(deleted)

@@ -1,7 +1,7 @@
 """The writer: what is published over HTTP.
 
-Publishes are committed in groups: while batches commit, the next gathers. So the time of a flush bounds how long one
-publish takes, not how many there are.
+Publishes are committed in groups: while batches commit, the next one gathers. So the time of a flush limits how fast
+one publish is, not how many there are.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from notifier.postgres.reconnecting import Reconnecting
 
 log = logging.getLogger(__name__)
 
-# A commit takes milliseconds; one that takes so long has no server behind it any more.
+# A commit takes milliseconds; one that takes this long has no server behind it any more.
 TIMEOUT_S = 5.0
 
 # One commit: large enough that more would not be faster, small enough not to hold up the next.
 MAX_BATCH = 500
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-# What waits for a commit: a second or two of the fastest publishing. Beyond that publishers are told to come back.
+# How much may wait for a commit: a second or two of the fastest publishing. Beyond it, publishers are refused with 503.
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
@@ -38,24 +38,24 @@ AWAY_TEXT = "The database is away; nothing was stored. Try again."
 UNFIT_TEXT = "The database cannot store this message."
 UNKNOWN_TEXT = "The database went away or failed during the commit: the message may or may not be stored."
 
-# One more than is flushing at a time: what comes during a flush is appended meanwhile, and may be flushed with it.
+# One more than is flushing at a time: the batch that comes during a flush is appended meanwhile and may share it.
 CONNECTIONS = 2
-# An idle connection asks for something so often: else nobody would notice that its other end is gone, or it would be
+# How often an idle connection sends a query: otherwise a lost peer would go unnoticed, or the connection would be
 # ended for being idle.
 HEARTBEAT_S = 1.0
 
 APPEND = (
     "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, $7, null, null)"
 )
-# The batch of the last such call on this connection that has committed the first of its two transactions.
+# The batch of the last call on this connection that committed the first of its two transactions.
 APPENDED = "select current_setting('notifier.batch', true)"
-# In one transaction, where that has to be around everything.
+# In one transaction, where everything has to be in one.
 APPEND_POOLED = "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6)"
 
 
 @dataclass(slots=True, eq=False)
 class _Publish:
-    """Messages that are committed together, and who waits for the seq of the first."""
+    """Messages that are committed together, and the future of the first one's seq."""
 
     messages: Sequence[NewMessage]
     first: "asyncio.Future[int]"
@@ -138,7 +138,7 @@ class Writer(Reconnecting):
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 self._go_away()
-                await asyncio.wait(tasks)  # the others finish what they have begun
+                await asyncio.wait(tasks)  # the others finish their batches
             finally:
                 self._go_away()
                 for task in tasks:
@@ -148,7 +148,7 @@ class Writer(Reconnecting):
                 task.result()
 
     def _go_away(self) -> None:
-        """Take nothing more; what waits was not sent, and is told so."""
+        """Accept no more; what waits was not sent, and fails as not stored."""
         self._up.clear()
         self._wake.set()
         while self._waiting:
@@ -190,7 +190,7 @@ class Writer(Reconnecting):
             if len(batch) == 1:
                 _fail(batch[0], refused.error)
             else:
-                # One of them is at fault, and the others must not suffer for it.
+                # One of them is at fault, and must not fail the others.
                 await self._one_by_one(connection, batch)
 
     async def _one_by_one(self, connection: Connection, batch: list[_Publish]) -> None:
@@ -207,7 +207,7 @@ class Writer(Reconnecting):
                 _fail(publish, Unavailable(AWAY_TEXT))
 
     async def _append(self, connection: Connection, batch: Sequence[_Publish]) -> None:
-        """Commit `batch` and tell everybody. _Refused when the database has said no and nothing was stored."""
+        """Commit `batch` and notify all servers. _Refused when the database rejected it and nothing was stored."""
         messages = [message for publish in batch for message in publish.messages]
         number = next(self._batches)
         undone = False
@@ -252,7 +252,7 @@ class Writer(Reconnecting):
         try:
             self._on_commit(first, time, messages)
         except Exception:
-            log.exception("writer: this process could not be told of a message; it will read it as the others do")
+            log.exception("writer: a message could not be handed to this process; it will read it from the log")
         await self._tell(connection, last)
 
     async def _undone(self, connection: Connection, number: int, error: asyncpg.PostgresError) -> bool:
@@ -271,14 +271,14 @@ class Writer(Reconnecting):
 
 
 class _Refused(Exception):
-    """The database has said no, rolled back, and goes on."""
+    """The database rejected it, rolled back, and goes on."""
 
     def __init__(self, error: NotifierError) -> None:
         self.error = error
 
 
 def _is_of_client(error: asyncpg.PostgresError) -> bool:
-    """Whether asyncpg could not encode what was to be sent, and so has sent nothing."""
+    """Whether asyncpg could not encode the arguments, and so sent nothing."""
     return isinstance(error, asyncpg.DataError) and error.severity_en is None
 
 
@@ -291,7 +291,7 @@ def _verdict(error: asyncpg.PostgresError) -> NotifierError:
 def _fail(publish: _Publish, error: NotifierError) -> None:
     if not publish.first.done():
         publish.first.set_exception(error)
-        publish.first.exception()  # seen, even if the publisher has gone
+        publish.first.exception()  # retrieved, even if the publisher is gone
 
 
 def _fail_all(batch: Sequence[_Publish], error: NotifierError) -> None:

@@ -1,7 +1,7 @@
 """Re-polls: requests of a known shape, which differ from an earlier poll in nothing but the cursor and a few headers.
 
-aiohttp has parsed, routed and authorised one request of the shape. Clients behind one proxy share its connections, so
-whatever tells one client from another is part of the shape: the peer's address, the target and every header, except the
+aiohttp parsed, routed and authorised one request of the shape. Clients behind one proxy share its connections, so
+everything that distinguishes clients is part of the shape: the peer's address, the target and every header, except the
 few that proxies make anew for each request and nothing here reads.
 """
 
@@ -16,7 +16,7 @@ from notifier.core.grants import Grant
 from notifier.core.polls import Poll
 from notifier.core.topics import TopicList
 
-# A shape that is not asked for during one to two of these is forgotten. Behind a proxy a client's next request comes on
+# A shape that is unused for one to two of these is forgotten. Behind a proxy a client's next request comes on
 # any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.
 FORGET_S = 60.0
 
@@ -56,7 +56,7 @@ _ZERO = ord("0")
 
 
 class Shape:
-    """Polls from `peer` like `poll`, whose own beginning does not count; authorised, while `grant` is alive."""
+    """Polls from `peer` like `poll`, whatever its beginning; authorised while `grant` is alive."""
 
     __slots__ = ("address", "around", "digest", "grant", "offset", "peer", "poll", "preference", "rest")
 
@@ -105,7 +105,7 @@ class Shape:
         return None
 
 
-# Not sys.intern: the first releases of Python 3.12 keep for ever what that has seen.
+# Not sys.intern: the first releases of Python 3.12 keep every string that it has seen forever.
 @lru_cache(maxsize=4096)
 def _shared(text: str) -> str:
     """The same object for equal texts: many shapes have the same preference, and, behind a proxy, the same peer."""
@@ -113,12 +113,12 @@ def _shared(text: str) -> str:
 
 
 def _digest(head: bytes, begin: int, end: int) -> bytes:
-    """Of what stands around the cursor; nobody can make another head with the same, even if he sees it."""
+    """A digest of the bytes around the cursor; a client that sees it cannot make another head with the same one."""
     return sha256(head[:begin] + head[end:]).digest()
 
 
 class Fingerprint(NamedTuple):
-    """What a request is known by, whatever its cursor; and the cursor."""
+    """What identifies a request, whatever its cursor; and the cursor."""
 
     digest: bytes
     cursor: int
@@ -183,7 +183,7 @@ class Shapes:
         self._bytes += _KIND_BYTES + _size(shape.poll.topics)
 
     def share(self, shape: Shape, head: bytes) -> None:
-        """Somebody else has sent `head`, which is of this shape."""
+        """Note that another client has sent `head`, which is of this shape."""
         if shape.share(head):
             self._bytes += len(head)
 
