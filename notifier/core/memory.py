@@ -10,6 +10,9 @@ from contextlib import contextmanager
 # The bytes of messages in an answer while more than half of the budget is used; at least one message, as always.
 SMALL_ANSWER = 64 * 1024
 
+# Bodies up to this may use the whole budget.
+SMALL_BODY = 64 * 1024
+
 
 class MemoryBudget:
     """Counts bytes against `limit`. Every `add(size)` is followed by an `add(-size)` when they are freed.
@@ -27,7 +30,13 @@ class MemoryBudget:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for more: requests that need memory are refused."""
+        """Whether requests that need memory are refused, except for small bodies: the last quarter is theirs, so that
+        clients that hold much keep nobody from publishing."""
+        return 4 * self.held >= 3 * self.limit
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is no room for anything more."""
         return self.held >= self.limit
 
     @property

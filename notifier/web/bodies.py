@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from notifier.core.errors import SlowRequest, TooLarge, Unavailable, UnsupportedMedia
-from notifier.core.memory import MemoryBudget
+from notifier.core.memory import SMALL_BODY, MemoryBudget
 from notifier.web.appkeys import SERVICE
 
 # aiohttp waits forever for a body that stalls half-way.
@@ -37,12 +37,7 @@ async def read_body(request: web.Request, limit: int, memory: MemoryBudget) -> b
     given = [*headers.getall("Content-Encoding", []), *headers.getall("Transfer-Encoding", [])]
     if any(encoding.strip() not in {"", "identity", "chunked"} for encoding in ",".join(given).lower().split(",")):
         raise UnsupportedMedia("Compressed bodies are not taken: send it without Content-Encoding.")
-    too_large = TooLarge(f"A body has at most {limit} bytes (NOTIFIER_MAX_BODY).")
-    if (request.content_length or 0) > limit:
-        raise too_large
-    short = Unavailable("The server is short of memory at the moment; nothing was stored. Try again.")
-    if memory.full:
-        raise short
+    _check_size(request.content_length or 0, limit, memory)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -53,10 +48,15 @@ async def read_body(request: web.Request, limit: int, memory: MemoryBudget) -> b
                 if not chunk:
                     return b"".join(chunks)
                 size += len(chunk)
-                if size > limit:
-                    raise too_large
-                if memory.full:
-                    raise short
+                _check_size(size, limit, memory)
                 chunks.append(chunk)
     except TimeoutError:
         raise SlowRequest("The body did not arrive in time.") from None
+
+
+def _check_size(size: int, limit: int, memory: MemoryBudget) -> None:
+    """TooLarge or Unavailable where a body must not have `size` bytes."""
+    if size > limit:
+        raise TooLarge(f"A body has at most {limit} bytes (NOTIFIER_MAX_BODY).")
+    if memory.exhausted if size <= SMALL_BODY else memory.full:
+        raise Unavailable("The server is short of memory at the moment; nothing was stored. Try again.")

@@ -1,8 +1,7 @@
 """aiohttp's handler of a connection, subclassed twice: what it answers and holds, and what it receives.
 
-Internals of aiohttp used here: `_messages`, `_current_request`, `_upgraded`, `_paused`, `_reading_paused`,
-`_buffer_paused`, `_keepalive_handle`, `_manager`, `_close`, `_force_close` and `_parser` of the handler, all of them by
-`ConnectionHandler` alone. tests/http/test_server.py fails when one of them changes.
+`INTERNALS` of aiohttp's handler are used here, by `ConnectionHandler` alone; `AnsweringHandler` does without.
+tests/http/test_server.py fails when one of them changes.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from notifier.core.errors import HeadTooLarge, NotifierError, SlowRequest, Unavailable
+from notifier.core.memory import SMALL_BODY
 from notifier.web.memory import Clients
 from notifier.web.responses import APART, add_default_headers, problem, refusal
 
@@ -34,6 +34,20 @@ MAX_BEHIND = 64 * 1024
 HEAD_COPIES = 3
 # Less than this is not counted: it is the base cost of a connection.
 UNCOUNTED = 8 * 1024
+
+INTERNALS = (
+    "_messages",
+    "_current_request",
+    "_upgraded",
+    "_paused",
+    "_reading_paused",
+    "_buffer_paused",
+    "_keepalive_handle",
+    "_manager",
+    "_close",
+    "_force_close",
+    "_parser",
+)
 
 END = b"\r\n\r\n"
 _UNKNOWN = -1
@@ -189,11 +203,21 @@ class ConnectionHandler(AnsweringHandler):
                 self._clients.expect_head(self)
 
     def _receive_body(self, part: bytes) -> None:
-        if self._open:  # else it has been answered, and aiohttp drops the rest
-            self._body += len(part)
         if self._left > 0:
             self._left -= len(part)
-        self._parse(part)
+        if self._open:
+            self._body += len(part)
+        else:
+            self._body = len(part)  # it is answered already, and aiohttp drops the rest as it comes
+        budget = self._clients.budget
+        if budget.exhausted if self._body <= SMALL_BODY else budget.full:
+            # From here on nothing is kept. aiohttp waits for a while before it closes the connection, so that a client
+            # that is still sending gets the answer.
+            self._refusal = Unavailable("The server is short of memory at the moment; nothing was stored. Try again.")
+            if self._open:
+                self._payload.set_exception(self._refusal)
+        else:
+            self._parse(part)
 
     def _parse(self, part: bytes) -> None:
         before = len(self._messages)
@@ -208,6 +232,9 @@ class ConnectionHandler(AnsweringHandler):
             self._open += new
             self._kept, self._head, self._end = self._head, 0, b""
             message, self._payload = self._messages[-1]
+            if error := getattr(message, "exc", None):
+                # Its traceback refers to the frame that refers to it: all of this would wait for the garbage collector.
+                error.__traceback__ = None
             self._left = 0 if self._payload.is_eof() else _body_length(cast("RawRequestMessage", message))
         if self._left == _UNKNOWN and self._payload.is_eof():
             self._left = 0
@@ -245,12 +272,14 @@ class ConnectionHandler(AnsweringHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if self._charged and self._clients.budget.short:
-            resp.force_close()  # or aiohttp would keep a large head until the next request
+        if self._refusal is not None or (self._charged and self._clients.budget.short):
+            resp.force_close()  # aiohttp would keep a large head until the next request
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
             self._open -= 1
+            if self._refusal is not None:
+                self._payload.set_exception(None)  # type: ignore[arg-type]
             if not self._open:
                 self._body = 0
                 behind, self._behind = self._behind, b""

@@ -18,6 +18,7 @@ from notifier.postgres.migrations import MigrationError, migrate
 from notifier.service import Service, running
 from notifier.settings import Settings, SettingsError
 from notifier.web.app import create_app, create_runner
+from notifier.web.proof import prove
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ async def serve_until_stopped(
             async with running(settings, url) as service:
                 runner = create_runner(create_app(service))
                 await runner.setup()
+                await prove(runner)
                 for site in sites(runner):
                     await site.start()
                 # What exists now stays until the end: the garbage collector need not scan it each time.

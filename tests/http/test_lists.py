@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from aiohttp import web
 from conftest import Running, data, ids
 from support.protocol import empty_window, exactly, line, refusal
 
@@ -151,3 +152,21 @@ async def test_bytes_in_the_path_that_are_not_ascii_are_refused(app: Running) ->
         async with line(app) as raw:
             await raw.send(b"GET /v1/topics/" + path + b"?wait=0 HTTP/1.1")
             assert (await raw.answer()).status == 400
+
+
+async def test_a_path_of_many_segments_is_not_looked_up_prefix_by_prefix(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def walk(*_: object) -> None:
+        raise AssertionError("this takes 0.2 s for such a path")
+
+    monkeypatch.setattr(web.UrlDispatcher, "resolve", walk)
+    topics = ",".join(f"{n}/" + "a/" * 40 + "a" for n in range(100))
+    async with app.client.get(f"/v1/topics/{topics}?wait=0") as response:
+        assert response.status == 200
+    async with app.client.delete(f"/v1/topics/{topics}") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "GET,POST")
+    async with app.client.post(f"/v1/topics/{'a/' * 20}a", data="1") as response:
+        assert response.status == 201
+    async with app.client.get("/" + "a/" * 20_000) as response:
+        assert response.status == 404

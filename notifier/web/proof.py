@@ -1,0 +1,91 @@
+"""The proof, at start, that this aiohttp has what the hand-over leans on: a real poll, parked and answered.
+
+Where it fails, the server serves on without the hand-over and with aiohttp's own handling of what comes in. Then parked
+polls and unfinished requests cost more memory, but nothing else changes for clients.
+"""
+
+import asyncio
+import logging
+import socket
+from importlib.metadata import version
+
+from aiohttp import web
+from aiohttp.http import HttpRequestParser
+from aiohttp.web_protocol import RequestHandler
+
+from notifier.service import Service
+from notifier.web.appkeys import SERVICE
+from notifier.web.connections import INTERNALS, AnsweringHandler
+from notifier.web.handover import HANDOVER, Handover, ParkedConnection
+from notifier.web.server import Server
+
+log = logging.getLogger(__name__)
+
+# The poll waits for less than a second.
+PROOF_S = 5.0
+
+
+async def prove(runner: web.AppRunner) -> bool:
+    """Whether the fast path works, once `runner` is set up. Where it does not, it is switched off, and the log says so
+    in one line."""
+    handover = runner.app.get(HANDOVER)
+    server = runner.server
+    assert isinstance(server, Server)
+    if handover is None:
+        return False
+    try:
+        _check_names()
+        async with asyncio.timeout(PROOF_S):
+            await _park(server, handover, runner.app[SERVICE])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the plain path does without it
+        log.warning(
+            "aiohttp %s is not one of those that this version of notifier was made for (%s): "
+            "parked polls and unfinished requests will cost more memory",
+            version("aiohttp"),
+            str(error) or type(error).__name__,
+        )
+        server.handler = AnsweringHandler
+        return False
+    return True
+
+
+def _check_names() -> None:
+    """What is missing would also fail below, but noisily."""
+    missing = [name for name in INTERNALS if name not in dir(RequestHandler)]
+    if "message_consumed" not in dir(HttpRequestParser):
+        missing.append("message_consumed")
+    if missing:
+        raise _NotProven(f"no {', '.join(missing)}")
+
+
+async def _park(server: Server, handover: Handover, service: Service) -> None:
+    """Send a poll that is parked, the same once more, and something else, on one connection."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
+    reader, writer = await asyncio.open_connection(sock=ours)
+    try:
+        key = service.settings.admin_key
+        head = ["Host: localhost", *([f"Authorization: Bearer {key}"] if key else []), "", ""]
+        poll = f"GET /v1/topics/notifier?after={service.window.head}&wait=0.01 HTTP/1.1"
+        held: list[ParkedConnection] = []
+        for request in (poll, poll, "GET /healthz HTTP/1.1"):
+            writer.write("\r\n".join([request, *head]).encode())
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise _NotProven(f"a poll was answered {answer[9:12].decode()}")
+            holding = handover.connections()
+            if request != poll:
+                if holding:
+                    raise _NotProven("a connection was not given back")
+            elif not holding or (held and held != holding):
+                raise _NotProven("a parked poll was not handed over")
+            held = holding
+    finally:
+        writer.transport.abort()
+
+
+class _NotProven(Exception):
+    """What the fast path leans on is not there."""
