@@ -33,6 +33,18 @@ def test_ci_calls_what_has_to_hold_before_a_change_lands() -> None:
     assert {"make lint PYTHONS=python", "make test PYTHONS=python", ".ci/run"} <= set(runs)
 
 
+def test_the_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`([\w./]+)`", text[text.index("## Where to find") : text.index("## Invariants")]))
+    folders = {"cli", "client", "embedded", "workers"}  # named as a whole
+    modules = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "notifier").rglob("*.py"))
+        if not path.stem.startswith("__") and path.parent.name not in folders
+    ]
+    assert [str(path) for path in modules if not named & {path.stem, str(path)}] == []
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["version"] == __version__
