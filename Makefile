@@ -34,8 +34,8 @@ lint: .venv/.test ## Formatting, style, types, and which module may import which
 	@$(python) -m mypy
 	@$(python) .venv/bin/lint-imports
 
-bench: .venv/.test ## Measure, also beside other ways to build it, each figure as a ratio in the same run (a quarter of an hour)
-	@$(python) -m bench
+bench: .venv/.test ## Measure, also beside other ways to build it, in the same run (20 minutes; BASE=REVISION: beside that too)
+	@$(python) -m bench $(if $(BASE),--base $(BASE))
 
 tarpit: .venv/.test ## Show what waiting clients do to a server that gives each a worker, and what they do here
 	@$(python) -m bench.tarpit

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from html import escape
 from statistics import median
-from types import ModuleType
 
-from bench.figures import Figure, Measured
-from bench.sides import OURS
-from bench.works import parking
+from bench import duels
+from bench.figures import Figure
+from bench.report import Section
+from bench.stage import OURS
 
 WIDTH = 860
 LABELS, VALUES = 250, 110
@@ -35,14 +35,15 @@ SOURCE = (
 )
 
 
-def draw(sections: Sequence[tuple[ModuleType, Sequence[Measured]]]) -> str:
+def draw(sections: Sequence[Section]) -> str:
     """Nothing where nothing was measured against a peer."""
-    figures = [f for module, parts in sections if module is parking for part in parts for f in part.figures if f.peer]
+    measured = [part for scenario, parts in sections if scenario.name == "parking" for part in parts]
+    figures = [figure for part in measured for figure in part.figures if figure.peer]
     panels = [
         panel(f"{title}, {unit}", bars(figures, what), scale)
         for title, what, unit, scale in (
-            ("CPU of the server for each delivered message, the next poll included", parking.CPU, "µs", 1.0),
-            ("Memory of the server for each parked client, PSS", parking.MEMORY, "kB", 1000.0),
+            ("CPU of the server for each delivered message, the next poll included", duels.CPU, "µs", 1.0),
+            ("Memory of the server for each parked client, PSS", duels.MEMORY, "kB", 1000.0),
         )
     ]
     if not all(rows for rows, _ in panels):
@@ -52,7 +53,7 @@ def draw(sections: Sequence[tuple[ModuleType, Sequence[Measured]]]) -> str:
     for lines, tall in panels:
         parts.append(f'<g transform="translate(0 {height})">\n' + "\n".join(lines) + "\n</g>")
         height += tall
-    clients = usual([figure for figure in figures if figure.what == parking.CPU])
+    clients = usual([figure for figure in figures if figure.what == duels.CPU])
     for line in SOURCE:
         parts.append(f'<text class="small" x="8" y="{height}">{escape(line.format(clients=clients))}</text>')
         height += 16

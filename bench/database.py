@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from bench.server import ROOT, migrate
 from notifier.embedded import embedded_postgres
-from notifier.postgres.migrations import migrate
 
 # Room for two servers, 32 publishers and a few more. Else as embedded, but that no checkpoint falls into a round.
 SETTINGS = {"max_connections": "100", "max_wal_size": "2GB", "checkpoint_timeout": "30min"}
@@ -32,7 +32,7 @@ class Flush:
     delay_us: int | None
 
 
-FLUSHES = (Flush("2 ms", 2000), Flush("native", None))
+SLOW, NATIVE = FLUSHES = (Flush("2 ms", 2000), Flush("native", None))
 
 
 @asynccontextmanager
@@ -48,8 +48,8 @@ async def postgres() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def database(server: str, flush: Flush) -> AsyncIterator[str]:
-    """The URL of a migrated database of its own, with `flush` for all that connect to it."""
+async def database(server: str, flush: Flush, root: Path = ROOT) -> AsyncIterator[str]:
+    """The URL of a database of its own, migrated by the source at `root`, with `flush` for all that connect to it."""
     name = f"notifier_bench_{secrets.token_hex(4)}"
     await execute(server, f"create database {name}")
     try:
@@ -57,7 +57,7 @@ async def database(server: str, flush: Flush) -> AsyncIterator[str]:
             await execute(server, f"alter database {name} set commit_delay = {flush.delay_us}")
             await execute(server, f"alter database {name} set commit_siblings = 0")
         url = urlsplit(server)._replace(path=f"/{name}").geturl()
-        await migrate(url)
+        await migrate(url, root)
         yield url
     finally:
         await execute(server, f"drop database {name} with (force)")
@@ -100,8 +100,23 @@ async def postmaster(url: str) -> int:
         await connection.close()
 
 
-async def commit_ms(url: str) -> float:
+async def bare_table(url: str) -> str:
+    """The name of a table like ours that nobody pumps or appends to: what Postgres can do at best."""
+    await execute(
+        url,
+        "create table bare (id bigint generated always as identity primary key, topic text not null, "
+        "body bytea not null, time timestamptz not null default clock_timestamp())",
+    )
+    return "bare"
+
+
+async def commit_ms(server: str, flush: Flush) -> float:
     """The time of one small commit, alone."""
+    async with database(server, flush) as url:
+        return await _commit_ms(url)
+
+
+async def _commit_ms(url: str) -> float:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("create table one_commit (n int)")

@@ -43,17 +43,17 @@ def same() -> Aim:
 class Figure:
     """`ours` and `theirs` hold one value for each pair, in `unit`; without `theirs` (of `peer`, unless the section says
     whose they are) the value stands for itself. `where`: the flush, or how many clients. `void` says what was lost,
-    repeated or refused."""
+    repeated or refused. What is `required` and aimed at stands in the table of scenarios."""
 
     what: str
     where: str
     unit: str
     ours: Sequence[float]
     theirs: Sequence[float] = ()
-    aim: Aim | None = None
     void: Sequence[str] = ()
-    required: Aim | None = None
     peer: str = ""
+    required: Aim | None = None
+    aim: Aim | None = None
 
     @property
     def ratios(self) -> list[float]:

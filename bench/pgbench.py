@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bench.setup import Setup
+from bench.load import Load
 
 END_S = 30.0
 
@@ -28,12 +28,12 @@ class Done:
     client: str
 
 
-async def transactions(setup: Setup, sql: str, connections: int, seconds: int) -> Done:
+async def transactions(load: Load, database: str, sql: str, connections: int, seconds: int) -> Done:
     """Repeat `sql`, each a transaction of its own, on so many connections for so long."""
     if program := find_pgbench():
-        return await _pgbench(program, setup.database, sql, connections, seconds)
-    load = {"statement": sql, "publishers": connections, "seconds": seconds}
-    result = await setup.load.run("execute", database=setup.database, **load)
+        return await _pgbench(program, database, sql, connections, seconds)
+    many = {"statement": sql, "publishers": connections, "seconds": seconds}
+    result = await load.run("execute", database=database, **many)
     return Done(result["done"], 0, result["per_s"], result["cpu"], "asyncpg")
 
 

@@ -49,14 +49,14 @@ def kernel_memory() -> tuple[int, int]:
     return int(tcp[tcp.index("mem") + 1]) * PAGE, int(slab[1]) * 1024
 
 
-async def quiet(pids: Pids) -> bool:
-    """Wait until the processes have nothing more to do. False when they still had after a long time."""
+async def quiet(pids: Pids, share: float = QUIET_SHARE) -> bool:
+    """Wait until the processes use less than `share` of a processor. False if they never do."""
     deadline = time.perf_counter() + QUIET_AT_LAST_S
     before, start = cpu_s(pids()), time.perf_counter()
     while start < deadline:
         await asyncio.sleep(QUIET_S)
         after, end = cpu_s(pids()), time.perf_counter()
-        if after - before < QUIET_SHARE * (end - start):
+        if after - before < share * (end - start):
             return True
         before, start = after, end
     return False

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 from bench.figures import RATIO, Figure, Measured
-from bench.setup import Scale
+from bench.scenarios import Scenario
+from bench.stage import Scale
 
-Section = tuple[ModuleType, Sequence[Measured]]
+Section = tuple[Scenario, Sequence[Measured]]
 
 COLUMNS = "| | {} | Notifier | compared with | ratio (lowest to highest pair) | required | aim | |"
 RULE = "|---|---|---|---|---|---|---|---|"
@@ -33,14 +33,14 @@ CHART = """\
 """
 
 AGAIN = """\
-`make bench` ({took_s:.0f} s here: {scale.pairs} pairs; a round is {scale.messages} messages for latency, \
+`make bench{base}` ({took_s:.0f} s here: {scale.pairs} pairs; a round is {scale.messages} messages for latency, \
 {scale.seconds:g} s for throughput, {scale.sql_seconds} s for publishers in SQL, one message to all for fan-outs). One \
 section or some peers again: `python -m bench --only {only} --peers {peers}`. It brings its own database; \
 `DATABASE_URL` names another server (as a superuser, because of `commit_delay`), on which it makes \
 and drops databases of its own.
 
 The 2 ms flush is `commit_delay = 2000, commit_siblings = 0`: the backend that leads a group of commits sleeps 2 ms \
-before it flushes for all of them, as a network volume would make it. Works with crowds use the native flush, but for \
+before it flushes for all of them, as a network volume would make it. Crowds wait with the native flush, but for \
 inboxes.
 """
 
@@ -61,11 +61,13 @@ def machine(
     ]
 
 
-def write(sections: Sequence[Section], where: Sequence[str], scale: Scale, took_s: float, *, chart: bool) -> str:
-    """The whole report as Markdown. Of a section's module the TITLE and the TEXT are shown."""
+def write(
+    sections: Sequence[Section], where: Sequence[str], scale: Scale, took_s: float, base: str = "", *, chart: bool
+) -> str:
+    """The whole report as Markdown. `base`: the revision that ours was compared with, if it was."""
     lines = [INTRODUCTION, *where, "", *([CHART] if chart else []), *_required(sections)]
-    for module, measured in sections:
-        lines += [f"## {module.TITLE}", "", module.TEXT, "", *header(module)]
+    for scenario, measured in sections:
+        lines += [f"## {scenario.title}", "", scenario.text, "", *header(scenario)]
         lines += [row(figure) for part in measured for figure in part.figures]
         lines += [""]
         lines += [f"- {part.note}" for part in measured if part.note]
@@ -77,15 +79,16 @@ def write(sections: Sequence[Section], where: Sequence[str], scale: Scale, took_
             for reason in sorted(set(figure.void))
         ]
         lines += [""]
-    again = AGAIN.format(took_s=took_s, scale=scale, only="parking", peers="nchan,node")
+    base = base and f" BASE={base}"
+    again = AGAIN.format(base=base, took_s=took_s, scale=scale, only="parking", peers="nchan,node")
     return "\n".join([*lines, "## Again", "", again]).replace("\n\n\n", "\n\n")
 
 
 def raw(sections: Iterable[Section], where: Sequence[str]) -> str:
     """All values as JSON, a line for each figure."""
     figures = [
-        json.dumps(_plain(module, figure), ensure_ascii=False)
-        for module, measured in sections
+        json.dumps(_plain(scenario, figure), ensure_ascii=False)
+        for scenario, measured in sections
         for part in measured
         for figure in part.figures
     ]
@@ -93,9 +96,9 @@ def raw(sections: Iterable[Section], where: Sequence[str]) -> str:
     return f'{{"where": {place},\n"figures": [\n' + ",\n".join(figures) + "\n]}\n"
 
 
-def header(module: ModuleType) -> list[str]:
-    """Of a section's table. Its second column is the flush unless the module says otherwise."""
-    return [COLUMNS.format(getattr(module, "WHERE", "flush")), RULE]
+def header(scenario: Scenario) -> list[str]:
+    """Of a section's table."""
+    return [COLUMNS.format(scenario.where), RULE]
 
 
 def row(figure: Figure) -> str:
@@ -131,9 +134,9 @@ def _required(sections: Sequence[Section]) -> list[str]:
     return [*lines, ""]
 
 
-def _plain(module: ModuleType, figure: Figure) -> dict[str, Any]:
+def _plain(scenario: Scenario, figure: Figure) -> dict[str, Any]:
     found = {
-        "section": module.__name__.rpartition(".")[2],
+        "section": scenario.name,
         "what": figure.what,
         "where": figure.where,
         "unit": figure.unit,

@@ -8,14 +8,10 @@ import traceback
 
 import uvloop
 
-from bench.load.crowds import crowd_fan_out, crowd_grow, crowd_hang_up, crowd_inboxes, crowd_open, crowd_state
-from bench.load.latency import bare_latency, http_latency
-from bench.load.probe import probe
+from bench.load import rounds
 from bench.load.publishers import publish
-from bench.load.statements import append, execute
 
-CROWD = (crowd_fan_out, crowd_grow, crowd_hang_up, crowd_inboxes, crowd_open, crowd_state)
-ROUNDS = {round_.__name__: round_ for round_ in (append, bare_latency, execute, http_latency, probe, publish, *CROWD)}
+ROUNDS = {**vars(rounds), "publish": publish}
 
 
 async def main() -> None:

@@ -17,7 +17,7 @@ from termios import FIONREAD, TIOCOUTQ
 
 from bench.load import http
 from bench.load.dialects import Answer, Dialect, Greeting, packet, token
-from bench.load.http import Client, first_answer
+from bench.load.http import first_answer
 
 # New clients whose first request is not answered yet: below the smallest backlog of any server (100, in uvloop's
 # and asyncio's), or connections would wait a second for their SYN to be sent again.
@@ -70,13 +70,14 @@ class Member:
 
 
 class Crowd:
-    """Clients of the server on `port`, all on one topic, or one on each of several."""
+    """Clients of the server on `port`, all on one topic, or one on each of several; numbered from `first` on."""
 
-    def __init__(self, dialect: Dialect, port: int, topics: Sequence[str], *, tokens: bool) -> None:
+    def __init__(self, dialect: Dialect, port: int, topics: Sequence[str], *, tokens: bool, first: int) -> None:
         self.dialect = dialect
         self.port = port
         self.topics = topics
         self.tokens = tokens
+        self.first = first
         self.members: dict[int, Member] = {}
         self.cursor = b""  # where clients that come later begin
         self.wrong: list[str] = []  # losses, duplicates, errors
@@ -101,7 +102,7 @@ class Crowd:
         check_limit(count)
         while len(self.members) < count:
             await self._greeted.acquire()
-            self._open(len(self.members))
+            self._open(self.first + len(self.members))
         for _ in range(OPENING):
             await self._greeted.acquire()
         for _ in range(OPENING):
@@ -115,7 +116,7 @@ class Crowd:
         connection = socket.socket()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        connection.bind((f"127.0.0.{2 + number // CLIENTS_OF_AN_ADDRESS}", 0))
+        connection.bind((f"127.0.{number // CLIENTS_OF_AN_ADDRESS + 1}.1", 0))
         connection.connect(("127.0.0.1", self.port))
         connection.setblocking(False)
         member = Member(number, connection, greeting)
@@ -132,15 +133,19 @@ class Crowd:
             member.socket.close()
         self.members.clear()
 
-    async def expect(self, deliveries: int, timeout_s: float) -> float:
-        """The time (`time.perf_counter`) at which so many more messages have come. TimeoutError if they do not."""
+    def expect(self, deliveries: int) -> None:
+        """So many more messages are to come."""
         self._target = self.delivered + deliveries
         self._reached = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._reached
-        finally:
-            self._target = sys.maxsize
+
+    def expect_one_each(self) -> None:
+        self.newest += 1
+        self.expect(len(self.members))
+
+    async def arrived(self, timeout_s: float) -> float:
+        """The time (`time.perf_counter`) at which the last of those came. TimeoutError if they do not."""
+        assert self._reached
+        return await asyncio.wait_for(self._reached, timeout_s)
 
     def inquest(self, behind: Sequence[Member]) -> None:
         """Say where clients are stuck, on standard error and in the report."""
@@ -239,6 +244,7 @@ class Crowd:
             self.complain(f"client {member.number} got {kind}: {numbers} after {member.seen}")
 
     def _arrived(self) -> None:
+        self._target = sys.maxsize
         if self._reached and not self._reached.done():
             self._reached.set_result(time.perf_counter())
 
@@ -260,12 +266,3 @@ def check_limit(count: int) -> None:
             "raise it (ulimit -Hn, LimitNOFILE= or --ulimit nofile=) or ask for fewer (--clients)."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def opened(dialect: Dialect, port: int, topics: Sequence[str], *, tokens: bool) -> Crowd:
-    """A crowd without clients, its topics made."""
-    crowd = Crowd(dialect, port, topics, tokens=tokens)
-    publisher = await Client.open(port)
-    crowd.cursor = await dialect.begin(publisher, topics)
-    publisher.close()
-    return crowd

@@ -10,10 +10,13 @@ The dialect "plain", which those that are written by hand speak:
 The newest 100 messages of each topic are in memory; numbers count up over all topics of a process. One process each.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from bench.peers.nginx import NGINX
 from bench.peers.node import NODE
 from bench.peers.peer import Peer, Served
-from bench.peers.python import PYTHON, UVICORN, gunicorn
+from bench.peers.python import HYPERCORN, PYTHON, THIS, UVICORN, gunicorn
 from bench.peers.serving import serving
 
 # Each parked client has a thread of its own: more of them would show the scheduler, not the framework.
@@ -38,6 +41,16 @@ PEERS = (
         ("django", "gunicorn"),
         THREADED,
     ),
+    Peer(
+        "Flask (Hypercorn)",
+        "hypercorn",
+        "plain",
+        PYTHON,
+        (*HYPERCORN, "hypercorn_app:app"),
+        ("flask", "hypercorn"),
+        THREADED,
+    ),
+    Peer("NestJS", "nest", "plain", NODE, ("nest.js",), ("@nestjs/core", "express")),
     Peer("Fastify", "fastify", "plain", NODE, ("fastify.js",), ("fastify",)),
     Peer("Socket.IO (polling)", "socketio", "socketio", NODE, ("socketio.js",), ("socket.io",)),
     Peer(
@@ -61,4 +74,15 @@ def install() -> None:
             print(f"left out: {', '.join(left) or 'nothing, but what is there is older'} ({error})", flush=True)
 
 
-__all__ = ["PEERS", "Peer", "Served", "install", "serving"]
+def installed(wanted: Sequence[str]) -> list[Peer]:
+    """The peers that can run here, of those that are wanted (all if none is named). What is missing is installed."""
+    install()
+    return [peer for peer in PEERS if (not wanted or peer.slug in wanted) and not peer.missing()]
+
+
+def here() -> list[Peer]:
+    """What a quick look has instead: one of them, on the Python that runs here. Nothing is installed."""
+    return [replace(peer, runtime=THIS) for peer in PEERS if peer.slug == "aiohttp"]
+
+
+__all__ = ["PEERS", "Peer", "Served", "here", "install", "installed", "serving"]

@@ -1,8 +1,8 @@
 #!/bin/sh
-# nginx with nchan, from the packages of Debian or Ubuntu. Never asks for a password.
+# Installs the packages of Debian or Ubuntu that are named. Never asks for a password.
 set -eu
 
-packages="nginx libnginx-mod-nchan"
+packages="$*"
 
 if ! command -v apt-get >/dev/null; then
     echo "needs $packages, and there is no apt-get to install it with" >&2

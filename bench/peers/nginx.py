@@ -25,7 +25,7 @@ class Nginx:
 
     def install(self) -> None:
         if self.missing():
-            said(["sh", FOLDER / "install.sh"])
+            said(["sh", FOLDER / "install.sh", "nginx", "libnginx-mod-nchan"])
 
     def version(self, _: Sequence[str]) -> str:
         return nchan_version()

@@ -17,20 +17,24 @@ REQUIREMENTS = FOLDER / "requirements.txt"
 
 @dataclass(frozen=True)
 class Python:
+    executable: Path = EXECUTABLE
+
     def missing(self, _: Sequence[str]) -> str | None:
-        return None if is_made(ENVIRONMENT) else "what pip installs"
+        return None if self != PYTHON or is_made(ENVIRONMENT) else "what pip installs"
 
     def install(self) -> None:
         once(ENVIRONMENT, REQUIREMENTS, make)
 
     def version(self, packages: Sequence[str]) -> str:
         script = "import sys\nfrom importlib.metadata import version\nprint(*map(version, sys.argv[1:]))"
-        versions = said([EXECUTABLE, "-c", script, *packages]).split()
+        versions = said([self.executable, "-c", script, *packages]).split()
         names = ", ".join(f"{package} {version}" for package, version in zip(packages, versions, strict=True))
         return f"{names} on Python {'.'.join(map(str, sys.version_info[:3]))}"
 
     def command(self, program: Sequence[str], port: int, _: Path) -> Sequence[str]:
-        return (str(EXECUTABLE), "-m", *(part.replace("PORT", str(port)) for part in program))
+        tool, *options = (part.replace("PORT", str(port)) for part in program)
+        script = self.executable.with_name(tool)
+        return (str(self.executable), *([str(script)] if script.exists() else ["-m", tool]), *options)
 
 
 def make() -> None:
@@ -41,8 +45,11 @@ def make() -> None:
 
 
 PYTHON = Python()
+THIS = Python(Path(sys.executable))  # with what Notifier itself needs
 
 UVICORN = ("uvicorn", "--host=127.0.0.1", "--port=PORT", "--log-level=warning", "--timeout-keep-alive=75")
+
+HYPERCORN = ("hypercorn", "--bind=127.0.0.1:PORT", "--log-level=warning", "--worker-class=uvloop", "--keep-alive=75")
 
 
 def gunicorn(threads: int) -> Sequence[str]:

@@ -7,13 +7,9 @@ import signal
 import sys
 import time
 
-from bench.peers.python import PYTHON
-from bench.tarpit.parked import parked
-from bench.tarpit.stuck import WORKERS, stuck
-from bench.tarpit.telling import say, say_held, size
+from bench.tarpit import FRAMEWORKS, Held, parked, say, size, stuck
 from notifier.embedded import EmbeddedError
 
-APPS = {"Flask": "flask_app:app", "Django": "django_app:app"}
 CLIENTS = 10_000
 
 # Files of a process that are not clients: Notifier keeps 500 of its limit for itself.
@@ -26,22 +22,33 @@ waiting. Here some wait at a server, and then somebody else asks it what any ser
 
 async def show(count: int) -> bool:
     """Whether all of it was as we say."""
-    frameworks = {name: await stuck(name, app) for name, app in APPS.items()}
+    frameworks = {each: await stuck(each) for each in FRAMEWORKS}
     ours = await parked(count)
     say()
     say_held([found.held for found in frameworks.values()] + [ours.held] + ([ours.postgres] if ours.postgres else []))
     say(f"\nTo hold {CLIENTS:,} clients, computed from what one more worker, thread and message took above:")
-    for name, found in frameworks.items():
-        say(f"{name + ', workers':20}{CLIENTS:9,} processes, {size(CLIENTS * found.worker)}")
-        say(f"{name + ', threads':20}{CLIENTS:9,} threads, {size(CLIENTS * found.thread)}; {news(found.thread_us)}")
+    for each, found in frameworks.items():
+        if each.grows:
+            say(f"{each.name + ', workers':26}{CLIENTS:9,} processes, {size(CLIENTS * found.worker)}")
+        threads = f"{CLIENTS:9,} threads, {size(CLIENTS * found.thread)}; {news(found.thread_us)}"
+        say(f"{each.name + ', threads':26}{threads}")
     measured = f"{ours.held.threads:9,} threads, {size(ours.held.memory)}; {news(ours.cpu_us)}"
-    say(f"{'Notifier, measured':20}{measured}" + ("" if count == CLIENTS else f" (with {count:,} clients)"))
+    say(f"{'Notifier, measured':26}{measured}" + ("" if count == CLIENTS else f" (with {count:,} clients)"))
     say()
-    for name, found in frameworks.items():
+    for each, found in frameworks.items():
         effect = "do not stop it, which is a surprise" if found.answers else "stop it"
-        say(f"{name}: {WORKERS} waiting clients {effect}.")
+        say(f"{each.name}: {each.workers} waiting clients {effect}.")
     say(f"Notifier: {'; '.join(ours.wrong) or f'{count:,} waiting clients do not'}.")
     return not ours.wrong and not any(found.answers for found in frameworks.values())
+
+
+def say_held(rows: list[Held]) -> None:
+    say(f"{'While they wait':26}{'clients':>9}{'health':>12}{'processes':>11}{'threads':>9}{'memory':>10}{'CPU':>8}")
+    for row in rows:
+        health = "no answer" if row.health_ms is None else f"{row.health_ms:.1f} ms"
+        clients = f"{row.clients:9,}{health:>12}" if row.clients else " " * 21
+        cost = f"{row.processes:11,}{row.threads:9,}{size(row.memory):>10}{row.cpu:8.1%}"
+        say(f"{row.name:26}{clients}{cost}")
 
 
 def news(each_us: float) -> str:
@@ -77,9 +84,10 @@ def main() -> int:
         parser.error("What processes cost is read from Linux's /proc.")
     say(INTRODUCTION)
     try:
-        if PYTHON.missing(()):
-            say("\nSetting up Flask and Django in .venv/peers (once)")
-        PYTHON.install()
+        for runtime in dict.fromkeys(each.stuck.runtime for each in FRAMEWORKS):
+            if names := [each.name for each in FRAMEWORKS if each.stuck.runtime is runtime and each.stuck.missing()]:
+                say(f"\nSetting up {' and '.join(names)} (once)")
+            runtime.install()
         start = time.monotonic()
         as_said = asyncio.run(interruptible(room(arguments.clients)))
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -91,4 +99,5 @@ def main() -> int:
     return 0 if as_said else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,6 +34,8 @@ WORKS = (
     "| threads, compared with 10 clients | 200 |",
     "| Postgres' CPU per delivery, beside ours | 200 |",
     "| memory per parked client, a token each | 200 |",
+    "| health request, longest during a fan-out to so many lists | 200 |",
+    "| CPU per delivery, a list each | 200 |",
     "| CPU with nobody publishing | 200 |",
     "| health request, p99 during a fan-out, against the time to all | 200 |",
     "| health request, longest while all hang up | 200 |",
@@ -75,6 +77,40 @@ def test_a_quick_run_reports_every_row_and_no_void(tmp_path: Path) -> None:
         (figure["section"], figure["what"], figure.get("peer")) for figure in figures
     }
     assert ET.parse(output.with_suffix(".svg")).getroot().tag.endswith("svg")
+
+
+def test_another_revision_is_measured_as_a_peer_in_the_same_run(tmp_path: Path) -> None:
+    output = tmp_path / "results.md"
+    bench = start_bench(output, "--only", "before,lists", "--base", "HEAD")
+    said, errors = bench.communicate(timeout=BENCH_S)
+    assert bench.returncode == 0, said + errors
+    head = revision("rev-parse", "--short", "HEAD")
+    figures = json.loads(output.with_suffix(".json").read_text())["figures"]
+    beside = {
+        (figure["section"], figure["what"], figure["where"], figure.get("required"))
+        for figure in figures
+        if figure.get("peer") == head and len(figure["ours"]) == len(figure["theirs"])
+    }
+    assert {
+        ("before", "CPU per delivery", "100", "≤ 1.03x"),
+        ("before", "CPU per delivery", "200", "≤ 1.03x"),
+        ("before", "memory per parked client", "200", "≤ 1.03x"),
+        ("lists", "CPU per delivery, a list each", "200", None),
+    } <= beside
+    assert f"`make bench BASE={head}`" in output.read_text()
+    assert head not in revision("worktree", "list").partition("\n")[2]
+
+
+def test_a_revision_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    bench = start_bench(tmp_path / "results.md", "--base", "no-such-revision")
+    _, errors = bench.communicate(timeout=BENCH_S)
+    assert bench.returncode == 1
+    assert "no-such-revision" in errors
+    assert "Traceback" not in errors
+
+
+def revision(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,19 @@ from conftest import DEADLINE_S, ROOT, until
 
 from bench.peers import PEERS, Peer, install, serving
 from bench.peers.peer import FOLDER
+from bench.peers.ruby import RUBY
 from bench.peers.serving import runs
+from bench.tarpit import FRAMEWORKS
 
 pytestmark = pytest.mark.all
 
-BY_SLUG = {peer.slug: peer for peer in PEERS}
+BY_SLUG = {peer.slug: peer for peer in (*PEERS, *(framework.threaded for framework in FRAMEWORKS))}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
     install()
+    RUBY.install()
 
 
 class Client(Protocol):
@@ -48,7 +51,7 @@ class Plain:
     async def poll(self) -> list[Any]:
         async with self.http.get(f"/poll/{self.topic}", params={"after": self.cursor}) as response:
             assert response.status == 200
-            assert response.content_length
+            assert response.content_length or response.headers["Transfer-Encoding"] == "chunked"
             answer = await response.json()
         self.cursor = answer["cursor"]
         assert all(int(message["id"]) <= int(self.cursor) for message in answer["messages"])

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 from bench.peers.python import PYTHON
+from bench.peers.ruby import RUBY
 from bench.peers.serving import runs
 
 pytestmark = pytest.mark.all
@@ -21,6 +22,7 @@ TARPIT_S = 120.0
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
     PYTHON.install()
+    RUBY.install()
 
 
 class Tarpit:
@@ -66,6 +68,8 @@ def test_waiting_clients_stop_servers_with_workers_and_not_ours() -> None:
     for line in (
         "Flask: 4 waiting clients stop it.",
         "Django: 4 waiting clients stop it.",
+        "Flask on uWSGI: 4 waiting clients stop it.",
+        "Rails: 5 waiting clients stop it.",
         "Notifier: 500 waiting clients do not.",
     ):
         assert line in tarpit.lines

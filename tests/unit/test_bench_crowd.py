@@ -9,14 +9,17 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import chart
-from bench.figures import Figure, Measured, at_most
-from bench.load import crowds
+from bench.duels import CPU, MEMORY
+from bench.figures import Figure, Measured, at_most, pairs
+from bench.load import rounds
 from bench.load.http import first_answer
-from bench.sides import OURS, Crowd, Side
-from bench.works import parking
-from bench.works.health import corrected
+from bench.scenarios import SCENARIOS
+from bench.stage import OURS, Crowd, Side
+from bench.watching import corrected
 
 CLIENTS = 5
+
+[PARKING] = [scenario for scenario in SCENARIOS if scenario.name == "parking"]
 
 ANSWERS = (
     (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello"),
@@ -79,7 +82,7 @@ class Here:
     """A load client in this process."""
 
     async def run(self, round_: str, **arguments: object) -> object:
-        return await getattr(crowds, round_)(**arguments)
+        return await getattr(rounds, round_)(**arguments)
 
 
 @asynccontextmanager
@@ -87,7 +90,7 @@ async def crowd_of(double: Double) -> AsyncIterator[Crowd]:
     """All parked at `double`."""
     server = await asyncio.start_server(double.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    await crowds.crowd_open(port, "plain", ["t"], tokens=False)
+    await rounds.crowd_open(port, "plain", ["t"], tokens=False)
     crowd = Crowd(Side("double", "plain", port, list), Here())
     try:
         await crowd.park(CLIENTS)
@@ -95,7 +98,7 @@ async def crowd_of(double: Double) -> AsyncIterator[Crowd]:
             await asyncio.sleep(0)
         yield crowd
     finally:
-        await crowds.crowd_hang_up()
+        await rounds.crowd_hang_up()
         server.close()
 
 
@@ -166,12 +169,12 @@ async def test_what_is_lost_repeated_or_refused_ends_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(crowds, "FAN_OUT_S", 1.0)  # how long the crowd waits for what will not come
+    monkeypatch.setattr(rounds, "FAN_OUT_S", 1.0)  # how long the crowd waits for what will not come
     double = Double()
     double.woken = lambda: fault(double)
     async with crowd_of(double) as crowd:
         with pytest.raises(RuntimeError, match=what):
-            await parking.pairs(3, crowd.fan_out, crowd.fan_out)
+            await pairs(3, crowd.fan_out, crowd.fan_out)
     if fault is lose:
         assert "has message 0, 0 bytes to read, 0 not acknowledged; sent last" in capsys.readouterr().err
 
@@ -204,14 +207,14 @@ def test_a_request_that_waits_stands_for_those_that_could_not_be_sent_meanwhile(
 def test_the_chart_has_a_bar_for_each_peer_and_one_for_us_least_first() -> None:
     figures = [
         figure(what, peer, 10, theirs)
-        for what in (parking.CPU, parking.MEMORY)
+        for what in (CPU, MEMORY)
         for peer, theirs in (("slow & large", 900.0), ("nchan", 15.0))
     ]
-    tree = ET.fromstring(chart.draw([(parking, [Measured(figures)])]))
+    tree = ET.fromstring(chart.draw([(PARKING, [Measured(figures)])]))
     texts = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")]
     names = [text for text in texts if text in {"slow & large", "nchan", OURS}]
     assert names == [OURS, "nchan", "slow & large"] * 2
 
 
 def test_there_is_no_chart_of_nothing() -> None:
-    assert chart.draw([(parking, [Measured([])])]) == ""
+    assert chart.draw([(PARKING, [Measured([])])]) == ""

@@ -1,0 +1,238 @@
+"""The table of scenarios, in the order of the report: who is compared with ours, how many clients, what is required."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench import duels, publishing, waiting, watching
+from bench.database import FLUSHES, NATIVE, SLOW, Flush
+from bench.figures import Aim, Figure, Measured, at_least, at_most, same
+from bench.load.dialects import TOKEN_BYTES
+from bench.peers import PEERS
+from bench.publishing import BATCH_PUBLISHERS, BATCH_ROWS, SQL_PUBLISHERS
+from bench.stage import FEW, OURS, Scale, Stage
+
+ALL = tuple(peer.slug for peer in PEERS)
+# The slug of another revision, which is compared only when it is named.
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is required of the figure `what`, and aimed at: of the one beside `peer` (None: whoever), at `where`."""
+
+    what: str
+    required: Aim | None = None
+    aim: Aim | None = None
+    peer: str | None = ""
+    where: str = ""
+
+    def fits(self, figure: Figure) -> bool:
+        beside = self.peer is None or self.peer == figure.peer
+        return beside and self.what == figure.what and self.where in {"", figure.where}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`text` says what is compared. `measure` is called for each of the flushes, with crowds of `clients` and
+    with those of `peers` (slugs) that can run here."""
+
+    name: str
+    title: str
+    text: str
+    measure: Callable[[Stage], Awaitable[Measured]]
+    peers: tuple[str, ...] = ()
+    clients: Callable[[Scale], tuple[int, ...]] = lambda _: ()
+    bounds: tuple[Bound, ...] = ()
+    flushes: tuple[Flush, ...] = (NATIVE,)
+
+    @property
+    def where(self) -> str:
+        """What the figures' `where` tells apart."""
+        return "flush" if self.flushes == FLUSHES else "clients"
+
+    def judged(self, measured: Measured) -> Measured:
+        """The same, with what is required of each figure."""
+        for figure in measured.figures:
+            for bound in self.bounds:
+                if bound.fits(figure):
+                    figure.required, figure.aim = bound.required, bound.aim
+        return measured
+
+
+def every(scale: Scale) -> tuple[int, ...]:
+    return scale.clients
+
+
+def smallest(scale: Scale) -> tuple[int, ...]:
+    return scale.clients[:1]
+
+
+def largest(scale: Scale) -> tuple[int, ...]:
+    return scale.clients[-1:]
+
+
+SCENARIOS = (
+    Scenario(
+        "parking",
+        "Parking and fan-out",
+        "Thousands of clients, each on a keep-alive connection of its own with a browser's headers, wait on one topic; "
+        "one message is published, each gets it and polls again. **CPU per delivery** is the server's, user and "
+        "system, from the publish until everybody has polled again and it is quiet. **Memory per parked client** is "
+        f"PSS of all its processes, less what it had with {FEW} clients. Ours is durable (a commit for each message); "
+        "what Postgres uses for that is a row of its own. The peers keep messages in memory. Both servers hold their "
+        "clients at the same time, and rounds alternate. The time to all is bounded by the crowd too, which shares the "
+        "machine.",
+        duels.parking,
+        ALL,
+        every,
+        (
+            Bound(duels.MEMORY, at_most(2500, "bytes"), at_most(2000, "bytes")),
+            Bound(duels.THREADS, same(), peer=OURS),
+            Bound(duels.CPU, at_most(1.0), at_most(0.8), "nchan"),
+            Bound(duels.CPU, at_most(0.45), peer="node:http"),
+            Bound(duels.CPU, at_most(0.15), peer="aiohttp"),
+        ),
+    ),
+    Scenario(
+        "before",
+        "Compared with another revision",
+        "As above, beside the same server of another revision of this repository, on the same packages. Each row has "
+        "several starts of both: so much memory depends on where a start puts things.",
+        duels.before,
+        (BASE,),
+        every,
+        (Bound(duels.CPU, at_most(1.03), peer=None), Bound(duels.MEMORY, at_most(1.03), peer=None)),
+    ),
+    Scenario(
+        "tokens",
+        "Parking clients with a token each",
+        f"As under *Parking and fan-out*, and each client's requests have an `Authorization` header of {TOKEN_BYTES} "
+        "bytes of its own, as with signed tokens. Nothing is published.",
+        duels.tokens,
+        ("nchan", "node", "express", "fastapi", "aiohttp", "flask"),
+        every,
+        (Bound(duels.TOKENS, at_most(3500, "bytes"), peer="nchan"),),
+    ),
+    Scenario(
+        "proxy",
+        "Behind nginx",
+        "Fan-out through nginx as a reverse proxy with keep-alive connections to the server, which adds an "
+        "`X-Request-Id` to each request: so no request has the same bytes as the one before, and a client's next poll "
+        "comes on any connection. CPU is the server's only.",
+        duels.proxy,
+        ("aiohttp",),
+        smallest,
+        (Bound(duels.PROXIED, at_most(0.5), at_most(0.35), "aiohttp"),),
+    ),
+    Scenario(
+        "last",
+        "Until the last has it",
+        "From the first byte of the publish until the last client has the message: ours with its commit, nchan from "
+        "memory. Clients that have it poll again meanwhile.",
+        duels.last,
+        ("nchan",),
+        lambda scale: (scale.last,),
+        (Bound(duels.TIME, at_most(1.2), at_most(1.0), "nchan"),),
+    ),
+    Scenario(
+        "lists",
+        "A list each",
+        "Each client waits on a list of its own, `all,user/N`; one message is published to `all`, which is in all of "
+        "them. Meanwhile one client asks for `/healthz` again and again with pauses of a millisecond.",
+        watching.lists,
+        (BASE,),
+        lambda scale: (scale.lists,),
+        (Bound(watching.LISTS, at_most(60, "ms")),),
+    ),
+    Scenario(
+        "idle",
+        "Idle",
+        "Nothing is published. Each poll ends after 25 s without a message, and its client polls again. Share of one "
+        "processor over a whole period of that, both servers at the same time.",
+        waiting.idle,
+        ("node",),
+        largest,
+        (Bound(waiting.IDLE, at_most(3, "%"), at_most(2, "%"), None),),
+    ),
+    Scenario(
+        "health",
+        "Responsiveness",
+        "One client asks for `/healthz` (peers: `/health`) again and again with pauses of a millisecond: while all are "
+        "parked, during fan-outs to all, and while all hang up at once (their process is killed; *in one instant*: the "
+        "server was stopped meanwhile, by a signal, and hears of all of them when it goes on). A request that takes "
+        "longer than a millisecond stands also for those that would have been sent meanwhile (correction for "
+        "coordinated omission). One server after the other.",
+        watching.health,
+        ("node", "aiohttp"),
+        largest,
+        (
+            Bound(watching.FAN_OUT, at_most(0.1), at_most(10, "ms"), "the time to all"),
+            Bound(f"health request, {watching.HANG_UP}", at_most(50, "ms")),
+        ),
+    ),
+    Scenario(
+        "inboxes",
+        "Inboxes",
+        "Each client waits on a topic of its own, and messages are published over HTTP to topics at random, evenly "
+        "spaced; from the moment a message is to be sent until its client has it. Ours waits for a commit with a flush "
+        "of 2 ms each time; one that comes while another's flush waits shares it, where a disk would make it wait for "
+        "the next. Compared with the bare database (insert and notify, one at a time, at the same flush, as under "
+        "*Publish → delivered*), and with peers that keep messages in memory.",
+        waiting.inboxes,
+        ("node", "nchan"),
+        lambda scale: (scale.inboxes,),
+        (Bound(waiting.P50, at_most(1.5), at_most(1.2), waiting.BARE),),
+        (SLOW,),
+    ),
+    Scenario(
+        "client",
+        "The crowd itself",
+        "The crowd against a bare protocol that reads nothing and has one fixed answer for all: the least that could "
+        "hold it. No server can be faster to all than that on this machine.",
+        duels.client,
+        clients=every,
+        bounds=(Bound(duels.CLIENT, aim=at_most(8, "µs")),),
+    ),
+    Scenario(
+        "latency",
+        "Publish → delivered",
+        "One message at a time: from the first byte of the `POST` until a parked poll's answer is in the client. "
+        "Compared with the least that Postgres can do: one `insert` with `pg_notify` in one statement (one "
+        "transaction, one round trip) on one asyncpg connection, until the callback of a listener on another one runs. "
+        "One process does both.",
+        publishing.latency,
+        bounds=(Bound(publishing.P50, aim=at_most(1.5), where=SLOW.name),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "publish",
+        "Durable publishes over HTTP",
+        "Publishers that each wait for their 201 before they send again, one keep-alive connection each, 100 bytes of "
+        "JSON. Compared with the same server with batches of one (group commit off), on a database of its own.",
+        publishing.publish,
+        bounds=(Bound(publishing.AT_ONCE[publishing.MOST], aim=at_least(5), where=SLOW.name),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "batches",
+        "Batches",
+        f"`POST /v1/messages` with {BATCH_ROWS} messages of 100 bytes, {BATCH_PUBLISHERS} publishers. Compared with "
+        f"the SQL procedure beneath, `append_and_flush`, called from asyncpg with {BATCH_ROWS} rows on "
+        f"{BATCH_PUBLISHERS} connections. Over HTTP several batches may share one commit; the procedure cannot.",
+        publishing.batches,
+        bounds=(Bound(publishing.BATCHES, aim=at_least(0.3)),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "sql",
+        "Publishers in SQL",
+        f"{SQL_PUBLISHERS} connections, one publish in each transaction, while a server pumps what they commit into "
+        "the log. Compared with a plain `INSERT` of the same row into a copy of the table with the same constraints "
+        "and index, without the trigger, from which nobody pumps.",
+        publishing.sql,
+        bounds=(Bound(publishing.INSERT, aim=at_least(0.85), where=SLOW.name),),
+        flushes=FLUSHES,
+    ),
+)
+
+NAMES = [scenario.name for scenario in SCENARIOS]
