@@ -220,6 +220,19 @@ async def test_what_needs_memory_is_refused_when_there_is_none(app: Running, fil
     assert data(await poll) == [2]
 
 
+@pytest.mark.rule("P-19", "S-28")
+async def test_the_last_quarter_of_the_memory_is_for_small_bodies(app: Running, filled) -> None:
+    before = await large(app, 1)
+    filled(app, 0.75)
+    for request in (
+        app.client.post("/v1/topics/t", data=b"x" * (64 * 1024 + 1), headers=TEXT),
+        app.client.get("/v1/topics/t", params={"after": str(before)}),
+    ):
+        assert "short of memory" in await refusal(await request, 503, "unavailable")
+    async with app.client.post("/v1/topics/t", data=b"x" * 64 * 1024, headers=TEXT) as response:
+        assert response.status == 201
+
+
 async def test_a_client_whose_socket_takes_no_more_is_aborted_when_there_is_no_room(app: Running, filled) -> None:
     with await socket_to(app) as sock, await socket_to(app) as other:
         for each in (sock, other):

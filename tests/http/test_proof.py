@@ -39,6 +39,7 @@ async def test_on_the_aiohttp_of_these_tests_the_fast_path_works(
 
 
 @pytest.mark.parametrize("gone", ["a name", "a method", "an argument", "nothing is handed over"])
+@pytest.mark.rule("D-5")
 async def test_where_something_is_missing_polls_are_served_and_the_log_says_so(
     app: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gone: str
 ) -> None:
