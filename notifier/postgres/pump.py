@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -33,8 +33,8 @@ AGAIN_S = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)
 # Under load not more often than this: a pump for every few rows takes time from publishers and makes none faster.
 PACE_S = 0.003
 
-# An old snapshot elsewhere keeps dead rows in the outbox, and each has to be skipped. So one look covers this
-# many ids at most, which takes some milliseconds.
+# An old snapshot elsewhere keeps dead rows in the outbox, and each has to be skipped. So one look covers this many ids
+# at most, which takes some milliseconds.
 SPAN, MIN_SPAN, MAX_SPAN = 10_000, 1000, 2**60
 FAST_S, SLOW_S = 0.01, 0.05
 # How often all ids are checked again, in such pieces between the other looks, and with at most this part of the time:
@@ -46,28 +46,62 @@ SWEEP_SHARE = 0.1
 # Ids drawn within this time are checked again each time, and those within SCAN_S each SCAN_S.
 AGED_S = 0.1
 
-PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5, $6)"
+# What runs is kept as ranges of numbers. A transaction with very many savepoints needs as many: then some share a mark.
+MAX_RANGES = 100
+
+PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5::bigint[], $6, $7)"
+
+
+class Running:
+    """Transactions that were running when the pump last looked, each with the id below which it has nothing."""
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[int, int, int]] = []  # numbers from the first to before the last, and a mark
+        self._next = 0  # the lowest number that had not been given
+
+    def columns(self) -> tuple[list[int], list[int], list[int]]:
+        return [first for first, _, _ in self._ranges], [last for _, last, _ in self._ranges], self.marks()
+
+    def marks(self) -> list[int]:
+        return [mark for _, _, mark in self._ranges]
+
+    def now(self, listed: Sequence[int], ended: int, following: int, mark: int) -> None:
+        """Those `listed` run now, and all from `ended` to before `following`. Those of them that did not run when this
+        was last called have nothing below `mark`."""
+        ranges = [(xid, xid + 1, self._mark(xid, mark)) for xid in sorted(listed)]
+        ranges += [(max(first, ended), last, old) for first, last, old in self._ranges if last > ended]
+        first = max(self._next, ended)
+        if first < following:
+            if len(ranges) - len(listed) < MAX_RANGES:
+                ranges.append((first, following, mark))
+            else:
+                ranges[-1] = (ranges[-1][0], following, ranges[-1][-1])
+        self._ranges = ranges
+        self._next = max(first, following)
+
+    def _mark(self, xid: int, new: int) -> int:
+        return next((mark for first, last, mark in self._ranges if first <= xid < last), new)
 
 
 class Walk:
     """Where to look in the outbox: upwards from `at` to the newest id, then again from a little below that.
 
-    Everything below has been moved, except rows of transactions that were running when the walk came
-    by. For each of them there is a mark, below which it has nothing; when it has ended, the walk goes on from there.
+    Everything below has been moved, except rows of transactions that were running when the walk came by. For each of
+    them there is a mark, below which it has nothing; when it has ended, the walk goes on from there.
     """
 
     def __init__(self, now: float) -> None:
         self.at = 0
         self.span = SPAN
-        self.running: dict[int, int] = {}
+        self.running = Running()
         self._on_the_way = False
         self._heads: deque[tuple[float, int]] = deque()  # the newest ids, of the last AGED_S
         self._aged = 0  # and before them
-        self._mark = 0  # below which what is not yet seen to run has nothing
+        self._mark = 0  # below which what does not run yet has nothing
         self._before = 0  # where it was at the last scan
         self._scan_due = now + SCAN_S
 
-    def begin(self, now: float) -> tuple[int, int, list[int], list[int]]:
+    def begin(self, now: float) -> tuple[int, int, list[int], list[int], list[int]]:
         """Where the next look starts, how many ids it covers, and the marks of the transactions that were running."""
         if not self._on_the_way:
             self._on_the_way = True
@@ -76,11 +110,11 @@ class Walk:
             if now >= self._scan_due:
                 self._scan_due = now + SCAN_S
                 self.at, self._before = min(self.at, self._before), self.at
-        return self.at, self.span, list(self.running), list(self.running.values())
+        return self.at, self.span, *self.running.columns()
 
     def end(self, row: dict[str, Any], began: float, took_s: float) -> bool:
         """What notifier.pump() has returned. Whether the walk has come to the newest id."""
-        self.running = {xid: self.running.get(xid, self._mark) for xid in row["running"]}
+        self.running.now(row["running"], row["ended_xid"], row["next_xid"], self._mark)
         self._mark = self._aged
         self._heads.append((began, row["head"]))
         self.at = row["reached"]
@@ -171,7 +205,7 @@ class Pump(Reconnecting):
     async def _sweep(self, connection: Connection) -> None:
         """Check the next piece below the walk."""
         start = self._loop.time()
-        row = await self._pump(connection, self._swept, self._sweep_span, [], [])
+        row = await self._pump(connection, self._swept, self._sweep_span, [], [], [])
         end = self._loop.time()
         if row["moved"] is None:
             return  # another server pumps

@@ -96,15 +96,19 @@ end;
 -- Moves the oldest rows from the outbox to the log, up to max_rows and about max_bytes, without waiting for the disk:
 -- flush() afterwards, and notify no one before that.
 --
--- It reads above after_id, or above the lowest mark of the transactions that were running and have ended; at most max_ids
--- ids, because an old snapshot elsewhere keeps dead rows that have to be skipped.
+-- It reads above after_id, or above the lowest mark of the transactions that were running (with numbers from first_xids
+-- to before last_xids) and have ended; at most max_ids ids, because an old snapshot elsewhere keeps dead rows that have to
+-- be skipped.
 --
 -- moved: how many; null while another server pumps. last_seq: the seq of the last of them. reached: up to this id
--- everything has been moved, except what the transactions that are running now may bring. head: the newest id when it
--- began. quiet: notifications are off at the moment.
+-- everything has been moved, except what the transactions that are running now may bring: those whose numbers are in
+-- running, and those from ended_xid to before next_xid. head: the newest id when it began. quiet: notifications are off
+-- at the moment.
 create or replace function notifier.pump(
-    after_id bigint, max_ids bigint, was_running bigint[], marks bigint[], max_rows int, max_bytes bigint,
-    out moved int, out last_seq bigint, out reached bigint, out head bigint, out running bigint[], out quiet boolean
+    after_id bigint, max_ids bigint, first_xids bigint[], last_xids bigint[], marks bigint[],
+    max_rows int, max_bytes bigint,
+    out moved int, out last_seq bigint, out reached bigint, out head bigint,
+    out running bigint[], out ended_xid bigint, out next_xid bigint, out quiet boolean
 ) language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
@@ -129,10 +133,16 @@ begin
     -- In this order: a transaction that has drawn an id up to head is running (or about to be seen so, see AGED_S in
     -- pump.py), or has ended, and then its rows are seen.
     select case when s.is_called then s.last_value else 0 end into head from notifier.outbox_id_seq s;
+    next_xid := 3 + age('3'::xid);  -- the low half of it
     now_running := pg_current_snapshot();
     running := array(select x::text::bigint from pg_snapshot_xip(now_running) x);
-    select least(after_id, min(m.mark)) into from_id
-        from unnest(was_running, marks) m (xid, mark) where pg_visible_in_snapshot(m.xid::text::xid8, now_running);
+    -- A snapshot does not list what runs with a higher number than everything that has ended.
+    ended_xid := pg_snapshot_xmax(now_running)::text::bigint;
+    next_xid := (next_xid - ended_xid) & 4294967295;
+    next_xid := ended_xid + case when next_xid < 2147483648 then next_xid else 0 end;
+    select least(after_id, min(m.mark)) into from_id from unnest(first_xids, last_xids, marks) m (first, last, mark)
+        where least(m.last, ended_xid) - m.first
+            > (select count(*) from unnest(running) x where x >= m.first and x < m.last);
     to_id := case when from_id >= head - max_ids then 9223372036854775807 else from_id + max_ids end;
     -- Looked up before append() takes the order lock: this can be slow, and must not hold up HTTP publishers.
     select array_agg(sized.id order by sized.id) filter (where sized.total - sized.size < max_bytes), count(*)

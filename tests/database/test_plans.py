@@ -9,7 +9,7 @@ APPEND = (
     "select first_seq from notifier.append(array[$1], array['1'::bytea], array[null::text], array[null], array[null])"
 )
 PUBLISH = "select notifier.publish($1, '1')"
-PUMP = "select moved from notifier.pump(0, 1000000, '{}', '{}', 1000, 1000000)"
+PUMP = "select moved from notifier.pump(0, 1000000, '{}', '{}', '{}', 1000, 1000000)"
 PRUNE = "select notifier.prune(now(), 1000)"
 SCANS = "select relname, seq_scan from pg_stat_user_tables where relname in ('outbox', 'message', 'topic')"
 

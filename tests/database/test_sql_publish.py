@@ -185,6 +185,21 @@ async def test_an_older_row_that_commits_late_is_found(
 
 
 @pytest.mark.rule("Q-9")
+async def test_a_transaction_seen_to_run_that_has_the_newest_number_is_found(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No snapshot lists it as running."""
+    monkeypatch.setattr(pump, "SCAN_S", 600.0)
+    monkeypatch.setattr(pump, "AGED_S", 0.0)
+    app = await start()
+    async with sql.transaction():
+        await sql.execute("select notifier.publish('a', n::text) from generate_series(1, 5) n")
+        while app.service.pump.walk.at < 5:
+            app.service.pump.notified()
+            await asyncio.sleep(0.01)
+    assert [m["data"] for m in await collect(app, "a", 5)] == [1, 2, 3, 4, 5]
+
+
 async def test_an_id_that_the_pump_would_not_find_is_refused(sql: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="id is given by the outbox"):
         await sql.execute("insert into notifier.outbox (id, topic, data) overriding system value values (-5, 'a', '1')")
@@ -223,7 +238,7 @@ async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
             "select * from notifier.source",
             "delete from notifier.outbox",
             "select notifier.append('{a}', '{1}', '{null}', '{null}', '{null}')",
-            "select notifier.pump(0, 1, '{}', '{}', 1, 1)",
+            "select notifier.pump(0, 1, '{}', '{}', '{}', 1, 1)",
             "select notifier.prune(now(), 1)",
             "select notifier.begin_epoch(0)",
             "select nextval('notifier.message_seq')",

@@ -121,7 +121,7 @@ async def test_a_failure_in_the_pump_does_not_hold_up_http_publishers(
 async def test_the_pump_appends_in_a_transaction_that_does_not_wait_for_the_disk(sql: asyncpg.Connection) -> None:
     async with sql.transaction():
         await sql.execute("select notifier.publish('orders', '1')")
-        assert await sql.fetchval("select moved from notifier.pump(0, 1000, '{}', '{}', 1000, 1000)") == 1
+        assert await sql.fetchval("select moved from notifier.pump(0, 1000, '{}', '{}', '{}', 1000, 1000)") == 1
         assert await sql.fetchval("show synchronous_commit") == "off"
 
 

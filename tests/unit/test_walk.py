@@ -2,11 +2,19 @@
 
 import itertools
 
-from notifier.postgres.pump import AGED_S, FAST_S, MIN_SPAN, SCAN_S, SLOW_S, SPAN, Walk, adapted
+from notifier.postgres.pump import AGED_S, FAST_S, MAX_RANGES, MIN_SPAN, SCAN_S, SLOW_S, SPAN, Walk, adapted
 
 
-def row(reached: int, head: int, *running: int, moved: int = 0) -> dict:
-    return {"reached": reached, "head": head, "running": list(running), "moved": moved}
+def row(reached: int, head: int, *running: int, ended: int = 900, following: int = 900, moved: int = 0) -> dict:
+    """What a look has found: `running` below `ended`, and all from `ended` to before `following`."""
+    return {
+        "reached": reached,
+        "head": head,
+        "moved": moved,
+        "running": list(running),
+        "ended_xid": ended,
+        "next_xid": following,
+    }
 
 
 class Clock:
@@ -19,9 +27,10 @@ class Clock:
     def look(self, found: dict) -> tuple[int, dict[int, int]]:
         """Where the look started that has found this, with the marks of what was running."""
         now = next(self._times) * AGED_S * 1.01
-        at, _, xids, marks = self.walk.begin(now)
+        at, _, firsts, lasts, marks = self.walk.begin(now)
         self.walk.end(found, now, SLOW_S)
-        return at, dict(zip(xids, marks, strict=True))
+        ranges = zip(firsts, lasts, marks, strict=True)
+        return at, {xid: mark for first, last, mark in ranges for xid in range(first, last)}
 
 
 def test_the_walk_goes_up_in_pieces_and_starts_again_from_a_moment_ago() -> None:
@@ -45,13 +54,25 @@ def test_ids_that_were_just_drawn_are_checked_again() -> None:
 def test_a_running_transaction_keeps_the_mark_below_which_it_has_nothing() -> None:
     clock = Clock()
     for newest in (10, 20, 30, 40):
-        clock.look(row(newest, newest, 501))
+        clock.look(row(newest, newest, ended=501, following=502))  # 501 runs; nothing above it has ended
     # 502 has got its number after the look that found 40, and so its first id after the one that found 30.
-    clock.look(row(50, 50, 501, 502))
-    clock.look(row(60, 60, 501, 502, 503))
-    assert clock.look(row(70, 70, 502)) == (50, {501: 0, 502: 30, 503: 40})
-    # 501 has ended, and that look began at its mark.
-    assert clock.look(row(80, 80)) == (60, {502: 30})
+    clock.look(row(50, 50, ended=501, following=503))
+    # 504 has ended, and so a snapshot lists what runs below.
+    clock.look(row(60, 60, 501, 502, 503, ended=505, following=505))
+    assert clock.look(row(70, 70, 502, ended=506, following=506)) == (50, {501: 0, 502: 30, 503: 40})
+    # 501 and 503 have ended, and that look began at the lower of their marks.
+    assert clock.look(row(80, 80, ended=506, following=507)) == (60, {502: 30})
+    assert clock.look(row(90, 90, ended=506, following=507)) == (70, {506: 60})
+
+
+def test_many_numbers_share_marks() -> None:
+    clock = Clock()
+    for newest in range(1, 1000):
+        clock.look(row(newest, newest, ended=501, following=501 + newest))
+    _, marks = clock.look(row(1000, 1000, ended=501, following=1501))
+    assert len(clock.walk.running.marks()) <= MAX_RANGES
+    assert sorted(marks) == list(range(501, 1500))
+    assert all(mark <= max(0, xid - 502) for xid, mark in marks.items())
 
 
 def test_a_check_that_was_cut_short_goes_on_where_it_stopped() -> None:
