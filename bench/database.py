@@ -101,7 +101,7 @@ async def postmaster(url: str) -> int:
 
 
 async def bare_table(url: str) -> str:
-    """The name of a table like ours that nobody pumps or appends to: what Postgres can do at best."""
+    """The name of a table like ours that is neither pumped nor appended to: the best that Postgres can do."""
     await execute(
         url,
         "create table bare (id bigint generated always as identity primary key, topic text not null, "

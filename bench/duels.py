@@ -115,7 +115,7 @@ async def parking(stage: Stage) -> Measured:
 
 
 def alone(duels: Sequence[Duel], counts: Sequence[int]) -> list[Figure]:
-    """What ours costs, whoever is beside it."""
+    """What ours costs, whatever the peer."""
     figures: list[Figure] = []
     for count in counts:
         there = [duel for duel in duels if duel.count == count]

@@ -84,7 +84,7 @@ def _number(pattern: str, output: str) -> float:
 
 
 def _connection(url: str) -> dict[str, str]:
-    """The URL as libpq's variables: what stands on a command line, everybody can read."""
+    """The URL as libpq's variables: all users can read a command line."""
     parts = urlsplit(url)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     found = {

@@ -166,7 +166,7 @@ async def batches(stage: Stage) -> Measured:
 
 
 async def sql(stage: Stage) -> Measured:
-    """Publishers in SQL while a server pumps, and plain inserts from which nobody pumps."""
+    """Publishers in SQL while a server pumps, and plain inserts that are not pumped."""
     busiest = longest = 0.0
     client = ""
     async with loaded(stage) as us:

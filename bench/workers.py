@@ -1,6 +1,6 @@
 """`python -m bench.workers`: how many clients one machine parks with several workers, and how evenly they are spread.
 
-All clients poll one topic, from processes of their own. Two messages are published; each has to reach everybody once.
+All clients poll one topic, from processes of their own. Two messages are published; each has to reach each client once.
 """
 
 import argparse

@@ -87,7 +87,7 @@ class Dialect:
 
 
 class Notifier(Dialect):
-    """Ours. A full server answers at once, empty, and says when to come back: nobody was parked then."""
+    """Ours. A full server answers at once, empty, and says when to come back: no poll was parked then."""
 
     health = "/healthz"
 

@@ -18,7 +18,7 @@ GROW_S = 60.0
 PUBLISHED_S = 10.0
 MESSAGE_S = 10.0
 
-# Of somebody who asks one small thing again and again.
+# Of a client that sends one small request again and again.
 PAUSE_S = 0.001
 ANSWER_S = 20.0
 

@@ -1,4 +1,4 @@
-"""The tarpit, measured: a server whose workers all wait answers nobody, and what parking does instead."""
+"""The tarpit, measured: a server whose workers all wait answers no request, and what parking does instead."""
 
 import asyncio
 import os
@@ -142,7 +142,7 @@ class Stuck:
 
     @property
     def answers(self) -> bool:
-        """Whether it answers anybody while the clients wait."""
+        """Whether it answers any request while the clients wait."""
         return self.held.health_ms is not None or self.publish_ms is not None
 
 

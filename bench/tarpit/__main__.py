@@ -1,4 +1,4 @@
-"""`python -m bench.tarpit`: a server whose workers all wait answers nobody, and one that parks its clients does."""
+"""`python -m bench.tarpit`: a server whose workers all wait answers no request; one that parks its clients does."""
 
 import argparse
 import asyncio
@@ -17,7 +17,7 @@ SPARE_FILES = 600
 
 INTRODUCTION = """\
 Long-polling: a client asks for news, and the server answers when there is some. So at any moment nearly all clients are
-waiting. Here some wait at a server, and then somebody else asks it what any server answers at once: GET /health."""
+waiting. Here some wait at a server, and then another client sends what any server answers at once: GET /health."""
 
 
 async def show(count: int) -> bool:

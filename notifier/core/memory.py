@@ -31,7 +31,7 @@ class MemoryBudget:
     @property
     def full(self) -> bool:
         """Whether requests that need memory are refused, except for small bodies: the last quarter is theirs, so that
-        clients that hold much keep nobody from publishing."""
+        clients that hold much do not prevent publishing."""
         return 4 * self.held >= 3 * self.limit
 
     @property

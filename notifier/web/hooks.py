@@ -17,7 +17,7 @@ async def hook(request: web.Request) -> web.Response:
     if not is_name(name):
         raise NotFound("There is no source of that name, and there cannot be one.")
     if not request.content.is_eof():
-        # Before the rest of the body is read: nobody without a source may have us keep it.
+        # Before the rest of the body is read: only the senders of a source may make us keep it.
         await service.source(name)
     headers = request.raw_headers
     content_type = request.headers.get("Content-Type")

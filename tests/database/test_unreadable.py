@@ -1,4 +1,4 @@
-"""What is stored as JSON and is not readable for everybody, however it got there, harms nobody else's answer."""
+"""Stored JSON that some reader cannot read, however it got there, harms no other message's answer."""
 
 import threading
 

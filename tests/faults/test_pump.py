@@ -1,4 +1,4 @@
-"""The pump keeps nobody waiting and loses nothing: beside an old snapshot, a locked outbox, a slow disk, a crash."""
+"""The pump holds up no publisher and loses nothing: beside an old snapshot, a locked outbox, a slow disk, a crash."""
 
 import signal
 from collections.abc import AsyncIterator

@@ -73,7 +73,7 @@ async def test_a_large_body_holds_up_no_other_request_and_is_published_without_i
     assert message["data"] == {"a": "x" * INLINE}
 
 
-async def test_publishes_that_wait_for_a_thread_hold_up_nobody_who_reads(
+async def test_publishes_that_wait_for_a_thread_do_not_hold_up_readers(
     app: Running, sql: asyncpg.Connection, held: Held
 ) -> None:
     """Large messages of others are read from the table in threads too."""

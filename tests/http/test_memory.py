@@ -30,7 +30,7 @@ def clients(app: Running) -> memory.Clients:
 
 @pytest.fixture
 def filled(app: Running):
-    """Pretend that somebody holds a share of the budget: `filled(app, 0.5)`."""
+    """Pretend that a share of the budget is in use: `filled(app, 0.5)`."""
     with contextlib.ExitStack() as stack:
 
         def fill(app: Running, share: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Those whom Notifier is measured beside are what they claim: correct long-polling, and gone when it is over."""
+"""The servers that Notifier is compared with do correct long-polling, and are gone when the run is over."""
 
 import asyncio
 import json
