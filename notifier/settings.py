@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# Files and connections that are no parked client: database, publishers, health checks, logs.
+# Files and connections other than parked clients: database, publishers, health checks, logs.
 SPARE_FILES = 500
 
 MIN_KEY = 8
@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def anyone(self) -> bool:
-        """No key is asked for, of publishers and subscribers alike."""
+        """Whether neither publishers nor subscribers need a key."""
         return self.open or self.admin_key is None
 
     @classmethod

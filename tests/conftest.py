@@ -50,7 +50,7 @@ async def postgres() -> AsyncIterator[str]:
     if os.environ.get("TEST_POSTGRES") == "system":
         binaries._wheel = lambda: None
     settings = {"fsync": "off", "max_connections": "200", "max_prepared_transactions": "5"}
-    # Not below pytest's folder: as root the server runs as another user, who may not enter that.
+    # Not below pytest's folder: as root the server runs as another user, which cannot enter that.
     with tempfile.TemporaryDirectory(prefix="notifier-test-") as folder:
         Path(folder).chmod(0o711)
         async with embedded_postgres(Path(folder), settings=settings) as url:
@@ -234,7 +234,7 @@ class Server:
         raise AssertionError(self.log.read_text())
 
     def stop(self, how: int = signal.SIGTERM) -> int:
-        """Send a signal, and return the exit code once it has gone."""
+        """Send a signal, and return the exit code once the process has ended."""
         assert self.process
         self.process.send_signal(how)
         return self.process.wait(DEADLINE_S)

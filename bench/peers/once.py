@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# A registry that answers slowly still answers; one that does not must not hold a bench for ever.
+# A registry that answers slowly still answers; one that does not must not hold up the bench forever.
 INSTALL_S = 600.0
 
 # Of what went wrong, in one line: npm and pip go on for pages.

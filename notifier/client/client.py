@@ -15,7 +15,7 @@ from notifier.client.messages import Batch, Gap, Message, parse
 
 log = logging.getLogger(__name__)
 
-# The server answers a poll after 28 s at the latest. An answer that is later than that by 10 s will not come.
+# The server answers a poll after 28 s at the latest. An answer 10 s later than that will not come.
 POLL_TIMEOUT_S = 38.0
 PUBLISH_TIMEOUT_S = 60.0
 # No poll that was parked comes back empty sooner, except from a server that is full or stopping.
@@ -72,9 +72,9 @@ class Client:
         priority: int | None = None,
         tags: str | Iterable[str] = (),
     ) -> Published:
-        """Store one message. `data` is a JSON value, or bytes; with a `content_type`, a text is sent as it is.
+        """Store one message. `data` is a JSON value, or bytes; with a `content_type`, a string is sent as it is.
 
-        Not tried again by itself, because it might be stored twice: see `temporary` and `outcome_unknown` of
+        Not retried, because it might be stored twice: see `temporary` and `outcome_unknown` of
         NotifierClientError.
         """
         body, content_type = _encode(data, content_type)
@@ -101,9 +101,9 @@ class Client:
         """Follow topics and patterns forever: each message once, in order, across reconnects and restarts.
 
         Begins after a cursor (`after`: the id of any message, "earliest" or "latest"), at a time (`since`: "10m" or
-        RFC 3339), or with the newest so many (`last`); else with what comes after the server's first answer. What
-        may pass is tried again forever, after `on_retry(error, delay_s)`; other refusals raise
-        NotifierClientError. `on_gap(gap)` is told what is lost. By default both write to the log.
+        RFC 3339), or with the newest messages (`last`); else with what comes after the server's first answer. Errors that
+        may pass are retried forever, after `on_retry(error, delay_s)`; other refusals raise
+        NotifierClientError. `on_gap(gap)` gets what was lost. By default both write to the log.
         """
         beginnings = {"after": after, "since": since, "last": last}
         query = {name: str(value) for name, value in beginnings.items() if value is not None}
@@ -157,7 +157,7 @@ class Client:
         try:
             return parse(answer.body.decode()), answer.retry_after_s
         except (ValueError, LookupError, TypeError) as error:
-            # Cut short on its way, or a proxy's page about maintenance.
+            # Cut short on its way, or a proxy's maintenance page.
             raise NotifierClientError(None, "no_answer", "What answers is no Notifier.") from error
 
     async def _publish(self, path: str, query: dict[str, str], body: bytes, content_type: str, wanted: str) -> Any:  # noqa: ANN401  the field `wanted` of a JSON object
@@ -167,7 +167,7 @@ class Client:
             return json.loads(answer.body)[wanted]
         except NotifierClientError as error:
             status = error.status
-            # A 5xx without a code comes from a proxy, which perhaps only got tired of waiting.
+            # A 5xx without a code comes from a proxy, which perhaps only timed out.
             if not (error.code == "no_answer" or (error.code == "http_error" and (status or 0) >= 500)):
                 raise
         except (ValueError, LookupError, TypeError):

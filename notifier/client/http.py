@@ -1,4 +1,4 @@
-"""Requests to one server: every bound of them, and one kind of error for all that can go wrong."""
+"""Requests to one server, with all their bounds, and one kind of error for everything that can go wrong."""
 
 import json
 import random
@@ -13,10 +13,10 @@ import aiohttp
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 10.0
-# Full jitter: the next try comes after a random time below a bound that doubles from the first of these to the
-# last, so that clients whose server went away together do not come back together.
+# Full jitter: the next attempt comes after a random time below a bound that doubles from the first of these to the
+# last, so that clients that lost their server together do not come back together.
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 0.5, 30.0
-# A client that obeyed more than this would look dead.
+# A client that waited longer than this would look dead.
 RETRY_AFTER_MAX_S = 300.0
 # The server cuts answers at 4 MiB, but one message always fits: at most 16 MiB, in JSON six times that for a text
 # of control characters.
@@ -133,7 +133,7 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> NotifierClientErr
         code, detail = "http_error", f"HTTP {response.status} {response.reason}"
         if 300 <= response.status < 400:
             detail += f": the server is at {response.headers.get('Location')}"
-    # It may be shown in a terminal, and comes from whatever answers there.
+    # It may be shown in a terminal, and comes from whatever server answers.
     detail = "".join(character if character.isprintable() else " " for character in detail[:1000])
     return NotifierClientError(response.status, code, detail, _retry_after_s(response))
 
@@ -151,6 +151,6 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
 
 
 def backoff_s(failures: int, retry_after_s: float | None) -> float:
-    """How long to wait after so many failures in a row: at random, and never less than the server asked for."""
+    """How long to wait after this many failures in a row: at random, and never less than the server asked for."""
     bound_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10))
     return (retry_after_s or 0.0) + random.uniform(0, bound_s)

@@ -1,7 +1,7 @@
 """What a poll's answer holds.
 
 Each message keeps its text as the server sent it, because Python's numbers cannot hold all that JSON's can (1e400,
-0.10), and its data is decoded only when asked for: a message that nests deeper than Python's decoder goes must not
+0.10), and decodes its data only on demand: a message that nests deeper than Python's decoder goes must not
 end a subscription. So values are first found in the text.
 """
 
@@ -41,7 +41,7 @@ class Message:
 
     @cached_property
     def data(self) -> Any:  # noqa: ANN401  whatever JSON holds
-        """What was published: a JSON value, a text, or bytes. RecursionError if it nests too deep for Python."""
+        """What was published: a JSON value, a string, or bytes. RecursionError if it nests too deep for Python."""
         data = json.loads(_parts(self.raw)["data"], parse_int=_integer)
         return base64.b64decode(data) if self.encoding == "base64" else data
 
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
 
 def parse(text: str) -> Batch:
-    """ValueError, LookupError or TypeError for a text that is no answer to a poll, or only the beginning of one."""
+    """ValueError, LookupError or TypeError for text that is not the answer to a poll, or only the beginning of one."""
     parts = _parts(text)
     array = parts["messages"]
     messages = [_message(array[begin:end]) for _, begin, end in _members(array)]

@@ -1,4 +1,4 @@
-"""What publishers hand in, checked once, as messages to be stored."""
+"""Publishing: the input of publishers, checked once, as messages to store."""
 
 import json
 import re
@@ -44,8 +44,8 @@ def from_body(
 ) -> NewMessage:
     """A message from the body of a request.
 
-    JSON types must hold strict UTF-8 JSON: InvalidJSON otherwise. A form content type, which is what `curl -d` sends,
-    or none is JSON if it parses, else text. All else is kept as it is. With `lenient`, for webhooks, forms are kept as
+    JSON types must contain strict JSON, else InvalidJSON. A form content type, which is what `curl -d` sends,
+    or none is JSON if it is valid, else text. All else is kept as it is. With `lenient`, for webhooks, forms are kept as
     they are, what claims to be JSON and is not is kept as text or bytes, and a malformed type counts as none.
     """
     if content_type is not None and (not _CONTENT_TYPE.fullmatch(content_type) or len(content_type) > 255):
@@ -117,7 +117,7 @@ def _checked_text(name: str, value: object, most: int) -> str:
 
 # --- batches
 
-# Nothing of an element is built, but each is an object of 50 bytes: a body of commas takes 28 times its size meanwhile.
+# Elements are not decoded, but each is an object of 50 bytes: a body of commas briefly takes 28 times its size.
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAMES = frozenset({"topic", "data", "title", "click", "priority", "tags"})

@@ -35,7 +35,7 @@ _NOT_A_DIGIT = bytes(set(range(256)) - set(b"0123456789"))
 _BRACKETS = bytes(0x5B if c in b"[{" else 0x5D for c in range(256))
 _NOT_A_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
-# What is looked at in one go: a body of many short strings falls into as many objects, which take 40 times its size.
+# How much is split at once: a body of many short strings becomes as many objects, which take 40 times its size.
 _CHUNK = 256 * 1024
 
 
@@ -82,7 +82,7 @@ def check_depth(body: bytes, depth: int = MAX_DEPTH) -> None:
         brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
         if not brackets:
             return
-    # What is left is nested still, or has no partner: that is for the parser to say, if it is not too much.
+    # The rest is nested deeper, or has no partner: the parser reports that, if it is not too much.
     if b"[]" in brackets or brackets.count(b"[") > depth:
         raise InvalidJSON(_TOO_DEEP)
 

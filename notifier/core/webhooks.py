@@ -1,4 +1,4 @@
-"""Webhook sources: is a request from its sender, which topic does it belong to, which of its headers are kept.
+"""Webhook sources: whether a request is from its sender, which topic it goes to, which of its headers are kept.
 
 Headers are raw, as they came: `(name, value)` in bytes. Whatever a sender puts into headers or body, `verify`
 raises nothing but BadSignature, and `topic_for` and `kept_headers` raise nothing at all.
@@ -20,10 +20,10 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 SCHEMES = ("github", "none")
 
-# Each secret costs an HMAC over the body; two at a time are what changing one without a loss needs.
+# Each secret costs an HMAC over the body; replacing one without a loss needs two at a time.
 MAX_SECRETS = 8
-# What is kept of a webhook is bounded, because it goes into a row and comes back as response headers: proxies
-# give up at 8 kB of them.
+# Kept headers are bounded, because they go into a row and come back as response headers: proxies
+# accept at most 8 kB of those.
 MAX_KEPT_HEADERS = 64
 MAX_KEPT_BYTES = 8192
 
@@ -102,7 +102,7 @@ def _check_template(template: str) -> None:
 def verify(source: Source, headers: Headers, body: bytes) -> None:
     """BadSignature unless the request is signed as the source's scheme demands, over the bytes as they came.
 
-    GitHub signs with `X-Hub-Signature-256: sha256=<hex of HMAC-SHA256>`; any of the source's secrets will do.
+    GitHub signs with `X-Hub-Signature-256: sha256=<hex of HMAC-SHA256>`; any of the source's secrets is accepted.
     """
     if source.scheme == "none":
         return
@@ -166,7 +166,7 @@ def _unquote(value: bytes) -> bytes:
 
 
 def _look_up(document: bytes, path: str) -> str:
-    """What stands at `path`, as a text; a number as it is written. Nothing is built of what stands elsewhere: as Python
+    """The value at `path`, as text; a number as it is written. Nothing else is decoded: as Python
     objects, a body may take forty times its size."""
     found: bytes | msgspec.Raw = document
     try:

@@ -1,4 +1,4 @@
-"""What handlers find in the application. (ACCESS and HANDOVER stand beside what they lead to.)"""
+"""What handlers find in the application. (ACCESS and HANDOVER are defined beside their values.)"""
 
 from aiohttp import web
 

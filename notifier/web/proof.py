@@ -1,6 +1,6 @@
-"""The proof, at start, that this aiohttp has what the hand-over leans on: a real poll, parked and answered.
+"""The proof, at start, that this aiohttp has what the hand-over relies on: a real poll, parked and answered.
 
-Where it fails, the server serves on without the hand-over and with aiohttp's own handling of what comes in. Then parked
+If it fails, the server works without the hand-over and with aiohttp's own handling of requests. Then parked
 polls and unfinished requests cost more memory, but nothing else changes for clients.
 """
 
@@ -50,7 +50,7 @@ async def prove(runner: web.AppRunner) -> bool:
 
 
 def _check_names() -> None:
-    """What is missing would also fail below, but noisily."""
+    """Check the names first: a missing one would also fail below, but noisily."""
     missing = [name for name in INTERNALS if name not in dir(RequestHandler)]
     if "message_consumed" not in dir(HttpRequestParser):
         missing.append("message_consumed")
@@ -88,4 +88,4 @@ async def _park(server: Server, handover: Handover, service: Service) -> None:
 
 
 class _NotProven(Exception):
-    """What the fast path leans on is not there."""
+    """Something that the fast path relies on is missing."""

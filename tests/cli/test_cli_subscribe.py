@@ -211,7 +211,7 @@ def test_a_closed_pipe_ends_it_quietly_even_on_a_quiet_topic(server):
 def test_writing_to_a_closed_pipe_ends_it_quietly(server):
     for _ in range(3):
         publish(server, "t")
-    # `head` has gone before the second line is written, or goes while it is.
+    # `head` ends before the second line is written, or while it is.
     command = f"'{sys.executable}' -m notifier subscribe t --after 0 | head -n 1"
     done = run("bash", "-o", "pipefail", "-c", command, env=server.env)
     assert (done.returncode, done.stderr) == (0, "")

@@ -216,7 +216,7 @@ async def test_a_webhook_that_cannot_be_stored_now_is_503_so_that_its_sender_ret
 
 @pytest.mark.rule("W-9")
 async def test_a_webhook_is_published_even_if_its_sender_disconnects(hooks: Running, sql: asyncpg.Connection) -> None:
-    """Its source is still being looked up when it has gone."""
+    """Its source is still being looked up when the sender disconnects."""
     parked = hooks.start_poll("ci/*", wait=20)
     await hooks.parked()
     await sql.execute("begin; lock table notifier.source in access exclusive mode")

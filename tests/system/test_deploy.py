@@ -56,7 +56,7 @@ def test_honcho_starts_the_web_process_of_the_procfile(env: dict[str, str], tmp_
         said += honcho.stdout.read()
         honcho.wait(DEADLINE_S)
     assert key not in said
-    assert " stopped" in said  # in good order, within the 5 s that honcho gives
+    assert " stopped" in said  # in order, within the 5 s that honcho gives
 
 
 async def test_one_step_back_works(server: Server, database: str) -> None:

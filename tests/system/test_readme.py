@@ -67,7 +67,7 @@ def test_every_shell_command_does_what_the_readme_says(server: Server, shell: di
                 continue
             run_block(block, command, shell)
             waiting = [(waiter, process) for waiter, process in waiting if not printed(waiter, process)]
-        # What follows for ever prints what the programs above it have published.
+        # Commands that follow forever print what the programs above them have published.
         assert all(printed(waiter, process) for waiter, process in waiting)
 
 

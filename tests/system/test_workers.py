@@ -1,4 +1,4 @@
-"""Many processes behind one port: evenly loaded, replaced when they die or hang, stopped in good order."""
+"""Many processes behind one port: evenly loaded, replaced when they die or hang, stopped in order."""
 
 import asyncio
 import contextlib
