@@ -101,8 +101,8 @@ class Client:
         """Follow topics and patterns forever: each message once, in order, across reconnects and restarts.
 
         Begins after a cursor (`after`: the id of any message, "earliest" or "latest"), at a time (`since`: "10m" or
-        RFC 3339), or with the newest messages (`last`); else with what comes after the server's first answer. Errors that
-        may pass are retried forever, after `on_retry(error, delay_s)`; other refusals raise
+        RFC 3339), or with the newest messages (`last`); else with what comes after the server's first answer.
+        Errors that may pass are retried forever, after `on_retry(error, delay_s)`; other refusals raise
         NotifierClientError. `on_gap(gap)` gets what was lost. By default both write to the log.
         """
         beginnings = {"after": after, "since": since, "last": last}

@@ -45,8 +45,8 @@ def from_body(
     """A message from the body of a request.
 
     JSON types must contain strict JSON, else InvalidJSON. A form content type, which is what `curl -d` sends,
-    or none is JSON if it is valid, else text. All else is kept as it is. With `lenient`, for webhooks, forms are kept as
-    they are, what claims to be JSON and is not is kept as text or bytes, and a malformed type counts as none.
+    or none is JSON if it is valid, else text. All else is kept as it is. With `lenient`, for webhooks, forms are kept
+    as they are, what claims to be JSON and is not is kept as text or bytes, and a malformed type counts as none.
     """
     if content_type is not None and (not _CONTENT_TYPE.fullmatch(content_type) or len(content_type) > 255):
         if not lenient:
