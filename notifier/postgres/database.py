@@ -34,7 +34,6 @@ AWAY = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DatabaseDroppedError,
-    asyncpg.InsufficientPrivilegeError,  # grants are being changed; the start has checked that we have them
 )
 
 # What asyncpg understands in a database URL. The rest, of other drivers and of providers, it would send to the server

@@ -38,7 +38,7 @@ MAX_WAITING = 1000
 TIMEOUT_S = 10.0
 # A message asked for by its id: as long as a poll that does not want to wait gets. A large one has TIMEOUT_S to arrive
 # once the database has answered at all.
-MESSAGE_S = 1.0
+MESSAGE_S = 0.8
 LARGE = 1024 * 1024
 
 # A list with patterns is resolved to its topics while they are at most this many, among at most MAX_CANDIDATES that
@@ -272,7 +272,8 @@ class History:
             if connection and not isinstance(error, TooBroad):
                 connection.terminate()
                 connection = None
-            if isinstance(error, AWAY):
+            # The start has checked that we have all rights: somebody is changing roles and grants.
+            if isinstance(error, (*AWAY, asyncpg.InsufficientPrivilegeError)):
                 log.warning("history: no database (%s)", describe(error))
                 raise Unavailable("The database cannot be read at the moment. Try again.") from error
             raise

@@ -14,8 +14,9 @@ from aiohttp import web
 
 from notifier.core.errors import Unavailable
 from notifier.embedded import EmbeddedError, database_url
+from notifier.postgres.database import retried
 from notifier.postgres.migrations import MigrationError, migrate
-from notifier.service import Service, running
+from notifier.service import START_S, Service, running
 from notifier.settings import Settings, SettingsError
 from notifier.web.app import create_app, create_runner
 from notifier.web.proof import prove
@@ -113,7 +114,7 @@ async def serve_until_stopped(
     with _signals(interrupt):
         async with database_url(settings, announce) as url:
             if settings.database_url is None:
-                await migrate(url)
+                await retried(lambda: migrate(url), seconds=START_S)
             async with running(settings, url) as service:
                 runner = create_runner(create_app(service))
                 await runner.setup()

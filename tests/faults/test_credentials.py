@@ -78,3 +78,24 @@ async def test_a_database_that_refuses_every_login_is_away_and_comes_back(
     assert len((await app.poll("orders", after="earliest"))["messages"]) == 2
     assert not [record for record in caplog.records if record.exc_info]
     assert [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+async def test_a_right_that_is_taken_away_is_missed_until_it_is_given_back(
+    server_of_ours: Postgres, name: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await start(url(server_of_ours, name))
+    published = await app.publish("orders")
+    owner = url(server_of_ours, name)
+    await admin(owner, f"revoke all on all tables in schema notifier from {name}")
+
+    async def status(method: str, path: str) -> int:
+        async with app.client.request(method, path, data=b"1" if method == "POST" else None) as response:
+            return response.status
+
+    assert await status("GET", f"/v1/messages/{published}") == 503
+    assert await status("GET", "/v1/topics/orders?after=earliest&wait=0") == 503
+    assert await status("POST", "/v1/topics/orders") == 503
+    await admin(owner, f"grant all on all tables in schema notifier to {name}")
+    await until(lambda: app.service.not_ready() is None)
+    await app.publish("orders")
+    assert not [record for record in caplog.records if record.exc_info]
