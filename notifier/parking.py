@@ -1,13 +1,16 @@
-"""The lot: where polls that have to wait are parked, and how they are answered.
+"""The lot: where polls that must wait are parked, and how they are answered.
 
-A parked poll is an entry in the hub and in a bucket of deadlines: no task here, no timer, no database connection. All
-parked polls of one list have been told everything before the messages that wake them, so they share one answer.
+A parked poll is an entry in the hub and in a bucket of deadlines: no task, no timer, no database connection.
+
+What a parked poll has been told is a fact, kept in two places: its own `cursor`, and, while its group is in the queue,
+the group's `told`. A group that is not in the queue has nothing for any of its polls up to the window's head. So a look
+reads the window after the later of the two, whatever woke it and however many messages came since.
 """
 
 import asyncio
 import logging
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -22,8 +25,18 @@ log = logging.getLogger(__name__)
 # Deadlines are rounded up to this: a poll is answered this much after its wait at most, and one timer serves all.
 TICK_S = 0.25
 
-# Polls answered in one turn of the loop. With all of 15,000 in one turn, a health check waits for 0.2-0.4 s.
-CHUNK = 200
+# What one turn of the loop may cost, in units of about a microsecond, whatever the number of lists, polls and messages:
+# two to four milliseconds. With all of 15,000 polls in one turn, a health check waits for 0.2-0.4 s.
+TURN = 2400
+# A poll that is answered; one that is looked at and stays; a message that a read looks at, and its bytes in an answer.
+ANSWERED = 12
+KEPT = 1
+MESSAGES_PER_UNIT = 3
+BYTES_PER_UNIT = 4096
+
+# Answers are shared by all polls that are told the same. This much is kept while a crowd is being answered.
+MAX_SHARED_BYTES = 16 * 1024 * 1024
+MAX_SHARED = 1000
 
 _NEVER = 2**62
 
@@ -31,7 +44,7 @@ _NEVER = 2**62
 class Parked(Protocol):
     """What can be parked. It begins with no group, due 0 and tick 0, which are the lot's own from then on."""
 
-    cursor: int
+    cursor: int  # everything up to here has been told
     group: "Group[Parked] | None"  # where it is parked
     due: int  # the tick of its deadline
     tick: int  # the bucket that it stands in, which may be an earlier one; 0: none
@@ -50,7 +63,7 @@ class Parked(Protocol):
 
 
 class Waiter:
-    """A poll parked by somebody who awaits `future`, and forgets it afterwards."""
+    """A poll parked by a handler that awaits `future`, and forgets it afterwards."""
 
     __slots__ = ("address", "cursor", "due", "future", "group", "limit", "tick")
 
@@ -71,6 +84,18 @@ class Waiter:
         """Nothing: it has its answer, and is about to be forgotten."""
 
 
+class _Look:
+    """A group in the queue. All of its polls have been told everything up to `told`, or to their own cursor if that is
+    later. `left` are the polls still to be looked at, None before the first; `again`: then all, once more."""
+
+    __slots__ = ("again", "left", "told")
+
+    def __init__(self, told: int) -> None:
+        self.told = told
+        self.left: Iterator[Parked] | None = None
+        self.again = False
+
+
 class ParkingLot:
     """Parked polls over one window. Not thread-safe: everything happens on the event loop."""
 
@@ -82,9 +107,13 @@ class ParkingLot:
         self._addresses: dict[str, int] = {}  # empty without a maximum
         self._buckets: dict[int, dict[Parked, None]] = {}
         self._ticking = False
-        self._walks: deque[Iterator[None]] = deque()
-        self._walked: set[Group[Parked]] = set()  # groups that a walk goes through, or is about to
-        self._woken: dict[Group[Parked], int] = {}  # and from which position on it has to, once more
+        self._queue: OrderedDict[Group[Parked], _Look] = OrderedDict()  # groups to look at
+        self._overdue: deque[Parked] = deque()
+        self._shared: dict[tuple[int, tuple[int, ...]], Answer] = {}
+        self._shared_bytes = 0
+        self._ending = False  # every poll that is looked at is answered
+        self._retry_after_s: int | None = None
+        self._scheduled = False
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -93,8 +122,8 @@ class ParkingLot:
 
     @property
     def busy(self) -> bool:
-        """Whether some are about to be answered, a few in each turn of the loop."""
-        return bool(self._walks)
+        """Whether polls are about to be answered, some in each turn of the loop."""
+        return bool(self._queue or self._overdue)
 
     def has_room(self, address: str) -> bool:
         """Whether one more poll, from `address`, may be parked."""
@@ -102,15 +131,19 @@ class ParkingLot:
             return False
         return not self._max_per_address or self._addresses.get(address, 0) < self._max_per_address
 
-    def park(self, topics: TopicList, parked: Parked, deadline: float) -> None:
+    def park(self, topics: TopicList, parked: Parked, deadline: float, *, read: bool = True) -> None:
         """Park a poll that has been told everything up to its cursor; at `deadline` (loop time) it is answered anyway.
 
-        Whoever parks looks into the window first, with no await between: then no message can be missed.
+        The window has been read from the cursor to its head, with no await since: then no message can be missed. With
+        `read` false it has not, and the cursor lies in the window: the lot looks at the poll in its turn.
         """
-        parked.group = self._hub.park(topics, parked)
+        parked.group = group = self._hub.park(topics, parked)
         if self._max_per_address:
             self._addresses[parked.address] = self._addresses.get(parked.address, 0) + 1
         self.watch(parked, deadline)
+        if not read:
+            self._enqueue(group, parked.cursor)
+            self._start()
 
     def watch(self, parked: Parked, deadline: float) -> None:
         """At `deadline` (loop time) it is answered, or expires if it is not parked then. Replaces its last deadline."""
@@ -127,18 +160,25 @@ class ParkingLot:
         parked.due = _NEVER
 
     def wake(self, messages: Iterable[Message], before: int) -> None:
-        """`messages`, which are in the window now, came after the position `before`: answer whom they concern."""
+        """`messages`, which are in the window, came when its head was `before`: answer the polls that they concern."""
         for topic in {message.topic for message in messages}:
             for group in self._hub.groups(topic):
-                self._woken.setdefault(group, before)
-        for group in self._woken.keys() - self._walked:
-            self._walked.add(group)
-            self._start(self._deliver(group))
+                self._enqueue(group, before)
+        self._start()
 
-    def answer_all(self, *, retry_after_s: int | None = None) -> None:
-        """Answer every parked poll with the position it has, or with what is there."""
+    def reset(self, before: int) -> None:
+        """The window, whose head was `before`, has begun anew: polls that have not been told everything below its floor
+        are answered with nothing, and come back with their own cursor to be told of a gap."""
         for group in self._hub.all_groups():
-            self._start(self._end(list(group.parked), retry_after_s))
+            self._enqueue(group, before)
+        self._start()
+
+    def end(self, *, retry_after_s: int) -> None:
+        """Answer every parked poll with the position it has, or with what is there. No more may be parked."""
+        self._ending = True
+        self._retry_after_s = retry_after_s
+        self._shared.clear()
+        self.reset(self._window.head)
 
     def everybody(self) -> Iterator[Parked]:
         """All that are parked or watched."""
@@ -146,6 +186,9 @@ class ParkingLot:
             yield from list(group.parked)
         for bucket in list(self._buckets.values()):
             yield from [parked for parked in bucket if parked.group is None]
+        yield from [parked for parked in self._overdue if parked.group is None]
+
+    # --- deadlines
 
     def _enter_bucket(self, parked: Parked) -> None:
         parked.tick = parked.due
@@ -162,6 +205,149 @@ class ParkingLot:
                 del self._buckets[parked.tick]
             parked.tick = 0
 
+    def _tick(self) -> None:
+        now = self._loop.time() / TICK_S
+        for tick in [tick for tick in self._buckets if tick <= now]:
+            for parked in self._buckets.pop(tick):
+                parked.tick = 0
+                if parked.due <= now:
+                    self._overdue.append(parked)
+                else:
+                    self._enter_bucket(parked)
+        if self._overdue:
+            self._start()
+        if self._buckets:
+            self._loop.call_later(TICK_S, self._tick)
+        else:
+            self._ticking = False
+
+    # --- the queue
+
+    def _enqueue(self, group: Group[Parked], told: int) -> None:
+        look = self._queue.get(group)
+        if look is None:
+            self._queue[group] = _Look(told)
+            return
+        # To have been told more than `told` is never wrong: then the window is read from farther back.
+        look.told = min(look.told, told)
+        look.again = look.left is not None
+
+    def _start(self) -> None:
+        """Begin with this turn's budget, unless it has been spent."""
+        if not self._scheduled and self.busy:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+            self._work()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._start()
+
+    def _work(self) -> None:
+        """Look at what is queued, for one TURN in all."""
+        budget = TURN
+        now = math.floor(self._loop.time() / TICK_S)
+        # Half for the overdue at most: neither they nor a crowd make the other wait.
+        while self._overdue and budget > (TURN // 2 if self._queue else 0):
+            budget -= self._end(self._overdue.popleft(), now)
+        while self._queue and budget > 0:
+            group = next(iter(self._queue))
+            budget = self._look(group, self._queue[group], budget)
+        if not self.busy:
+            self._shared.clear()
+            self._shared_bytes = 0
+
+    def _end(self, parked: Parked, now: int) -> int:
+        """Its time is over, unless it was answered meanwhile and has another deadline. Returns what it has cost."""
+        group = parked.group
+        if parked.due > now:
+            return KEPT
+        if group is None:
+            parked.expire()
+            return ANSWERED
+        look = self._queue.get(group)
+        told = self._window.head if look is None else look.told
+        before = self._window.looked
+        answer = self._read(group.topics, max(told, parked.cursor), parked)
+        self._answer(parked, answer or self._share((), max(self._window.head, parked.cursor)))
+        return ANSWERED + (self._window.looked - before) // MESSAGES_PER_UNIT
+
+    def _look(self, group: Group[Parked], look: _Look, budget: int) -> int:
+        """Look at the polls of `group` until none is left, or the budget is spent; returns what is left of it."""
+        window = self._window
+        head = window.head
+        found: dict[tuple[int, int], Answer | None] = {}
+        while True:
+            if look.left is None:
+                look.left = iter(list(group.parked))
+                look.again = False
+            for parked in look.left:
+                if parked.group is not group:
+                    continue
+                position = max(parked.cursor, look.told)
+                key = (position, parked.limit)
+                try:
+                    answer = found[key]
+                except KeyError:
+                    before = window.looked
+                    size = self._shared_bytes
+                    answer = self._read(group.topics, position, parked)
+                    budget -= (window.looked - before) // MESSAGES_PER_UNIT
+                    budget -= max(0, self._shared_bytes - size) // BYTES_PER_UNIT
+                    if position >= window.floor:
+                        found[key] = answer
+                if answer is None and self._ending:
+                    answer = self._share((), max(head, position))
+                if answer is not None:
+                    self._answer(parked, answer)
+                    budget -= ANSWERED
+                else:
+                    # Nothing concerns it up to here.
+                    parked.cursor = max(head, position)
+                    budget -= KEPT
+                if budget <= 0:
+                    # The others first: a crowd on one topic must not make them wait.
+                    self._queue.move_to_end(group)
+                    return budget
+            look.left = None
+            if not look.again:
+                del self._queue[group]
+                return budget
+
+    def _read(self, topics: TopicList, position: int, parked: Parked) -> Answer | None:
+        """The answer for a poll that has been told everything up to `position`; None if there is nothing for it."""
+        window = self._window
+        if position < window.floor:
+            # What came after it is not in this window, and may be gone. The next poll reads from the table.
+            return self._share((), parked.cursor)
+        if position < window.start:
+            # The window has moved on past it: nothing is lost, the next poll reads from the table.
+            return self._share((), position)
+        found = window.read(topics, position, parked.limit)
+        # A read that was cut before the head is an answer as well, or what it did not come to would be skipped.
+        return self._share(*found) if found.messages or found.cursor < window.head else None
+
+    def _share(self, messages: Sequence[Message], cursor: int) -> Answer:
+        """One answer for all that are told the same, whichever way and on whichever list."""
+        key = (cursor, tuple(message.seq for message in messages))
+        answer = self._shared.get(key)
+        if answer is None:
+            if self._shared_bytes > MAX_SHARED_BYTES or len(self._shared) > MAX_SHARED:
+                self._shared.clear()
+                self._shared_bytes = 0
+            retry_after_s = None if messages else self._retry_after_s
+            answer = self._shared[key] = Answer(messages, cursor, retry_after_s=retry_after_s)
+            self._shared_bytes += sum(message.size for message in messages)
+        return answer
+
+    def _answer(self, parked: Parked, answer: Answer) -> None:
+        self._unpark(parked)
+        try:
+            parked.answer(answer)
+        except Exception:
+            # The others must be answered all the same.
+            log.exception("a parked poll could not be answered")
+
     def _unpark(self, parked: Parked) -> None:
         if parked.group is None:
             return
@@ -171,101 +357,3 @@ class ParkingLot:
             self._addresses[parked.address] -= 1
             if not self._addresses[parked.address]:
                 del self._addresses[parked.address]
-
-    def _deliver(self, group: Group[Parked]) -> Iterator[None]:
-        """Answer those parked in `group` for whom there is something, and again while more comes meanwhile.
-
-        Only one such walk goes through a group at a time: all who have a cursor at or below `before` have been told
-        everything up to there, which would not be so if a later walk overtook an earlier one.
-        """
-        try:
-            while group in self._woken:
-                before = self._woken.pop(group)
-                shared: dict[tuple[int, int], Answer] = {}
-                head = self._window.head
-                for parked in list(group.parked):
-                    if parked.group is group:
-                        if head != self._window.head:  # the rest get what has come since as well
-                            shared.clear()
-                            head = self._window.head
-                        # Above `before`: its cursor came from another process, or it came back while we walked.
-                        cursor = parked.cursor
-                        key = (max(before, cursor), parked.limit)
-                        answer = shared.get(key)
-                        if answer is None:
-                            answer = shared[key] = self._read(group.topics, *key)
-                        if cursor <= before or answer.messages:
-                            self._answer(parked, answer)
-                    yield
-        finally:
-            self._walked.discard(group)
-
-    def _end(self, polls: Sequence[Parked], retry_after_s: int | None = None, due: float = math.inf) -> Iterator[None]:
-        """Answer those of `polls` whose time was over at the tick `due`."""
-        shared: dict[tuple[Group[Parked], int, int], Answer] = {}
-        for parked in polls:
-            # It may have been answered meanwhile, and have come back with another deadline.
-            if parked.group is not None and parked.due <= due:
-                key = (parked.group, parked.cursor, parked.limit)
-                if key not in shared:
-                    answer = self._read(parked.group.topics, parked.cursor, parked.limit)
-                    if retry_after_s is not None and not answer.messages:
-                        answer = Answer((), answer.cursor, retry_after_s=retry_after_s)
-                    shared[key] = answer
-                self._answer(parked, shared[key])
-            elif parked.due <= due != math.inf:
-                parked.expire()
-            yield
-
-    def _read(self, topics: TopicList, after: int, limit: int) -> Answer:
-        if after < self._window.start:
-            # The window has moved on past it: nothing is lost, the next poll reads from the table.
-            return Answer((), after)
-        return Answer(*self._window.read(topics, after, limit))
-
-    def _answer(self, parked: Parked, answer: Answer) -> None:
-        self._unpark(parked)
-        try:
-            parked.answer(answer)
-        except Exception:
-            # The others of the walk must be told all the same.
-            log.exception("a parked poll could not be answered")
-
-    def _start(self, walk: Iterator[None]) -> None:
-        self._walks.append(walk)
-        if len(self._walks) == 1:
-            self._walk()
-
-    def _walk(self) -> None:
-        """Go on with the walks under way, for CHUNK polls in all, and each in its turn: a crowd on one topic must not
-        make the others wait."""
-        left = CHUNK
-        try:
-            while self._walks and left:
-                for _ in self._walks[0]:
-                    left -= 1
-                    if not left:
-                        self._walks.rotate(-1)
-                        break
-                else:
-                    self._walks.popleft()
-        finally:
-            # Even if one has failed: the others must go on.
-            if self._walks:
-                self._loop.call_soon(self._walk)
-
-    def _tick(self) -> None:
-        now = self._loop.time() / TICK_S
-        for tick in [tick for tick in self._buckets if tick <= now]:
-            over: list[Parked] = []
-            for parked in self._buckets.pop(tick):
-                parked.tick = 0
-                if parked.due <= now:
-                    over.append(parked)
-                else:
-                    self._enter_bucket(parked)
-            self._start(self._end(over, due=math.floor(now)))
-        if self._buckets:
-            self._loop.call_later(TICK_S, self._tick)
-        else:
-            self._ticking = False

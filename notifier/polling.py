@@ -32,10 +32,12 @@ DRAIN_RETRY_S = 1
 
 
 class Wait(NamedTuple):
-    """A poll that has been told everything up to `cursor`, to be answered by `deadline` (loop time)."""
+    """A poll that has been told everything up to `cursor`, to be answered by `deadline` (loop time). `read`: the window
+    has nothing more for it."""
 
     cursor: int
     deadline: float
+    read: bool = True
 
 
 class Polling:
@@ -81,19 +83,24 @@ class Polling:
 
     def look_again(self, poll: Poll, cursor: int, address: str) -> Answer | Wait | None:
         """What `look` would return for `poll`, which has been parked before, from `cursor` on. None where only `look`
-        can tell: what is in the window needs no help."""
+        can tell: a cursor that lies in the window needs neither the table nor the epochs."""
         window = self._window
         if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
             return None
+        has_room = self._lot.has_room(address)
+        if self._lot.busy and has_room:
+            # While a crowd is being answered, its first ask again. They take their turn behind the others.
+            return Wait(cursor, self._deadline(poll), read=False)
         if cursor < window.head:
             found = window.read(poll.topics, cursor, poll.limit)
             if found.messages or found.cursor < window.head:
                 with suppress(Unavailable):
                     return self._shared(Answer(*found))
                 return None
-        if not self._lot.has_room(address):
-            return None
-        return Wait(window.head, self._loop.time() + _wait_s(poll.wait_s))
+        return Wait(window.head, self._deadline(poll)) if has_room else None
+
+    def _deadline(self, poll: Poll) -> float:
+        return self._loop.time() + _wait_s(poll.wait_s)
 
     def _shared(self, answer: Answer) -> Answer:
         """`answer`, or an equal one that is being sent, so that large ones are in memory once. Unavailable where there

@@ -62,16 +62,19 @@ class Service:
         if epochs != self.polling.epochs:
             # The first connection, or the database is not the one from before: nothing in the window is sure.
             position = await first_position(connection, flushed)
-            self.window.reset(position)
-            self.lot.answer_all()
+            self._begin_anew(position)
             self.polling.epochs = epochs
             return position
         return self.tail.position
 
     def _on_hole(self, position: int) -> None:
         # Polls with a cursor from before the hole, parked or new, are told a gap from the table.
+        self._begin_anew(position)
+
+    def _begin_anew(self, position: int) -> None:
+        before = self.window.head
         self.window.reset(position)
-        self.lot.answer_all()
+        self.lot.reset(before)
 
     def _on_messages(self, messages: list[Message]) -> None:
         before = self.window.head
@@ -130,7 +133,7 @@ class Service:
     async def drain(self) -> None:
         """Answer every parked poll, park no more, and finish what publishers have handed in. Idempotent."""
         self.polling.draining = True
-        self.lot.answer_all(retry_after_s=DRAIN_RETRY_S)
+        self.lot.end(retry_after_s=DRAIN_RETRY_S)
         if self._ending:
             await asyncio.wait(self._ending)
         await self.writer.finish()

@@ -171,7 +171,7 @@ async def start(database: str, fast: bool) -> AsyncIterator[Start]:
             assert not made.service.lot._addresses
             assert not made.service.lot._hub._groups
             assert not made.service.lot._hub._exact
-            assert not made.service.lot._hub._patterns.children
+            assert not made.service.lot._hub._patterns
 
 
 @asynccontextmanager

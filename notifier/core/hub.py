@@ -7,6 +7,7 @@ many polls wait on other topics, and so that the polls of one list can share an 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from notifier.core.patterns import Patterns
 from notifier.core.topics import TopicList
 
 P = TypeVar("P")
@@ -22,21 +23,11 @@ class Group(Generic[P]):
         self.parked: dict[P, None] = {}
 
 
-class _Node(Generic[P]):
-    """One segment of the pattern tree; `*` and `**` are segments like any other: no topic contains them."""
-
-    __slots__ = ("children", "groups")
-
-    def __init__(self) -> None:
-        self.children: dict[str, _Node[P]] = {}
-        self.groups: dict[Group[P], None] = {}  # whose pattern ends here
-
-
 class Hub(Generic[P]):
     def __init__(self) -> None:
         self._groups: dict[TopicList, Group[P]] = {}
         self._exact: dict[str, dict[Group[P], None]] = {}
-        self._patterns: _Node[P] = _Node()
+        self._patterns: Patterns[Group[P]] = Patterns()
         self._count = 0
 
     def __len__(self) -> int:
@@ -51,7 +42,7 @@ class Hub(Generic[P]):
             for topic in topics.exact:
                 self._exact.setdefault(topic, {})[group] = None
             for pattern in topics.patterns:
-                self._grow(pattern)[-1].groups[group] = None
+                self._patterns.add(pattern, group)
         group.parked[poll] = None
         self._count += 1
         return group
@@ -70,39 +61,14 @@ class Hub(Generic[P]):
                 if not groups:
                     del self._exact[topic]
             for pattern in group.topics.patterns:
-                self._prune(pattern, group)
+                self._patterns.remove(pattern, group)
         return True
 
     def groups(self, topic: str) -> Iterator[Group[P]]:
         """The groups of all lists that match `topic`; one may come twice, through several of its patterns."""
         yield from self._exact.get(topic, ())
-        if not self._patterns.children:
-            return
-        nodes = [self._patterns]
-        for segment in topic.split("/"):
-            following: list[_Node[P]] = []
-            for node in nodes:
-                if rest := node.children.get("**"):
-                    yield from rest.groups
-                following += (child for child in map(node.children.get, (segment, "*")) if child)
-            nodes = following
-        for node in nodes:
-            yield from node.groups
+        if self._patterns:
+            yield from self._patterns.find(topic)
 
     def all_groups(self) -> list[Group[P]]:
         return list(self._groups.values())
-
-    def _grow(self, pattern: str) -> list[_Node[P]]:
-        """The nodes from the root to the end of `pattern`; missing ones are made."""
-        path = [self._patterns]
-        for segment in pattern.split("/"):
-            path.append(path[-1].children.setdefault(segment, _Node()))
-        return path
-
-    def _prune(self, pattern: str, group: Group[P]) -> None:
-        path = self._grow(pattern)
-        del path[-1].groups[group]
-        for parent, child, segment in zip(path[-2::-1], path[:0:-1], reversed(pattern.split("/")), strict=True):
-            if child.children or child.groups:
-                break
-            del parent.children[segment]

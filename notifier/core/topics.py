@@ -12,6 +12,8 @@ MAX_TOPIC = 255
 MAX_LIST = 100
 # In all patterns of a list together. Each takes some 300 bytes of the pattern tree, and may cost a step per message.
 MAX_SEGMENTS = 400
+# A list with more than this is scanned in smaller pieces.
+ORDINARY_SEGMENTS = 20
 
 _SEGMENT = r"[A-Za-z0-9_.:@=+-]+"
 _TOPIC = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
@@ -95,6 +97,11 @@ class TopicList:
     def ranges(self) -> list[tuple[str, str]]:
         """For each pattern the range `low <= topic < high` (by code point) in which all its topics lie."""
         return [_pattern_range(pattern) for pattern in self.patterns]
+
+    @cached_property
+    def weight(self) -> int:
+        """What a match costs at most, in matches of an ordinary list."""
+        return 1 + sum(pattern.count("/") + 1 for pattern in self.patterns) // ORDINARY_SEGMENTS
 
     def matches(self, topic: str) -> bool:
         return topic in self._exact_set or (bool(self.patterns) and self._tree.matches(topic))

@@ -15,7 +15,8 @@ OVERHEAD = 400
 # The messages of a response, with what stands between them, so that it has at most 4 MiB in all.
 MAX_RESPONSE = 4 * 1024 * 1024 - 512
 
-# The most messages that one read with patterns examines before it answers with what it has; a millisecond or two.
+# The most messages that one read with patterns examines before it answers with what it has; a millisecond or two. Fewer
+# where the patterns are many and long.
 MAX_SCAN = 4000
 
 _seq = attrgetter("seq")
@@ -29,7 +30,7 @@ class Slice(NamedTuple):
 
 
 class Window:
-    """Holds every message with `start` < seq <= `head`, and no other.
+    """Holds every message with `start` < seq <= `head`, and no other; `floor` <= `start` is where it began.
 
     `head` moves also when nothing was appended (holes in the sequence), and never back except by `reset`.
     """
@@ -40,11 +41,12 @@ class Window:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._memory = memory
+        self.looked = 0  # messages that reads have looked at, ever: what they cost
         self.reset(0)
 
     def reset(self, position: int) -> None:
-        """Forget everything and begin anew at `position`."""
-        self.start = self.head = position
+        """Forget everything and begin anew at `position`. What lies below may be lost, or of another database."""
+        self.floor = self.start = self.head = position
         self._messages: deque[Message] = deque()
         self._by_topic: dict[str, deque[Message]] = {}
         self._bytes = 0
@@ -103,14 +105,23 @@ class Window:
             if of_topic and of_topic[-1].seq > after:
                 picked += _newer(of_topic, after)
         picked.sort(key=_seq)
+        self.looked += len(picked)
         return picked[: limit + 1], self.head
 
     def _scan(self, topics: TopicList, after: int) -> tuple[list[Message], int]:
         newer = _newer(self._messages, after)
-        cut = newer[:MAX_SCAN]
-        return [message for message in cut if topics.matches(message.topic)], (
-            self.head if len(cut) == len(newer) else cut[-1].seq
-        )
+        cut = newer[: MAX_SCAN // topics.weight]
+        self.looked += len(cut) * topics.weight
+        known: dict[str, bool] = {}
+        matching: list[Message] = []
+        for message in cut:
+            topic = message.topic
+            matches = known.get(topic)
+            if matches is None:
+                matches = known[topic] = topics.matches(topic)
+            if matches:
+                matching.append(message)
+        return matching, self.head if len(cut) == len(newer) else cut[-1].seq
 
 
 def most_bytes(memory: MemoryBudget | None) -> int:

@@ -28,7 +28,7 @@ async def test_a_client_that_disconnects_while_parked_is_forgotten(app: Running,
     hub = app.service.lot._hub
     assert not hub._groups
     assert not hub._exact
-    assert not hub._patterns.children
+    assert not hub._patterns
     assert not app.service.lot._buckets
 
 
@@ -36,7 +36,7 @@ async def test_a_client_that_disconnects_while_parked_is_forgotten(app: Running,
 async def test_clients_that_disconnect_during_the_wake_take_nothing_from_the_others(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parking, "CHUNK", 1)
+    monkeypatch.setattr(parking, "TURN", 1)
     with calling(app, 10) as leaving:
         for client in leaving:
             client.send("GET", "/v1/topics/orders?wait=20")

@@ -174,13 +174,19 @@ async def test_what_others_have_committed_comes_before_what_this_process_commits
 async def test_a_wake_at_the_end_of_the_wait_answers_once_and_loses_nothing(
     app: Running, monkeypatch: pytest.MonkeyPatch, wake_first: bool
 ) -> None:
-    monkeypatch.setattr(parking, "CHUNK", 1)  # the two walks over the polls take turns with everything else
+    monkeypatch.setattr(parking, "TURN", 1)  # one poll in each turn of the loop
     polls = [app.start_poll("orders", wait=20) for _ in range(10)]
     await app.parked(10)
     on_messages = app.service.tail._on_messages
 
+    def time_out() -> None:
+        lot = app.service.lot
+        for parked in lot.everybody():
+            lot.watch(parked, 0.0)
+        lot._tick()
+
     def at_once(messages: list) -> None:
-        steps = [lambda: on_messages(messages), app.service.lot.answer_all]
+        steps = [lambda: on_messages(messages), time_out]
         for step in steps if wake_first else reversed(steps):
             step()
 

@@ -12,11 +12,12 @@ from conftest import Running, Start, until
 from support.protocol import DEADLINE_S, line
 from support.seam import KEY, connections, handover, request
 
+from notifier import parking
 from notifier.core.grants import Grant
 from notifier.core.messages import NewMessage
 from notifier.core.polls import Latest, Poll
 from notifier.core.topics import TopicList
-from notifier.parking import TICK_S
+from notifier.parking import TICK_S, Waiter
 from notifier.web import handover as module
 from notifier.web import repolls
 from notifier.web.access import ACCESS
@@ -286,62 +287,57 @@ async def test_requests_behind_a_parked_poll_are_bounded(app: Running) -> None:
 
 
 @contextlib.contextmanager
-def answering_others(app):
-    """The lot is about to answer a crowd, and does not come to its end."""
-    going = True
+def answering_others(app: Running):
+    """The lot is about to answer others, and does not get on with it."""
+    lot = app.service.lot
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parking, "TURN", 0)
+        other = Waiter(app.service.window.head, 1, "")
+        lot.park(TopicList(["others"]), other, 2**40, read=False)
+        assert lot.busy
+        yield
+    lot.forget(other)
 
-    def walk():
-        while going:
-            yield
 
-    app.service.lot._start(walk())
-    yield
-    going = False
-
-
-async def test_a_repoll_waits_until_the_others_have_been_answered(
-    app: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "POSTPONE_S", 600.0)
+async def test_a_repoll_waits_until_the_others_have_been_answered(app: Running) -> None:
     async with line(app) as raw, line(app) as gone:
         held = await park(app, raw, after=head(app))
         lost = await park(app, gone, after=head(app))
         cursor = await wake(app, raw)
         await gone.answer()
         with answering_others(app):
+            published = await app.publish("t")
             await raw.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
-            await until(lambda: held.postponed)
+            await until(lambda: held.group)
             await raw.send("GET /healthz HTTP/1.1")  # behind it
             await until(lambda: held.behind)
             await gone.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
-            await until(lambda: lost.postponed)
+            await until(lambda: lost.group)
             gone.writer.transport.abort()
             await until(lost.transport.is_closing)
-            assert len(app.service.lot) == 0
-        await app.parked()
-        assert await wake(app, raw)
+            await until(lambda: lost.group is None)
+        answer = await raw.answer()
+        assert [message["id"] for message in json.loads(answer.body)["messages"]] == [published]
         assert (await raw.answer()).body == b"ok\n"
 
 
 @pytest.mark.parametrize("meanwhile", ["a message", "a stop", "a hole", "the end of its grant"])
-async def test_a_repoll_that_waits_misses_nothing_meanwhile(
-    app: Running, monkeypatch: pytest.MonkeyPatch, meanwhile: str
-) -> None:
-    monkeypatch.setattr(module, "POSTPONE_S", 600.0)
+async def test_a_repoll_that_waits_misses_nothing_meanwhile(app: Running, meanwhile: str) -> None:
     async with line(app) as raw:
         held = await park(app, raw, after=head(app))
         cursor = await wake(app, raw)
         with answering_others(app):
             await raw.send(f"GET /v1/topics/t?after={cursor} HTTP/1.1")
-            await until(lambda: held.postponed)
+            await until(lambda: held.group)
             if meanwhile == "a message":
                 published = await app.publish("t")
             elif meanwhile == "a stop":
                 await app.service.drain()
             elif meanwhile == "a hole":
-                app.service.window.reset(int(cursor) + 1)
+                app.service._on_hole(int(cursor) + 1)
             else:
                 app.client.app[ACCESS].change(app.service.settings)
+                await app.publish("t")
         answer = await raw.answer()
         if meanwhile == "a message":
             assert [message["id"] for message in json.loads(answer.body)["messages"]] == [published]
@@ -350,13 +346,13 @@ async def test_a_repoll_that_waits_misses_nothing_meanwhile(
         assert answer.headers.get("connection") == ("close" if meanwhile == "a stop" else None)
 
 
-async def test_a_repoll_does_not_wait_for_others_forever(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POSTPONE_S", 0.0)
+async def test_a_cursor_that_only_aiohttps_path_can_judge_goes_there_while_others_are_answered(app: Running) -> None:
     async with line(app) as raw:
         await park(app, raw, after=head(app))
-        cursor = await wake(app, raw)
+        await wake(app, raw)
         with answering_others(app):
-            await park(app, raw, after=cursor)
+            await raw.send("GET /v1/topics/t?after=9999999999999999999 HTTP/1.1")
+            assert (await raw.answer()).status == 400
 
 
 @pytest.mark.rule("H-3")

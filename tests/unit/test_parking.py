@@ -5,26 +5,48 @@ from datetime import UTC, datetime
 
 import pytest
 
+from notifier import parking
+from notifier.core import window as windows
 from notifier.core.messages import Message
 from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
-from notifier.parking import CHUNK, ParkingLot, Waiter
+from notifier.parking import ANSWERED, TURN, ParkingLot, Waiter
+
+# More polls than two turns of the loop answer.
+CROWD = 3 * TURN // ANSWERED
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def publish(window: Window, lot: ParkingLot, *topics: str) -> None:
+def publish(window: Window, lot: ParkingLot, *topics: str) -> int:
+    """The id of the last message."""
     before = window.head
     messages = [Message(before + n, topic, NOON, b"{}") for n, topic in enumerate(topics, 1)]
     window.extend(messages)
     lot.wake(messages, before)
+    return window.head
 
 
-def parked(lot: ParkingLot, topics: TopicList, cursor: int, limit: int = 100) -> Waiter:
+def parked(lot: ParkingLot, topics: TopicList, cursor: int, limit: int = 100, *, read: bool = True) -> Waiter:
     waiter = Waiter(cursor, limit, "")
-    lot.park(topics, waiter, asyncio.get_running_loop().time() + 3600)
+    lot.park(topics, waiter, asyncio.get_running_loop().time() + 3600, read=read)
     return waiter
+
+
+async def settled(lot: ParkingLot) -> int:
+    """Let the lot do all its work; how many turns of the loop that took."""
+    turns = 0
+    async with asyncio.timeout(20):
+        while lot.busy:
+            turns += 1
+            await asyncio.sleep(0)
+    return turns
+
+
+def told(waiter: Waiter) -> tuple[list[int], int]:
+    answer = waiter.future.result()
+    return [message.seq for message in answer.messages], answer.cursor
 
 
 @pytest.fixture
@@ -45,11 +67,11 @@ async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot
         # As clients do: each asks again at once, from the newest cursor.
         parked(lot, crowd, window.head).future.add_done_callback(come_back)
 
-    for _ in range(20 * CHUNK):
+    for _ in range(20 * TURN // ANSWERED):
         parked(lot, crowd, 0).future.add_done_callback(come_back)
     for _ in range(50):
         publish(window, lot, "crowd")
-        assert len(lot._walks) <= 1  # however many messages come, there is one walk through the crowd
+        assert len(lot._queue) <= 2  # however many messages come, a list stands in the queue once
         waiter = parked(lot, quiet, window.head)
         publish(window, lot, "quiet")
         turns = 0
@@ -60,18 +82,21 @@ async def test_a_crowd_on_one_topic_does_not_hold_up_another(window: Window, lot
     assert waiting <= 3
 
 
-async def test_a_poll_that_returns_during_a_walk_gets_each_message_once_and_in_order(
+async def test_a_poll_that_returns_while_others_are_answered_gets_each_message_once_and_in_order(
     window: Window, lot: ParkingLot
 ) -> None:
     topics = TopicList(["t", "u/*"])
-    seen: dict[int, list[int]] = {client: [] for client in range(3 * CHUNK)}
+    seen: dict[int, list[int]] = {client: [] for client in range(CROWD)}
 
     def park(client: int, cursor: int) -> None:
-        found = window.read(topics, cursor, 2)
-        if found.messages:
-            answered(client, [message.seq for message in found.messages], found.cursor)
-            return
-        waiter = parked(lot, topics, found.cursor, 2)
+        if lot.busy and client % 2:
+            waiter = parked(lot, topics, cursor, 2, read=False)
+        else:
+            found = window.read(topics, cursor, 2)
+            if found.messages:
+                answered(client, [message.seq for message in found.messages], found.cursor)
+                return
+            waiter = parked(lot, topics, found.cursor, 2)
         waiter.future.add_done_callback(
             lambda done: answered(client, [message.seq for message in done.result().messages], done.result().cursor)
         )
@@ -86,8 +111,7 @@ async def test_a_poll_that_returns_during_a_walk_gets_each_message_once_and_in_o
         publish(window, lot, *(["t", "u/1", "other"][: n % 4]))
         if n % 3:
             await asyncio.sleep(0)
-    publish(window, lot, "t")
-    last = window.head
+    last = publish(window, lot, "t")
     async with asyncio.timeout(20):
         while any(seqs[-1:] != [last] for seqs in seen.values()):
             await asyncio.sleep(0)
@@ -95,7 +119,7 @@ async def test_a_poll_that_returns_during_a_walk_gets_each_message_once_and_in_o
     assert all(seqs == expected for seqs in seen.values())
 
 
-async def test_a_poll_that_cannot_be_answered_keeps_nobody_else_waiting(window: Window, lot: ParkingLot) -> None:
+async def test_a_poll_that_cannot_be_answered_keeps_no_other_waiting(window: Window, lot: ParkingLot) -> None:
     class Broken(Waiter):
         def answer(self, answer: Answer) -> None:
             raise OSError("it is gone")
@@ -107,4 +131,132 @@ async def test_a_poll_that_cannot_be_answered_keeps_nobody_else_waiting(window: 
     publish(window, lot, "t")
     for poll in (polls[0], polls[2], polls[3]):
         assert [message.seq for message in (await asyncio.wait_for(poll.future, 20)).messages] == [1]
+    assert len(lot) == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_after_a_reset_each_poll_keeps_its_own_cursor_and_gets_no_newer_message(
+    window: Window, lot: ParkingLot, busy: bool
+) -> None:
+    """A fail-over or a hole: what lies below the floor may be lost, and only the table can tell."""
+    topics = TopicList(["t"])
+    publish(window, lot, "other")
+    crowd = [parked(lot, topics, 1) for _ in range(CROWD)]
+    publish(window, lot, *["other"] * 4)
+    if busy:
+        publish(window, lot, "t")  # 6: some have it before the reset, the others do not
+    before = window.head
+    window.reset(1000)
+    lot.reset(before)
+    for _ in range(5):
+        publish(window, lot, "t")
+        await asyncio.sleep(0)
+    late = parked(lot, topics, window.head)
+    newest = publish(window, lot, "t")
+    await settled(lot)
+    assert {(tuple(seqs), cursor) for seqs, cursor in map(told, crowd)} == {((), 1)} | ({((6,), 6)} if busy else set())
+    assert told(late) == ([newest], newest)
+
+
+async def test_a_poll_that_has_been_told_what_lies_below_the_floor_stays(window: Window, lot: ParkingLot) -> None:
+    poll = parked(lot, TopicList(["t"]), 0)
+    publish(window, lot, *["other"] * 9)
+    before = window.head
+    window.reset(before)  # retention has overtaken nothing that it had not been told
+    lot.reset(before)
+    await settled(lot)
+    assert not poll.future.done()
+    publish(window, lot, "t")
+    await settled(lot)
+    assert told(poll) == ([10], 10)
+
+
+async def test_a_read_that_was_cut_is_an_answer(
+    window: Window, lot: ParkingLot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "MAX_SCAN", 10)
+    topics = TopicList(["rare/*"])
+    for _ in range(CROWD):
+        parked(lot, topics, 0)
+    publish(window, lot, "rare/1")
+    assert lot.busy
+    back = parked(lot, topics, window.head)
+    publish(window, lot, *["other"] * 15, "rare/2")
+    await settled(lot)
+    assert told(back) == ([], 11)
+    again = parked(lot, topics, 11, read=False)
+    await settled(lot)
+    assert told(again) == ([17], 17)
+
+
+async def test_a_poll_below_the_window_comes_back_to_read_from_the_table(lot: ParkingLot, window: Window) -> None:
+    window._max_count = 10
+    topics = TopicList(["t"])
+    crowd = [parked(lot, topics, 0) for _ in range(CROWD)]
+    publish(window, lot, *["other"] * 5)
+    publish(window, lot, "t")
+    publish(window, lot, *["other"] * 20)  # before the last of the crowd has its message
+    await settled(lot)
+    assert {tuple(told(poll)[0]) for poll in crowd} == {(6,), ()}
+    assert {told(poll)[1] for poll in crowd if not told(poll)[0]} == {5}
+
+
+async def test_polls_that_are_parked_unread_are_looked_at_in_their_turn(window: Window, lot: ParkingLot) -> None:
+    topics = TopicList(["t"])
+    publish(window, lot, "t", "other", "t")
+    earlier = parked(lot, topics, window.head)
+    behind = parked(lot, topics, 1, read=False)
+    kept = parked(lot, topics, 3, read=False)
+    await settled(lot)
+    assert not kept.future.done()
+    assert not earlier.future.done()
+    publish(window, lot, "t")
+    await settled(lot)
+    assert told(behind) == ([3], 3)
+    assert told(kept) == told(earlier) == ([4], 4)
+
+
+async def test_one_message_to_many_lists_costs_no_more_in_one_turn_than_to_one(
+    window: Window, lot: ParkingLot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 5 * TURN // ANSWERED
+    answered = 0
+
+    class Counting(Waiter):
+        def answer(self, answer: Answer) -> None:
+            nonlocal answered
+            answered += 1
+            super().answer(answer)
+
+    polls = [Counting(0, 100, "") for _ in range(count)]
+    for n, poll in enumerate(polls):
+        lot.park(TopicList(["all", f"user/{n}"]), poll, asyncio.get_running_loop().time() + 3600)
+    publish(window, lot, "all")
+    most, before = answered, answered
+    while lot.busy:
+        await asyncio.sleep(0)
+        most, before = max(most, answered - before), answered
+    assert answered == count
+    assert most <= TURN // ANSWERED + 1
+    # They are told the same, so the answer is made once.
+    assert len({id(poll.future.result()) for poll in polls}) == 1
+
+
+async def test_what_a_read_looks_at_counts_against_the_turn(window: Window, lot: ParkingLot) -> None:
+    """Lists with patterns look at every message: a few of them are as much work as a crowd."""
+    count = 50
+    publish(window, lot, *["other"] * 1500)
+    polls = [parked(lot, TopicList([f"a{n}/*", "b"]), 0, read=False) for n in range(count)]
+    assert await settled(lot) >= count * 1500 // parking.MESSAGES_PER_UNIT // TURN
+    assert not any(poll.future.done() for poll in polls)
+
+
+async def test_an_end_answers_everybody_with_the_position_that_was_reached(window: Window, lot: ParkingLot) -> None:
+    publish(window, lot, "t")
+    polls = [parked(lot, TopicList([f"quiet/{n}"]), 1) for n in range(CROWD)]
+    publish(window, lot, "other")
+    lot.end(retry_after_s=1)
+    await settled(lot)
+    assert {told(poll)[1] for poll in polls} == {2}
+    assert {poll.future.result().retry_after_s for poll in polls} == {1}
     assert len(lot) == 0

@@ -134,3 +134,15 @@ def test_a_reset_forgets_everything():
     window.extend(log_of([(1, "a", 5)], start=1000))
     assert [message.seq for message in window.read(TopicList(["a"]), 1000, 10).messages] == [1001]
     assert window.newest(TopicList(["a"]), 2) is None
+
+
+def test_a_list_of_many_patterns_is_scanned_in_smaller_pieces(monkeypatch):
+    monkeypatch.setattr(module, "MAX_SCAN", 100)
+    window = Window()
+    window.extend(log_of([(1, "other", 1)] * 200))
+    few, many = TopicList(["a/*"]), TopicList([f"a{n}/b/c/*" for n in range(100)])
+    before = window.looked
+    assert window.read(few, 0, 1).cursor == 100
+    assert window.looked - before == 100
+    assert 0 < window.read(many, 0, 1).cursor < 10
+    assert window.looked - before <= 200
