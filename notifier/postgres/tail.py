@@ -11,18 +11,16 @@ import asyncio
 import heapq
 import itertools
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-
-import asyncpg
 
 from notifier.core.cursors import Epochs
 from notifier.core.messages import Message, NewMessage
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.hints import QUIET_POLL_S
+from notifier.postgres.listening import listen
 from notifier.postgres.reconnecting import Reconnecting
 from notifier.postgres.rows import to_messages
 
@@ -34,8 +32,6 @@ TIMEOUT_S = 3.0
 POLL_S = 1.0
 # Where LISTEN does not get through (a transaction pooler accepts and forgets it), polling is all there is.
 DEAF_POLL_S = 0.05
-# How long a notification to ourselves may take before we assume that.
-PROBE_S = 2.0
 
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
@@ -120,8 +116,9 @@ class Tail(Reconnecting):
         self._on_messages = on_messages
         self._on_outbox = on_outbox
         self._wake = asyncio.Event()
-        self._deaf: bool | None = False  # whether notifications reach us; None: unknown, while notifications are off
+        self._deaf = False  # notifications do not reach us
         self._quiet = False  # notifications are off
+        self._untried = False  # they were when we connected
         self._slow = False
         self._asked: asyncio.Future[None] | None = None  # of all that want to catch up, until the next read begins
         self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, by the seq that is awaited
@@ -201,8 +198,7 @@ class Tail(Reconnecting):
             connection.add_termination_listener(on_termination)
             self._flushed = 0  # what was known may have been in another database
             # LISTEN first, then read: nothing can fall in between.
-            self._deaf = await self._listen(connection)
-            self._quiet = self._deaf is None
+            await self._listen(connection)
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
                 self._epoch = epochs.newest
@@ -246,57 +242,32 @@ class Tail(Reconnecting):
         position = self.position
         async with self._listening.calls(connection):
             [(issued, epoch, may_notify)] = await connection.fetch(CHECK)
-        self._poll_due = asyncio.get_running_loop().time() + self._poll_s()
         self._check_epoch(epoch)
         if issued < position:
             raise ConnectionResetError("the database has forgotten what it had issued")
-        if may_notify and self._deaf is None:
+        if may_notify and self._untried:
             raise ConnectionResetError("LISTEN can be tried out now")
         self._quiet = not may_notify
+        self._poll_due = asyncio.get_running_loop().time() + self._poll_s()
 
     def _check_epoch(self, epoch: int) -> None:
         """Notice a new epoch, whichever server began it."""
         if epoch != self._epoch:
             raise ConnectionResetError("another life of the database has begun")
 
-    async def _listen(self, connection: Connection) -> bool | None:
-        """Whether notifications do not arrive. A transaction pooler accepts LISTEN, and nothing ever comes: only a
-        notification from another connection tells. None where there can be none."""
-        nonce = secrets.token_hex(16)
-        heard = asyncio.Event()
-
-        def on_probe(*notification: object) -> None:
-            if notification[-1] == nonce:
-                heard.set()
-
-        # Without a connection nothing will come either, and that says nothing about poolers.
-        connection.add_termination_listener(lambda _: heard.set())
-        await connection.add_listener("notifier_probe", on_probe)
-        await connection.add_listener("notifier", self._on_notification)
-        await connection.add_listener("notifier_outbox", lambda *_: self._on_outbox())
-        other = await self._publishing.connect("probe", command_timeout_s=TIMEOUT_S)
-        try:
-            async with self._publishing.calls(other):
-                sent = await other.fetch(f"select pg_notify('notifier_probe', '{nonce}') where notifier.may_notify()")
-        except asyncpg.ProgramLimitExceededError:
-            sent = []
-        finally:
-            other.terminate()
-        if not sent:
-            log.warning("tail: the notification queue is full; polling every %d ms", QUIET_POLL_S * 1000)
-            return None
-        try:
-            async with asyncio.timeout(PROBE_S):
-                await heard.wait()
-        except TimeoutError:
+    async def _listen(self, connection: Connection) -> None:
+        channels = {"notifier": self._on_notification, "notifier_outbox": lambda *_: self._on_outbox()}
+        arrives = await listen(connection, self._publishing, channels)
+        self._deaf = arrives is False
+        self._untried = self._quiet = arrives is None
+        if self._deaf:
             log.warning(
                 "tail: LISTEN does not get through, probably because of a connection pooler; polling every %d ms. "
                 "Set LISTEN_DATABASE_URL to a direct connection.",
                 DEAF_POLL_S * 1000,
             )
-            return True
-        await connection.remove_listener("notifier_probe", on_probe)
-        return False
+        elif self._untried:
+            log.warning("tail: the notification queue is full; polling every %d ms", QUIET_POLL_S * 1000)
 
     def flushed(self, seq: int) -> None:
         """Note that everything up to `seq` is flushed, which this process knows before it is notified."""

@@ -15,7 +15,7 @@ from support.servers import Postgres
 from support.tcp_proxy import TcpProxy
 from support.traffic import assert_nothing_lost, following, publishing
 
-from notifier.postgres import history, tail, writer
+from notifier.postgres import history, listening, tail, writer
 from notifier.postgres.database import retried
 
 
@@ -41,7 +41,7 @@ async def test_connections_that_the_database_ends_lose_and_repeat_nothing(
 async def test_a_tail_that_is_cut_off_while_it_probes_listen_does_not_assume_a_pooler(
     start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "PROBE_S", 600.0)
+    monkeypatch.setattr(listening, "PROBE_S", 600.0)
     app = await start()
     halt = Halt()
     app.service.tail._publishing = Halting(app.service.tail._publishing, halt)

@@ -96,7 +96,14 @@ async def test_a_service_that_starts_while_it_is_full_serves_and_listens_afterwa
     async with full(url):
         app, other = await start(url), await start(url)
         await assert_publishing_goes_on(app, other, sql)
-    await until(lambda: app.service.tail._deaf is False and other.service.tail._deaf is False)
+    await until(
+        lambda: (
+            app.service.tail.up
+            and not app.service.tail._untried
+            and other.service.tail.up
+            and not other.service.tail._untried
+        )
+    )
     await eventually(lambda: backends(sql, "tail"), lambda found: len(found) == 2)
     await until(lambda: not app.service.not_ready() and not other.service.not_ready())
     await assert_publishing_goes_on(app, other, sql)
