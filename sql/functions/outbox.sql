@@ -1,10 +1,13 @@
 -- The outbox: what enters it is checked here, and the pump takes it from there into the log.
 
-create or replace function notifier.is_topic(name text) returns boolean
-language sql immutable parallel safe strict
-return length(name) <= 255
-    and name ~ '^[A-Za-z0-9_.:@=+-]+(/[A-Za-z0-9_.:@=+-]+)*$' collate "C"
-    and name !~ '(^|/)[.][.]?(/|$)' collate "C";
+-- In PL/pgSQL, which keeps its plans: a function in SQL is planned anew for each statement that inserts.
+create or replace function notifier.is_topic(name text) returns boolean language plpgsql immutable parallel safe strict
+set search_path = pg_catalog, pg_temp as $$
+begin
+    return length(name) <= 255
+        and name ~ '^[A-Za-z0-9_.:@=+-]+(/[A-Za-z0-9_.:@=+-]+)*$' collate "C"
+        and name !~ '(^|/)[.][.]?(/|$)' collate "C";
+end $$;
 
 create or replace function notifier.are_tags(tags text[]) returns boolean
 language sql immutable parallel safe strict
@@ -12,10 +15,52 @@ return cardinality(tags) between 1 and 32
     and array_position(tags, null) is null
     and not exists (select from unnest(tags) tag where length(tag) not between 1 and 100);
 
--- Fails (like a cast) where a body is not JSON.
-create or replace function notifier.is_json(body bytea) returns boolean
-language sql immutable parallel safe strict
-return convert_from(body, 'UTF8')::json is not null;
+-- What every reader of JSON can read, as core/strict_json.py has it: no escaped surrogate without its partner, numbers
+-- that are finite as a double and have at most 400 digits, at most 60 levels. Fails (like a cast) with a sentence that
+-- says what is wrong. It takes some time and memory; is_readable_json() calls it only where there is reason to.
+create or replace function notifier.check_json(data text) returns boolean language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+declare
+    tree jsonb;
+begin
+    if data ~ '[0-9]{100}' and exists (
+        select from regexp_matches(
+            regexp_replace(data, '"(?:[^"\\]|\\.)*"', '', 'g'), '[0-9][0-9.eE+-]{99,}', 'g'
+        ) as found (number)
+        where length(translate(found.number[1], '.eE+-', '')) > 400
+    ) then
+        raise exception 'a number of this JSON has more than 400 digits' using errcode = 'invalid_text_representation';
+    end if;
+    -- jsonb knows surrogates. It does not have two things that every reader can read: a NUL, and what is next to nothing.
+    tree := regexp_replace(replace(data, '\u0000', '\u0001'), '[eE]-[0-9]{3,}', 'e-9', 'g')::jsonb;
+    -- From halfway above the largest double on, a number is read as infinite.
+    if jsonb_path_exists(tree, 'strict $.** ? (@ >= 1.797693134862315807937e308 || @ <= -1.797693134862315807937e308)') then
+        raise exception 'a number of this JSON is too large for a double' using errcode = 'invalid_text_representation';
+    end if;
+    if jsonb_path_exists(tree, 'strict $.**{60} ? (@.type() == "array" || @.type() == "object")') then
+        raise exception 'this JSON is nested too deeply: at most 60 levels' using errcode = 'invalid_text_representation';
+    end if;
+    return true;
+exception when numeric_value_out_of_range then
+    raise exception 'a number of this JSON is too large for a double' using errcode = 'invalid_text_representation';
+end $$;
+
+create or replace function notifier.is_readable_json(data text) returns boolean language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+begin
+    if data ~ '\\u[dD][89a-fA-F]|[eE][+]?[0-9]{3}'
+        -- Without such an exponent, 210 digits are needed.
+        or octet_length(data) > 200 and data ~ '[0-9]{100}'
+        or octet_length(data) > 120
+            and 2 * octet_length(data) - octet_length(replace(data, '[', '')) - octet_length(replace(data, '{', '')) > 60
+    then
+        return notifier.check_json(data);
+    end if;
+    return true;
+end $$;
+
+create or replace function notifier.is_json(body bytea) returns boolean language sql immutable strict
+return convert_from(body, 'UTF8')::json is not null and notifier.is_readable_json(convert_from(body, 'UTF8'));
 
 create or replace function notifier.is_json_type(content_type text) returns boolean
 language sql immutable parallel safe strict

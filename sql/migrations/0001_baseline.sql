@@ -8,6 +8,7 @@
 -- Declared for the constraints and the trigger below; stated in functions/outbox.sql, in the same transaction.
 create function notifier.is_topic(name text) returns boolean language sql immutable return null::boolean;
 create function notifier.are_tags(tags text[]) returns boolean language sql immutable return null::boolean;
+create function notifier.is_readable_json(data text) returns boolean language sql immutable return null::boolean;
 create function notifier.is_json(body bytea) returns boolean language sql immutable return null::boolean;
 create function notifier.is_json_type(content_type text) returns boolean language sql immutable return null::boolean;
 create function notifier.outbox_wake() returns trigger language plpgsql as 'begin end';
@@ -82,6 +83,8 @@ create table notifier.outbox (
     constraint "content_type is malformed" check (content_type ~ '^[!-~]+/[ -~]+$' and length(content_type) <= 255),
     -- It would be spliced into the answers of all others.
     constraint "body is not JSON" check (content_type is null or not notifier.is_json_type(content_type) or notifier.is_json(body)),
+    -- Checks are made in the order of their names: this one after the next.
+    constraint "not every reader can read this JSON" check (notifier.is_readable_json(data::text)),
     constraint "message is larger than 16 MiB" check (coalesce(octet_length(data::text), octet_length(body)) <= 16777216),
     constraint "title has 1 to 1000 characters" check (length(title) between 1 and 1000),
     constraint "click has 1 to 2000 characters" check (length(click) between 1 and 2000),
@@ -93,6 +96,9 @@ alter table notifier.outbox alter column data set storage external, alter column
 alter table notifier.outbox set (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
 );
+
+-- What is inserted returns its id to any role that may insert, as mappers of objects to tables want it.
+grant select (id) on notifier.outbox to public;
 
 create constraint trigger outbox_wake after insert on notifier.outbox
     deferrable initially deferred for each row execute function notifier.outbox_wake();

@@ -17,17 +17,18 @@ async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
     await sql.execute("update notifier.epoch set timeline = timeline + 7 where last_seq is null")
 
 
-async def reconnect(app: Running, application: str = "notifier-%") -> None:
-    """Break all connections to the database of these names and return when the service has new ones."""
-    for link in (app.service.tail, app.service.writer):
-        if f"notifier-{link.name}".startswith(application.rstrip("%")):
-            link._up.clear()
+async def reconnect(*apps: Running, application: str = "notifier-%") -> None:
+    """Break all connections to the database of these names and return when the services have new ones."""
+    for app in apps:
+        for link in (app.service.tail, app.service.writer):
+            if f"notifier-{link.name}".startswith(application.rstrip("%")):
+                link._up.clear()
     await admin(
-        app.service.settings.database_url,
+        apps[0].service.settings.database_url,
         "select pg_terminate_backend(pid) from pg_stat_activity "
         f"where datname = current_database() and application_name like '{application}'",
     )
-    await until(lambda: app.service.not_ready() is None)
+    await until(lambda: all(app.service.not_ready() is None for app in apps))
 
 
 async def test_a_fresh_database_begins_with_its_microsecond(sql: asyncpg.Connection) -> None:
@@ -214,7 +215,7 @@ async def test_a_cursor_of_what_was_lost_is_told_reset_before_the_tail_is_back(
 async def test_eight_servers_that_reconnect_at_once_begin_one_epoch(start: Start, sql: asyncpg.Connection) -> None:
     apps = [await start() for _ in range(4)]
     await another_life(sql)
-    await asyncio.gather(*(reconnect(app) for app in apps))
+    await reconnect(*apps)
     assert await sql.fetchval("select count(*) from notifier.epoch") == 2
     first = [await app.publish("a", str(n)) for n, app in enumerate(apps)]
     for app in apps:

@@ -12,10 +12,7 @@ from support.roles import as_role, name_of
 from notifier.postgres import pump
 
 # The README has it as well.
-GRANT = (
-    "grant insert (topic, data, body, content_type, title, click, priority, tags), select (id) "
-    "on notifier.outbox to {role}"
-)
+GRANT = "grant insert (topic, data, body, content_type, title, click, priority, tags) on notifier.outbox to {role}"
 INSERT = "insert into notifier.outbox (topic, data) values ('a', '1')"
 MERGE = """
 merge into notifier.outbox using (select 'a' as topic) s on false when not matched then
