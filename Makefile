@@ -9,7 +9,7 @@ pip := $(python) -m pip install --quiet --disable-pip-version-check --no-input -
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-all lint bench tarpit screenshot clean
+.PHONY: help run test test-all faults lint bench tarpit screenshot clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 19
@@ -27,6 +27,10 @@ test-all: .venv/.test ## Install Chromium, nginx, pgbouncer, PostgreSQL and Node
 	@TEST_LOOP=asyncio $(python) -m pytest $(PYTEST) tests/http/test_handover.py tests/http/test_seam.py tests/http/test_memory.py tests/faults/test_hang_ups.py
 	@echo "The database again, on the PostgreSQL of the system"
 	@TEST_POSTGRES=system $(python) -m pytest $(PYTEST) tests/database tests/system/test_order.py
+
+faults: .venv/.test ## Break everything for ten minutes, and compare every answer with the log (CHAOS="--seconds 60 --seed 1")
+	@sh tests/install.sh
+	@PYTHONPATH=tests:. $(python) -m chaos $(CHAOS)
 
 lint: .venv/.test ## Formatting, style, types, and which module may import which
 	@$(python) -m ruff check

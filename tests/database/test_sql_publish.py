@@ -202,6 +202,25 @@ async def test_an_id_that_the_pump_would_not_find_is_refused(sql: asyncpg.Connec
         await sql.execute("insert into notifier.outbox (id, topic, data) overriding system value values (-5, 'a', '1')")
 
 
+@pytest.mark.rule("Q-4")
+async def test_messages_of_a_long_transaction_keep_the_order_of_its_statements(
+    app: Running, database: str, sql: asyncpg.Connection
+) -> None:
+    """The pump may have come to ids between those of one transaction before it commits."""
+    held = sql.transaction()
+    await held.start()
+    await sql.execute("select notifier.publish('a', '1')")
+    other = await asyncpg.connect(database)
+    for _ in range(3):
+        cursor = (await app.poll("b", wait=0))["cursor"]
+        await other.execute("select notifier.publish('b', '0')")
+        [message] = await collect(app, "b", 1, after=cursor)
+    await other.close()
+    await sql.execute("select notifier.publish('a', '2')")
+    await held.commit()
+    assert [m["data"] for m in await collect(app, "a", 2, after=message["id"])] == [1, 2]
+
+
 @pytest.mark.rule("Q-7")
 async def test_a_prepared_transaction_cannot_publish(sql: asyncpg.Connection) -> None:
     await sql.execute("begin; select notifier.publish('a', '1')")
