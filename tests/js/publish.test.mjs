@@ -57,7 +57,7 @@ test("a refused publish throws and is not tried again", async (t) => {
   assert.equal(server.unexpected, 0);
 });
 
-test("what cannot be written as JSON is refused before it is sent", async () => {
+test("data that cannot be written as JSON is refused before it is sent", async () => {
   await assert.rejects(publish("a", undefined, { url: "http://127.0.0.1:1" }), TypeError);
 });
 

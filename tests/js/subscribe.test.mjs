@@ -61,7 +61,7 @@ for (const [options, query] of [
   });
 }
 
-test("a wait of one's own is sent with every poll that parks", async (t) => {
+test("the option wait is sent with every poll that parks", async (t) => {
   const { poll } = await parked(t, { wait: 10 });
   assert.equal(poll.path, "/v1/topics/a?wait=10&after=7");
 });
@@ -92,7 +92,7 @@ test("no poll is under way while a message is in hand", async (t) => {
   assert.equal(polls, 3);
 });
 
-test("what was in hand when a consumer died comes again to one that resumes from its cursor", async (t) => {
+test("a message in hand when a consumer died comes again to one that resumes from its cursor", async (t) => {
   const { poll, messages, next, server } = await parked(t);
   poll.answer({ messages: [message(8), message(9)], cursor: "9" });
   await next;
@@ -179,7 +179,7 @@ for (const status of [400, 401, 403, 404, 405, 406]) {
   });
 }
 
-test("a refusal that explains nothing is an error all the same", async (t) => {
+test("a refusal without an explanation is an error all the same", async (t) => {
   const { poll, next } = await parked(t);
   poll.answer("<h1>Not here</h1>", { status: 404, headers: { "Content-Type": "text/html" } });
   await assert.rejects(next, { name: "NotifierError", status: 404, code: "unknown", detail: "" });
@@ -200,7 +200,7 @@ test("Retry-After is a floor, with jitter above it, and coming online does not l
   assert.equal((await server.request()).path, "/v1/topics/a?wait=0&after=7");
 });
 
-test("an empty answer of a full server is honoured: its Retry-After is waited for", async (t) => {
+test("after an empty answer of a full server, its Retry-After is waited for", async (t) => {
   const clock = new Clock(t);
   const { poll, server, messages } = await parked(t);
   poll.empty("8", { "Retry-After": "3" });
@@ -389,7 +389,7 @@ test("a gap without a message is told at once", async (t) => {
   assert.equal((await server.request()).path, "/v1/topics/a?after=3");
 });
 
-test("a sign-in page of some hotel is not taken for an answer", async (t) => {
+test("the sign-in page of a captive portal is not taken for an answer", async (t) => {
   const clock = new Clock(t);
   const { poll, states, server } = await parked(t);
   for (const body of ["<html>Welcome!</html>", "null", '{"messages": []}', '{"cursor": "9"}']) {
@@ -406,7 +406,7 @@ test("the key is sent as a bearer token, and nowhere else", async (t) => {
   assert.ok(!poll.path.includes("s3cret"));
 });
 
-test("topics cannot lead a request astray", async (t) => {
+test("topics cannot send a request elsewhere", async (t) => {
   const server = await HeldServer.start(t);
   for (const topics of ["..", "a/../b", "a,./b", ["a", ".."], "", []]) {
     assert.throws(() => subscribe(topics, { url: server.url }), TypeError);
@@ -417,6 +417,6 @@ test("topics cannot lead a request astray", async (t) => {
   assert.equal((await server.request()).path, "/prefix/v1/topics/a%3Fb%23c%252F%20%C3%A9?wait=0");
 });
 
-test("a module from a file asks where the service is", () => {
+test("a module loaded from a file needs the URL of the service", () => {
   assert.throws(() => subscribe("a"), /say where the service is/);
 });
