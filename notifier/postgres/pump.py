@@ -42,8 +42,8 @@ FAST_S, SLOW_S = 0.01, 0.05
 SWEEP_S = 60.0
 SWEEP_SHARE = 0.1
 
-# A transaction draws an id a moment before it has a number and can be seen to run: the checks of a row are in between.
-# Ids drawn within this time are checked again each time, and those within SCAN_S each SCAN_S.
+# Where triggers are off, a transaction draws an id before it has a number and can be seen to run. So ids drawn within
+# this time are checked again each time, and those within SCAN_S each SCAN_S.
 AGED_S = 0.1
 
 # What runs is kept as ranges of numbers. A transaction with very many savepoints needs as many: then some share a mark.

@@ -71,6 +71,14 @@ return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]j
 create or replace function notifier.may_notify() returns boolean language sql volatile
 return pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.25;
 
+-- A transaction has its number before it draws an id, and so can be seen to run by a pump that comes to that id. Without
+-- this it gets the number with its first row, and to make that row's data may take any time.
+create or replace function notifier.outbox_begin() returns trigger language plpgsql as $$
+begin
+    perform pg_catalog.pg_current_xact_id();
+    return null;
+end $$;
+
 -- NOTIFY takes a lock of the whole cluster from before the commit's flush until after it, so one in each transaction
 -- means one commit at a time. The try-lock lets one of the transactions that commit together notify for all; the pump
 -- looks again a few times after each wake because a loser may become visible just after the winner. It is called at the
@@ -175,8 +183,8 @@ begin
     end;
     perform set_config('synchronous_commit', 'off', true);
     moved := 0;
-    -- In this order: a transaction that has drawn an id up to head is running (or about to be seen so, see AGED_S in
-    -- pump.py), or has ended, and then its rows are seen.
+    -- In this order: a transaction that has drawn an id up to head is running (outbox_begin() sees to that; where
+    -- triggers are off, it is about to be seen so, see AGED_S in pump.py), or has ended, and then its rows are seen.
     select case when s.is_called then s.last_value else 0 end into head from notifier.outbox_id_seq s;
     next_xid := 3 + age('3'::xid);  -- the low half of it
     now_running := pg_current_snapshot();
@@ -221,4 +229,4 @@ begin
         from notifier.append(topics, bodies, content_types, all_fields, array_fill(null::text, array[moved])) a;
 end $$;
 
-revoke execute on function notifier.outbox_wake, notifier.pump from public;
+revoke execute on function notifier.outbox_begin, notifier.outbox_wake, notifier.pump from public;

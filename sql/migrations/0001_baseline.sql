@@ -5,12 +5,13 @@
 -- order is commit order, and a reader that has seen n has seen everything below n. A transaction of a user never takes
 -- that lock: it inserts into the outbox, and a server's pump moves the row after the commit.
 
--- Declared for the constraints and the trigger below; stated in functions/outbox.sql, in the same transaction.
+-- Declared for the constraints and the triggers below; stated in functions/outbox.sql, in the same transaction.
 create function notifier.is_topic(name text) returns boolean language sql immutable return null::boolean;
 create function notifier.are_tags(tags text[]) returns boolean language sql immutable return null::boolean;
 create function notifier.is_readable_json(data text) returns boolean language sql immutable return null::boolean;
 create function notifier.is_json(body bytea) returns boolean language sql immutable return null::boolean;
 create function notifier.is_json_type(content_type text) returns boolean language sql immutable return null::boolean;
+create function notifier.outbox_begin() returns trigger language plpgsql as 'begin end';
 create function notifier.outbox_wake() returns trigger language plpgsql as 'begin end';
 
 create table notifier.topic (
@@ -100,6 +101,8 @@ alter table notifier.outbox set (
 -- What is inserted returns its id to any role that may insert, as mappers of objects to tables want it.
 grant select (id) on notifier.outbox to public;
 
+create trigger outbox_begin before insert on notifier.outbox
+    for each statement execute function notifier.outbox_begin();
 create constraint trigger outbox_wake after insert on notifier.outbox
     deferrable initially deferred for each row execute function notifier.outbox_wake();
 

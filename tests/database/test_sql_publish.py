@@ -7,6 +7,7 @@ import uuid
 import asyncpg
 import pytest
 from conftest import Running, Start, admin, at, data, ids, until
+from support.halting import eventually
 from support.roles import as_role, name_of
 
 from notifier.postgres import pump
@@ -219,6 +220,30 @@ async def test_messages_of_a_long_transaction_keep_the_order_of_its_statements(
     await sql.execute("select notifier.publish('a', '2')")
     await held.commit()
     assert [m["data"] for m in await collect(app, "a", 2, after=message["id"])] == [1, 2]
+
+
+@pytest.mark.rule("Q-4", "Q-5")
+async def test_a_row_that_takes_long_to_make_is_found_with_the_others_of_its_transaction(
+    app: Running, database: str, sql: asyncpg.Connection
+) -> None:
+    """The id of a row is drawn before its data is made. The pump may have come by in between."""
+    other = await asyncpg.connect(database)
+    await other.execute("select pg_advisory_lock(7), notifier.publish('b', '0')")  # ids are logged in advance
+    held = sql.transaction()
+    await held.start()
+    slow = "insert into notifier.outbox (topic, data) values ('a', (select to_json(1) from pg_advisory_xact_lock(7)))"
+    inserting = asyncio.create_task(sql.execute(slow))
+    await eventually(lambda: other.fetch("select from pg_locks where locktype = 'advisory' and not granted"))
+    drawn = await other.fetchval("select last_value from notifier.outbox_id_seq")
+    while app.service.pump.walk.at <= drawn:
+        await other.execute("select notifier.publish('b', '0')")
+        await asyncio.sleep(0.02)
+    await other.execute("select pg_advisory_unlock(7)")
+    await inserting
+    await sql.execute("select notifier.publish('a', '2')")
+    await held.commit()
+    await other.close()
+    assert [m["data"] for m in await collect(app, "a", 2)] == [1, 2]
 
 
 @pytest.mark.rule("Q-7")
