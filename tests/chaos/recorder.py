@@ -71,7 +71,7 @@ class Recorder:
 
     def saw(self, who: str, asked: Asked, body: bytes) -> Answer:
         """Keep an answer to judge it when the log is known that far; it, parsed."""
-        body = self._tampering(body)
+        body = self._tampering(asked, body)
         self._seen.append(Seen(who, asked, body, time.monotonic()))
         answer = Answer.parse(body)
         self.record.given = max(self.record.given, answer.cursor)
