@@ -28,13 +28,13 @@ TICK_S = 0.25
 # What one turn of the loop may cost, in units of about a microsecond, whatever the number of lists, polls and messages:
 # two to four milliseconds. With all of 15,000 polls in one turn, a health check waits for 0.2-0.4 s.
 TURN = 2400
-# A poll that is answered; one that is looked at and stays; a message that a read looks at, and its bytes in an answer.
+# A poll that is answered; one that is checked and stays; a message that a read examines, and its bytes in an answer.
 ANSWERED = 12
 KEPT = 1
 MESSAGES_PER_UNIT = 3
 BYTES_PER_UNIT = 4096
 
-# Answers are shared by all polls that are told the same. This much is kept while a crowd is being answered.
+# Polls with the same answer share it. This much is kept while many polls are being answered.
 MAX_SHARED_BYTES = 16 * 1024 * 1024
 MAX_SHARED = 1000
 
@@ -42,12 +42,12 @@ _NEVER = 2**62
 
 
 class Parked(Protocol):
-    """What can be parked. It begins with no group, due 0 and tick 0, which are the lot's own from then on."""
+    """Something that can be parked. It begins with no group, due 0 and tick 0; from then on the lot sets them."""
 
     cursor: int  # everything up to here has been told
     group: "Group[Parked] | None"  # where it is parked
     due: int  # the tick of its deadline
-    tick: int  # the bucket that it stands in, which may be an earlier one; 0: none
+    tick: int  # the bucket that it is in, which may be an earlier one; 0: none
 
     @property
     def limit(self) -> int: ...
@@ -56,14 +56,14 @@ class Parked(Protocol):
     def address(self) -> str: ...
 
     def answer(self, answer: Answer) -> None:
-        """Called once for each time that it was parked, unless it is forgotten."""
+        """Called once each time it was parked, unless it is forgotten."""
 
     def expire(self) -> None:
         """The deadline of a `watch` is over."""
 
 
 class Waiter:
-    """A poll parked by a handler that awaits `future`, and forgets it afterwards."""
+    """A poll parked by a handler that awaits `future` and then forgets it."""
 
     __slots__ = ("address", "cursor", "due", "future", "group", "limit", "tick")
 
@@ -86,7 +86,7 @@ class Waiter:
 
 class _Look:
     """A group in the queue. All of its polls have been told everything up to `told`, or to their own cursor if that is
-    later. `left` are the polls still to be looked at, None before the first; `again`: then all, once more."""
+    later. `left` are the polls still to be checked, None before the first; `again`: then all, once more."""
 
     __slots__ = ("again", "left", "told")
 
@@ -107,11 +107,11 @@ class ParkingLot:
         self._addresses: dict[str, int] = {}  # empty without a maximum
         self._buckets: dict[int, dict[Parked, None]] = {}
         self._ticking = False
-        self._queue: OrderedDict[Group[Parked], _Look] = OrderedDict()  # groups to look at
+        self._queue: OrderedDict[Group[Parked], _Look] = OrderedDict()  # groups to check
         self._overdue: deque[Parked] = deque()
         self._shared: dict[tuple[int, tuple[int, ...]], Answer] = {}
         self._shared_bytes = 0
-        self._ending = False  # every poll that is looked at is answered
+        self._ending = False  # every poll that is checked is answered
         self._retry_after_s: int | None = None
         self._scheduled = False
         self._loop = asyncio.get_running_loop()
@@ -148,19 +148,19 @@ class ParkingLot:
     def watch(self, parked: Parked, deadline: float) -> None:
         """At `deadline` (loop time) it is answered, or expires if it is not parked then. Replaces its last deadline."""
         parked.due = due = math.ceil(deadline / TICK_S)
-        # A later deadline leaves it where it stands: most are replaced long before they are over.
+        # A later deadline leaves it in its bucket: most are replaced long before they are over.
         if not 0 < parked.tick <= due:
             self._leave_bucket(parked)
             self._enter_bucket(parked)
 
     def forget(self, parked: Parked) -> None:
-        """It has been answered for good, or its client has hung up. Idempotent."""
+        """Remove it: it has its last answer, or its client has disconnected. Idempotent."""
         self._unpark(parked)
         self._leave_bucket(parked)
         parked.due = _NEVER
 
     def wake(self, messages: Iterable[Message], before: int) -> None:
-        """`messages`, which are in the window, came when its head was `before`: answer the polls that they concern."""
+        """`messages`, which are in the window, came when its head was `before`: answer the polls that they match."""
         for topic in {message.topic for message in messages}:
             for group in self._hub.groups(topic):
                 self._enqueue(group, before)
@@ -228,12 +228,12 @@ class ParkingLot:
         if look is None:
             self._queue[group] = _Look(told)
             return
-        # To have been told more than `told` is never wrong: then the window is read from farther back.
+        # A `told` that is too low is never wrong: the window is then read from farther back.
         look.told = min(look.told, told)
         look.again = look.left is not None
 
     def _start(self) -> None:
-        """Begin with this turn's budget, unless it has been spent."""
+        """Start with this turn's budget, unless it is spent."""
         if not self._scheduled and self.busy:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -244,10 +244,10 @@ class ParkingLot:
         self._start()
 
     def _work(self) -> None:
-        """Look at what is queued, for one TURN in all."""
+        """Check queued groups, for one TURN in all."""
         budget = TURN
         now = math.floor(self._loop.time() / TICK_S)
-        # Half for the overdue at most: neither they nor a crowd make the other wait.
+        # At most half for overdue polls, so that neither they nor woken ones hold up the others.
         while self._overdue and budget > (TURN // 2 if self._queue else 0):
             budget -= self._end(self._overdue.popleft(), now)
         while self._queue and budget > 0:
@@ -273,7 +273,7 @@ class ParkingLot:
         return ANSWERED + (self._window.looked - before) // MESSAGES_PER_UNIT
 
     def _look(self, group: Group[Parked], look: _Look, budget: int) -> int:
-        """Look at the polls of `group` until none is left, or the budget is spent; returns what is left of it."""
+        """Check the polls of `group` until none is left, or the budget is spent; returns what is left of it."""
         window = self._window
         head = window.head
         found: dict[tuple[int, int], Answer | None] = {}
@@ -302,7 +302,7 @@ class ParkingLot:
                     self._answer(parked, answer)
                     budget -= ANSWERED
                 else:
-                    # Nothing concerns it up to here.
+                    # Nothing matches it up to here.
                     parked.cursor = max(head, position)
                     budget -= KEPT
                 if budget <= 0:
@@ -318,17 +318,17 @@ class ParkingLot:
         """The answer for a poll that has been told everything up to `position`; None if there is nothing for it."""
         window = self._window
         if position < window.floor:
-            # What came after it is not in this window, and may be gone. The next poll reads from the table.
+            # Messages after it are not in this window, and may be gone. The next poll reads from the table.
             return self._share((), parked.cursor)
         if position < window.start:
             # The window has moved on past it: nothing is lost, the next poll reads from the table.
             return self._share((), position)
         found = window.read(topics, position, parked.limit)
-        # A read that was cut before the head is an answer as well, or what it did not come to would be skipped.
+        # A read that was cut before the head is an answer too, or the messages that it did not reach would be skipped.
         return self._share(*found) if found.messages or found.cursor < window.head else None
 
     def _share(self, messages: Sequence[Message], cursor: int) -> Answer:
-        """One answer for all that are told the same, whichever way and on whichever list."""
+        """One answer for all polls that get the same, on any path and any list."""
         key = (cursor, tuple(message.seq for message in messages))
         answer = self._shared.get(key)
         if answer is None:

@@ -89,7 +89,7 @@ class Polling:
             return None
         has_room = self._lot.has_room(address)
         if self._lot.busy and has_room:
-            # While a crowd is being answered, its first ask again. They take their turn behind the others.
+            # While many polls are being answered, the first of them come back. They take their turn behind the others.
             return Wait(cursor, self._deadline(poll), read=False)
         if cursor < window.head:
             found = window.read(poll.topics, cursor, poll.limit)

@@ -1,4 +1,4 @@
-"""The service: its parts put together, and the three things they do together: publish, poll, and stop in good order."""
+"""The service: its parts put together, and the three things they do together: publish, poll, and stop in order."""
 
 import asyncio
 import logging
@@ -157,8 +157,8 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
 
 
 async def _find(url: str, direct: str | None) -> tuple[Database, Database]:
-    """The database to write to and the one to listen to. It is tried as one thing: whatever goes away between two steps
-    has all of them begin again."""
+    """The database to write to and the one to listen to. Tried as one: when either goes away between two steps,
+    all steps begin again."""
     writing = listening = await Database.probe(url)
     identity = await _check(writing)
     if direct:

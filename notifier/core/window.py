@@ -41,11 +41,11 @@ class Window:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._memory = memory
-        self.looked = 0  # messages that reads have looked at, ever: what they cost
+        self.looked = 0  # messages that reads have examined so far: their cost
         self.reset(0)
 
     def reset(self, position: int) -> None:
-        """Forget everything and begin anew at `position`. What lies below may be lost, or of another database."""
+        """Forget everything and begin anew at `position`. Messages below it may be lost, or from another database."""
         self.floor = self.start = self.head = position
         self._messages: deque[Message] = deque()
         self._by_topic: dict[str, deque[Message]] = {}

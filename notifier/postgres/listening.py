@@ -1,4 +1,4 @@
-"""LISTEN, tried out: a transaction pooler accepts it, and then nothing ever comes."""
+"""LISTEN, tested: a transaction pooler accepts it, and then nothing ever comes."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ async def listen(
 ) -> bool | None:
     """Have `connection` listen to `channels`, and say whether notifications from `publishing` arrive.
 
-    None where the queue of notifications is full, so that nobody can notify and find out.
+    None where the notification queue is full, so that a test is impossible.
     """
     nonce = secrets.token_hex(16)
     heard = asyncio.Event()

@@ -42,7 +42,7 @@ SLOW_TIMEOUT_S = 30.0
 # Batches of this process that wait for what comes before them: on another of its connections, or of another process.
 MAX_AHEAD = 8
 
-# A publisher waits no longer for a tail that lags: its message is committed and flushed. Until the tail gets there,
+# How long a publisher waits for a tail that lags: its message is committed and flushed. Until the tail gets there,
 # this process answers polls without that message; none skips it, because all their cursors are below it.
 REACH_S = 3.0
 
@@ -285,7 +285,7 @@ class Tail(Reconnecting):
                 self._look(min(seq, 2**63 - 1))
 
     def _look(self, flushed: int | None = None) -> None:
-        """There is something up to `flushed`, or perhaps, and perhaps still to be flushed."""
+        """Note that there is, or may be, something up to `flushed`, perhaps still to be flushed."""
         if flushed is None:
             self._unsure = True
         else:

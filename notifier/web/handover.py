@@ -41,7 +41,7 @@ HANDOVER: "web.AppKey[Handover]" = web.AppKey("handover")
 # Between two polls, as for the connections that aiohttp holds.
 IDLE_S = 95.0
 
-# The beginning of a shape's poll, which does not count. One for all.
+# The beginning of a shape's poll, which is ignored. One for all.
 _ANYWHERE = Latest()
 
 # Connections closed in one turn of the loop: closing 15,000 at once takes 0.3 s.
@@ -61,13 +61,13 @@ class Handover:
         self.reader = RequestReader()
         self.loop = asyncio.get_running_loop()
         self._leaving: deque[ParkedConnection] = deque()
-        # Equal lists are one. The keys are not the lists: a list that is its own key never goes.
+        # Equal lists are one object. The keys are not the lists: a list that is its own key is never freed.
         self._topics: WeakValueDictionary[Hashable, TopicList] = WeakValueDictionary()
 
     def hand_over(
         self, request: web.Request, poll: Poll, wait: Wait, address: str, grant: Grant
     ) -> web.StreamResponse | None:
-        """Park `poll`, and its connection with it. None where that cannot be: then it waits in its handler."""
+        """Park `poll`, and its connection with it. None where that is impossible: then it waits in its handler."""
         handler = request.protocol
         head = handler.only(request) if isinstance(handler, ConnectionHandler) else None
         message = self.reader.read(head) if head else None
@@ -92,14 +92,14 @@ class Handover:
         return HandedOver()
 
     def recognise(self, data: bytes, peer: str) -> tuple[Shape, int] | None:
-        """The second tier: the shape and the cursor of a request that came whole."""
+        """The second tier: the shape and the cursor of a request that arrived whole."""
         message = self.reader.read(data)
         mark = self.shapes.mark(message, peer) if message else None
         shape = self.shapes.find(mark.digest, self.loop.time()) if mark else None
         return (shape, mark.cursor) if mark and shape else None
 
     def see_off(self, connection: "ParkedConnection") -> None:
-        """Close a connection whose client has hung up; of a crowd that hangs up together, a few in each turn."""
+        """Close a connection whose client has disconnected; when many do so together, a few in each turn."""
         self._leaving.append(connection)
         if len(self._leaving) == 1:
             self.loop.call_soon(self._close)
@@ -207,7 +207,7 @@ class ParkedConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.handover.see_off(self)
-        return True  # the transport must not close by itself, all of a crowd in one turn
+        return True  # the transport must not close by itself, or many would close in one turn
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.handover.lot.forget(self)
@@ -215,7 +215,7 @@ class ParkedConnection(asyncio.Protocol):
         self._take_behind()
 
     def pause_writing(self) -> None:
-        """The kernel has not taken all: read no further request until the client has read this answer."""
+        """The kernel has not taken everything: read no further request until the client has read this answer."""
         self.paused = True
         handover = self.handover
         handover.clients.unread(self, self.transport, *(handover.sending or (None, None)))
@@ -247,7 +247,7 @@ class ParkedConnection(asyncio.Protocol):
         return behind
 
     def _give_back(self, data: bytes) -> None:
-        """From here on aiohttp has the connection, as if `data` were the first that comes on it."""
+        """Give the connection to aiohttp, as if `data` were the first bytes on it."""
         transport = self.transport
         self.handover.lot.forget(self)
         self.handover.clients.read(self)
