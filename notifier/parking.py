@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from notifier.core.hub import Group, Hub
+from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
 from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
@@ -99,11 +100,18 @@ class _Look:
 class ParkingLot:
     """Parked polls over one window. Not thread-safe: everything happens on the event loop."""
 
-    def __init__(self, window: Window, *, max_parked: int, max_parked_per_address: int = 0) -> None:
+    def __init__(
+        self,
+        window: Window,
+        *,
+        max_parked: int,
+        max_parked_per_address: int = 0,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         self._window = window
         self._max_parked = max_parked
         self._max_per_address = max_parked_per_address
-        self._hub: Hub[Parked] = Hub()
+        self._hub: Hub[Parked] = Hub(memory)
         self._addresses: dict[str, int] = {}  # empty without a maximum
         self._buckets: dict[int, dict[Parked, None]] = {}
         self._ticking = False

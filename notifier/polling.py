@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from notifier.core.errors import Unavailable
+from notifier.core.hub import is_large
 from notifier.core.memory import SMALL_ANSWER, MemoryBudget
 from notifier.core.polls import After, Answer, Gap, Last, Latest, Poll, Since
 from notifier.core.window import Window
@@ -77,7 +78,7 @@ class Polling:
             return self._shared(Answer(*found))
         if self.draining:
             return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
-        if not self._lot.has_room(address):
+        if not self._has_room(poll, address):
             return Answer((), found.cursor, retry_after_s=FULL_RETRY_S)
         return Wait(found.cursor, deadline)
 
@@ -87,7 +88,7 @@ class Polling:
         window = self._window
         if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
             return None
-        has_room = self._lot.has_room(address)
+        has_room = self._has_room(poll, address)
         if self._lot.busy and has_room:
             # While many polls are being answered, the first of them come back. They take their turn behind the others.
             return Wait(cursor, self._deadline(poll), read=False)
@@ -101,6 +102,10 @@ class Polling:
 
     def _deadline(self, poll: Poll) -> float:
         return self._loop.time() + _wait_s(poll.wait_s)
+
+    def _has_room(self, poll: Poll, address: str) -> bool:
+        """Whether `poll`, from `address`, may be parked."""
+        return self._lot.has_room(address) and not (self._memory.full and is_large(poll.topics))
 
     def _shared(self, answer: Answer) -> Answer:
         """`answer`, or an equal one that is being sent, so that large ones are in memory once. Unavailable where there

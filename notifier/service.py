@@ -40,7 +40,10 @@ class Service:
         self.memory = MemoryBudget(settings.max_memory)
         self.window = Window(memory=self.memory)
         self.lot = ParkingLot(
-            self.window, max_parked=settings.max_parked, max_parked_per_address=settings.max_parked_per_address
+            self.window,
+            max_parked=settings.max_parked,
+            max_parked_per_address=settings.max_parked_per_address,
+            memory=self.memory,
         )
         self.history = History(writing, seen=lambda: self.tail.position, memory=self.memory)
         self.tail = Tail(

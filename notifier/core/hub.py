@@ -7,24 +7,37 @@ many polls wait on other topics, and so that the polls of one list can share an 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from notifier.core.memory import MemoryBudget
 from notifier.core.patterns import Patterns
 from notifier.core.topics import TopicList
 
 P = TypeVar("P")
 
 
-class Group(Generic[P]):
-    """The polls parked on one list of topics, oldest first."""
+# A list of fewer bytes is part of what a parked poll costs in any case.
+SMALL_LIST = 4096
 
-    __slots__ = ("parked", "topics")
+
+def is_large(topics: TopicList) -> bool:
+    return (len(topics.exact) > 4 or bool(topics.patterns)) and topics.size > SMALL_LIST
+
+
+class Group(Generic[P]):
+    """The polls parked on one list of topics, oldest first. `size` is what the list takes, if that is much."""
+
+    __slots__ = ("parked", "size", "topics")
 
     def __init__(self, topics: TopicList) -> None:
         self.topics = topics
         self.parked: dict[P, None] = {}
+        self.size = 0
 
 
 class Hub(Generic[P]):
-    def __init__(self) -> None:
+    """`memory` counts the lists that are large."""
+
+    def __init__(self, memory: MemoryBudget | None = None) -> None:
+        self._memory = memory
         self._groups: dict[TopicList, Group[P]] = {}
         self._exact: dict[str, dict[Group[P], None]] = {}
         self._patterns: Patterns[Group[P]] = Patterns()
@@ -39,6 +52,9 @@ class Hub(Generic[P]):
         group = self._groups.get(topics)
         if group is None:
             group = self._groups[topics] = Group(topics)
+            if self._memory and is_large(topics):
+                group.size = topics.size
+                self._memory.add(group.size)
             for topic in topics.exact:
                 self._exact.setdefault(topic, {})[group] = None
             for pattern in topics.patterns:
@@ -55,6 +71,8 @@ class Hub(Generic[P]):
         self._count -= 1
         if not group.parked:
             del self._groups[group.topics]
+            if self._memory and group.size:
+                self._memory.add(-group.size)
             for topic in group.topics.exact:
                 groups = self._exact[topic]
                 del groups[group]

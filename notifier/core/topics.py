@@ -15,6 +15,10 @@ MAX_SEGMENTS = 400
 # A list with more than this is scanned in smaller pieces.
 ORDINARY_SEGMENTS = 20
 
+# What a list keeps, as measured: for each item, and for each segment of its patterns, which stand in two trees.
+_ITEM_BYTES = 350
+_SEGMENT_BYTES = 600
+
 _SEGMENT = r"[A-Za-z0-9_.:@=+-]+"
 _TOPIC = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
 _ALLOWED = "letters, digits and _ . : @ = + - in segments separated by /"
@@ -92,6 +96,13 @@ class TopicList:
 
     def __repr__(self) -> str:
         return f"TopicList({','.join(self.exact + self.patterns)!r})"
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, with its place in the hub and what it is matched with."""
+        items = self.exact + self.patterns
+        segments = sum(pattern.count("/") + 1 for pattern in self.patterns)
+        return _ITEM_BYTES * len(items) + 2 * sum(map(len, items)) + _SEGMENT_BYTES * segments
 
     @cached_property
     def ranges(self) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ class Handover:
         self.polling = service.polling
         self.lot = service.lot
         self.server: Server  # makes aiohttp's handlers
-        self.shapes = Shapes()
+        self.shapes = Shapes(clients.budget)
         self.reader = RequestReader()
         self.loop = asyncio.get_running_loop()
         self._leaving: deque[ParkedConnection] = deque()

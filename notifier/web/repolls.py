@@ -13,8 +13,8 @@ from typing import NamedTuple
 from aiohttp.http import RawRequestMessage
 
 from notifier.core.grants import Grant
+from notifier.core.memory import MemoryBudget
 from notifier.core.polls import Poll
-from notifier.core.topics import TopicList
 
 # A shape that is unused for one to two of these is forgotten. Behind a proxy a client's next request comes on
 # any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.
@@ -24,11 +24,8 @@ FORGET_S = 60.0
 # anew each time.
 MAX_BYTES = 32 * 1024 * 1024
 
-_KIND_BYTES = 350
-# Of a list of topics: its items, their characters (in a tree of patterns, once more), and the nodes of that tree.
-_ITEM_BYTES = 150
-_CHARACTER_BYTES = 2
-_SEGMENT_BYTES = 350
+# Of each, beside its list of topics.
+_SHAPE_BYTES = 150
 
 IMMATERIAL = frozenset(
     {
@@ -125,16 +122,22 @@ class Fingerprint(NamedTuple):
 
 
 class Shapes:
-    """The shapes that came lately."""
+    """The shapes that came lately. `memory` counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: MemoryBudget) -> None:
+        self._memory = memory
         self._recent: dict[bytes, Shape] = {}
         self._older: dict[bytes, Shape] = {}
         self._bytes = 0
+        self._older_bytes = 0
         self._turned = 0.0
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._older)
+
+    @property
+    def size(self) -> int:
+        return self._bytes + self._older_bytes
 
     def mark(self, message: RawRequestMessage, peer: str) -> Fingerprint | None:
         """None if it has no cursor in a place that is known."""
@@ -174,24 +177,24 @@ class Shapes:
 
     def add(self, digest: bytes, shape: Shape, now: float) -> None:
         if now - self._turned > FORGET_S or self._bytes > MAX_BYTES:
+            self._memory.add(-self._older_bytes)
             self._older = self._recent
+            self._older_bytes = self._bytes
             self._recent = {}
             self._bytes = 0
             self._turned = now
         self._older.pop(digest, None)
         self._recent[digest] = shape
-        self._bytes += _KIND_BYTES + _size(shape.poll.topics)
+        self._count(_SHAPE_BYTES + shape.poll.topics.size)
 
     def share(self, shape: Shape, head: bytes) -> None:
         """Note that another client has sent `head`, which is of this shape."""
         if shape.share(head):
-            self._bytes += len(head)
+            self._count(len(head))
 
-
-def _size(topics: TopicList) -> int:
-    items = topics.exact + topics.patterns
-    segments = sum(pattern.count("/") + 1 for pattern in topics.patterns)
-    return _ITEM_BYTES * len(items) + _CHARACTER_BYTES * sum(map(len, items)) + _SEGMENT_BYTES * segments
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._memory.add(size)
 
 
 def place(head: bytes, cursor: int) -> tuple[int, int] | None:

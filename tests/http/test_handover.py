@@ -14,6 +14,7 @@ from support.seam import KEY, connections, handover, request
 
 from notifier import parking
 from notifier.core.grants import Grant
+from notifier.core.memory import MemoryBudget
 from notifier.core.messages import NewMessage
 from notifier.core.polls import Latest, Poll
 from notifier.core.topics import TopicList
@@ -391,7 +392,7 @@ def shape(topic: str = "t") -> Shape:
 
 
 def test_an_unused_shape_is_forgotten() -> None:
-    known = Shapes()
+    known = Shapes(MemoryBudget(2**30))
     known.add(b"used", shape(), 1000.0)
     known.add(b"unused", shape(), 1000.0)
     now = 1000.0
@@ -405,9 +406,11 @@ def test_an_unused_shape_is_forgotten() -> None:
 
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repolls, "MAX_BYTES", 100_000)
-    known = Shapes()
+    memory = MemoryBudget(2**30)
+    known = Shapes(memory)
     for n in range(1000):
         known.add(b"%d" % n, shape(), 1000.0)
+        assert memory.held == known.size
     assert 190 <= len(known) <= 2 * 200 * 1.1
     assert known.find(b"999", 1000.0)
     for n in range(1000):
@@ -422,6 +425,7 @@ def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         large.learn(head, 5, 6)
         known.add(b"%d" % n, large, 1000.0)
         known.share(large, head)
+        assert memory.held == known.size <= 220_000
     assert len(known) <= 2 * 14
 
 

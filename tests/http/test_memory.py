@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from aiohttp import web
-from conftest import Running, Start, data, ids, until
+from conftest import Running, Start, data, held, ids, until
 from support.protocol import DEADLINE_S, JSON, TEXT, line, refusal
 from support.seam import connections, peers
 
@@ -87,22 +87,20 @@ async def read_all(sock: socket.socket) -> bytes:
 
 async def test_equal_answers_that_are_not_read_are_held_once(app: Running) -> None:
     before = await large(app, 4)
-    budget = app.service.memory
     socks = [await socket_to(app) for _ in range(10)]
     for sock in socks:
         sock.send(ask(before))
     await until(lambda: len(clients(app)._unread) == 10)
     copies = 10 if clients(app)._copies else 0
-    assert 3.6e6 < budget.held < 3.7e6 * (1 + copies) + 10 * 2048
+    assert 3.6e6 < held(app) < 3.7e6 * (1 + copies) + 10 * 2048
     answers = [json.loads(await read_all(sock)) for sock in socks]
     assert [len(answer["messages"]) for answer in answers] == [4] * 10
-    await until(lambda: not budget.held)
+    await until(lambda: not held(app))
     for sock in socks:
         sock.close()
 
 
 async def test_equal_answers_to_parked_polls_that_are_not_read_are_held_once(app: Running) -> None:
-    budget = app.service.memory
     socks = [await socket_to(app) for _ in range(10)]
     for sock in socks:
         sock.send(ask(app.service.window.head))
@@ -110,13 +108,13 @@ async def test_equal_answers_to_parked_polls_that_are_not_read_are_held_once(app
     await large(app, 4)
     await until(lambda: len(clients(app)._unread) == 10)
     copies = 10 if clients(app)._copies else 0
-    assert 3.6e6 < budget.held < 3.7e6 * (1 + copies) + 10 * 2048
+    assert 3.6e6 < held(app) < 3.7e6 * (1 + copies) + 10 * 2048
     for sock in socks[1:]:
         sock.close()
     await until(lambda: len(clients(app)._unread) == 1)
-    assert budget.held > 3.6e6
+    assert held(app) > 3.6e6
     assert len(json.loads(await read_all(socks[0]))["messages"]) == 4
-    await until(lambda: not budget.held)
+    await until(lambda: not held(app))
     socks[0].close()
 
 
@@ -125,7 +123,7 @@ async def test_an_answer_that_was_read_is_not_kept(app: Running) -> None:
     with await socket_to(app) as sock:
         sock.send(ask(before))
         await read_all(sock)
-        await until(lambda: not app.service.memory.held)
+        await until(lambda: not held(app))
         await asyncio.sleep(0)
         sent = [thing for thing in gc.get_objects() if isinstance(thing, web.Response)]
         assert not [response for response in sent if response.body and len(response.body) > MIB]
@@ -146,7 +144,7 @@ async def test_a_client_that_does_not_read_is_aborted(app: Running, parked: bool
             sock.send(ask(await large(app, 4)))
         await until(lambda: clients(app)._unread)
         await until(lambda: not app.client.server.runner.server.connections and not connections(app))
-        assert not app.service.memory.held
+        assert not held(app)
 
 
 async def test_a_client_has_time_while_it_reads(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,11 +293,10 @@ async def test_a_head_has_64_kib_in_all(app: Running) -> None:
 
 @pytest.mark.rule("E-7")
 async def test_an_unfinished_head_is_counted_and_refused_when_there_is_no_room(app: Running, filled) -> None:
-    budget = app.service.memory
     head = b"GET /v1/topics/t?wait=0 HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"x" * 20_000
     async with line(app) as raw, line(app) as other:
         raw.writer.write(head)
-        await until(lambda: budget.held == 3 * len(head))
+        await until(lambda: held(app) == 3 * len(head))
         filled(app)
         raw.writer.write(b"x")
         other.writer.write(head)
@@ -309,20 +306,19 @@ async def test_an_unfinished_head_is_counted_and_refused_when_there_is_no_room(a
         # An ordinary request is served.
         assert (await app.client.get("/healthz")).status == 200
         filled.end()
-    await until(lambda: not budget.held)
+    await until(lambda: not held(app))
 
 
 async def test_a_large_head_counts_until_the_next_request(app: Running, filled) -> None:
-    budget = app.service.memory
     cookie = "Cookie: " + "x" * 20_000
     async with line(app) as raw:
         for _ in range(2):
             await raw.send("GET /healthz HTTP/1.1", cookie)
             assert (await raw.answer()).status == 200
-            assert 60_000 < budget.held < 70_000
+            assert 60_000 < held(app) < 70_000
         await raw.send("GET /healthz HTTP/1.1")
         await raw.answer()
-        await until(lambda: not budget.held)
+        await until(lambda: not held(app))
         filled(app, 0.6)
         await raw.send("GET /healthz HTTP/1.1", cookie)
         assert (await raw.answer()).headers["connection"] == "close"
@@ -353,12 +349,11 @@ async def test_requests_may_be_cut_anywhere(app: Running, body: str) -> None:
 
 @pytest.mark.rule("P-19")
 async def test_a_body_is_counted_while_it_comes_and_until_it_is_stored(app: Running, filled) -> None:
-    budget = app.service.memory
     async with line(app) as raw, line(app) as other:
         await raw.send("POST /v1/topics/t HTTP/1.1", "Content-Length: 600000", body=b"x" * 300_000)
-        await until(lambda: budget.held > 300_000)
+        await until(lambda: held(app) > 300_000)
         await other.send("POST /v1/topics/t HTTP/1.1", "Content-Length: 600000", body=b"x" * 300_000)
-        await until(lambda: budget.held > 600_000)
+        await until(lambda: held(app) > 600_000)
         filled(app)
         raw.writer.write(b"x")
         answer = await raw.answer()
@@ -366,7 +361,7 @@ async def test_a_body_is_counted_while_it_comes_and_until_it_is_stored(app: Runn
         filled.end()
         other.writer.write(b"x" * 300_000)
         assert (await other.answer()).status == 201
-    await until(lambda: not budget.held)
+    await until(lambda: not held(app))
     assert len((await app.poll("t", after="earliest"))["messages"]) == 1
 
 
@@ -388,14 +383,13 @@ async def test_the_body_of_a_publisher_without_a_key_is_not_read(start: Start) -
 
 
 async def test_what_comes_behind_a_parked_poll_is_counted(app: Running, filled) -> None:
-    budget = app.service.memory
     poll = b"GET /v1/topics/t?wait=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with line(app) as raw, line(app) as other:
         for each in (raw, other):
             await each.send("GET /v1/topics/t HTTP/1.1")
         await app.parked(2)
         raw.writer.write(poll * 1000)
-        await until(lambda: budget.held >= min(len(poll) * 1000, MAX_BEHIND))
+        await until(lambda: held(app) >= min(len(poll) * 1000, MAX_BEHIND))
         filled(app)
         other.writer.write(poll * 1000)
         await app.parked(1)
@@ -404,7 +398,31 @@ async def test_what_comes_behind_a_parked_poll_is_counted(app: Running, filled) 
         await app.publish("t")
         for _ in range(1001):
             assert (await raw.answer()).status == 200
-        await until(lambda: not budget.held)
+        await until(lambda: not held(app))
+
+
+# Parked polls
+
+
+async def test_large_lists_count_once_and_are_not_parked_when_there_is_no_room(app: Running, filled) -> None:
+    few = ",".join(f"{n}" for n in range(4))
+    many = ",".join(f"a/b/c/{n}/*" for n in range(80))
+    polls = [app.start_poll(topics) for topics in (few, many, many, many)]
+    await app.parked(4)
+    lists = held(app)
+    assert 100_000 < lists < 400_000
+    filled(app)
+    assert (await app.poll(many))["messages"] == []  # at once
+    polls.append(app.start_poll(few))
+    await app.parked(5)
+    filled.end()
+    polls.append(app.start_poll(many))
+    await app.parked(6)
+    assert held(app) == lists
+    await app.publish("a/b/c/0/x")
+    await app.publish("3")
+    await asyncio.gather(*polls)
+    assert not held(app)
 
 
 # The budget itself
