@@ -79,7 +79,7 @@ async def measure(workers: int, clients: int) -> bool:
         start = time.monotonic()
         for group, count in groups:
             group.check(await group.load.run("crowd_grow", count=count))
-        # A full queue of new connections drops some, for whom the kernel tries again seconds later.
+        # A full queue of new connections drops some, which the kernel retries seconds later.
         await until(lambda: sum(map(sockets_of, pids)) - sum(sockets for sockets, _ in before) >= clients)
         print(f"{clients} clients parked in {time.monotonic() - start:.1f} s", flush=True)
         await procs.quiet(side.pids, BUSY)

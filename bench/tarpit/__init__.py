@@ -220,7 +220,7 @@ async def with_threads(peer: Peer) -> tuple[int, float]:
 @dataclass(frozen=True, slots=True)
 class Parked:
     """`postgres` is None where the database is on another machine. `cpu_us`: of a message to one client, with its next
-    poll, and with Postgres' share. `wrong` says whom one did not reach."""
+    poll, and with Postgres' share. `wrong` says which clients one did not reach."""
 
     held: Held
     postgres: Held | None

@@ -272,7 +272,7 @@ class History:
             if connection and not isinstance(error, TooBroad):
                 connection.terminate()
                 connection = None
-            # The start has checked that we have all rights: somebody is changing roles and grants.
+            # The start has checked that we have all rights: roles and grants are being changed.
             if isinstance(error, (*AWAY, asyncpg.InsufficientPrivilegeError)):
                 log.warning("history: no database (%s)", describe(error))
                 raise Unavailable("The database cannot be read at the moment. Try again.") from error

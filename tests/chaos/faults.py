@@ -145,7 +145,7 @@ async def deafened(world: World, rng: random.Random):
 
 
 async def deafen(world: World, rng: random.Random) -> None:
-    """Notifications are lost, and nobody is told."""
+    """Notifications are lost, and no server notices."""
     async with deafened(world, rng):
         await asyncio.sleep(rng.uniform(3, 6))
 
@@ -194,7 +194,7 @@ async def freeze_database(world: World, rng: random.Random) -> None:
 
 
 async def fail_over(world: World, rng: random.Random) -> None:
-    """To a standby that lacks the newest transactions. Somebody may have seen them."""
+    """To a standby that lacks the newest transactions. Clients may have seen them."""
     standby = await world.databases.standby()
     async with world.recorder.broken():
         await standby.stop()

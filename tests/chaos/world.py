@@ -29,7 +29,7 @@ PUBLISHERS = 6
 SQL_PUBLISHERS = 3
 # So long after something has been broken it may still show.
 SETTLES_S = 8.0
-# When nothing is broken any more, everybody has come to the end of the log by then.
+# Once nothing is broken any more, every client has reached the end of the log by then.
 CATCHES_UP_S = 90.0
 
 

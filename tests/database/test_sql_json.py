@@ -59,7 +59,7 @@ async def takes(sql: asyncpg.Connection, statement: str, body: bytes | str) -> b
 
 
 @pytest.mark.rule("P-4", "Q-3")
-async def test_sql_and_http_take_the_same_json(sql: asyncpg.Connection) -> None:
+async def test_sql_and_http_accept_the_same_json(sql: asyncpg.Connection) -> None:
     chance = random.Random(7)
     taken = 0
     for body in [*BODIES, *(any_value(chance) for _ in range(400))]:
@@ -91,7 +91,7 @@ async def test_sql_and_http_take_the_same_json(sql: asyncpg.Connection) -> None:
     ],
 )
 @pytest.mark.rule("Q-3")
-async def test_what_some_reader_cannot_read_is_refused_with_a_reason(
+async def test_json_that_some_reader_cannot_read_is_refused_with_a_reason(
     sql: asyncpg.Connection, body: bytes, says: str
 ) -> None:
     for cast in ("text", "json"):
@@ -105,7 +105,7 @@ async def test_a_number_that_only_jsonb_writes_out_is_refused(sql: asyncpg.Conne
         await sql.execute("select notifier.publish('a', '1e400'::jsonb)")
 
 
-async def test_ordinary_messages_are_not_looked_at_twice(app: Running, sql: asyncpg.Connection) -> None:
+async def test_ordinary_messages_are_not_checked_twice(app: Running, sql: asyncpg.Connection) -> None:
     """The closer look takes a hundred times as long."""
     await sql.execute(
         "create or replace function notifier.check_json(data text) returns boolean language plpgsql immutable strict "

@@ -80,7 +80,7 @@ async def test_a_database_that_refuses_every_login_is_away_and_comes_back(
     assert [record for record in caplog.records if record.levelno == logging.WARNING]
 
 
-async def test_a_right_that_is_taken_away_is_missed_until_it_is_given_back(
+async def test_a_revoked_right_makes_the_service_unavailable_until_it_is_granted_again(
     server_of_ours: Postgres, name: str, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = await start(url(server_of_ours, name))

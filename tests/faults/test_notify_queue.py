@@ -80,7 +80,7 @@ async def test_nothing_fails_while_it_is_full_and_afterwards_all_is_as_before(ur
     async with full(url):
         await until(lambda: app.service.tail._quiet and other.service.tail._quiet)
         await assert_publishing_goes_on(app, other, sql)
-    # Nobody has to intervene.
+    # No one has to intervene.
     await until(lambda: not app.service.tail._quiet and not other.service.tail._quiet)
     heard = asyncio.Event()
     await sql.add_listener("notifier_outbox", lambda *_: heard.set())

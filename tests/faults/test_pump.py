@@ -82,7 +82,7 @@ async def test_a_row_below_everything_is_found_by_the_sweep(
     await sql.execute("select notifier.publish('orders', '1')")
     cursor = (await app.poll("orders", after="earliest", wait=20))["cursor"]
     await until(lambda: app.service.pump.walk.at >= 1001)
-    # As nobody's transaction brings it: its id is older than everything that was running.
+    # As no transaction writes it: its id is older than everything that was running.
     await sql.execute(
         "insert into notifier.outbox (id, topic, data) overriding system value values (500, 'orders', '2')"
     )

@@ -102,7 +102,7 @@ async def crowd_of(double: Double) -> AsyncIterator[Crowd]:
         server.close()
 
 
-async def test_a_fan_out_that_reaches_everybody_counts() -> None:
+async def test_a_fan_out_that_reaches_every_client_counts() -> None:
     async with crowd_of(Double()) as crowd:
         for _ in range(3):
             await crowd.fan_out()

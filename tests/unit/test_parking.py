@@ -158,7 +158,7 @@ async def test_after_a_reset_each_poll_keeps_its_own_cursor_and_gets_no_newer_me
     assert told(late) == ([newest], newest)
 
 
-async def test_a_poll_that_has_been_told_what_lies_below_the_floor_stays(window: Window, lot: ParkingLot) -> None:
+async def test_a_poll_that_was_told_everything_below_the_floor_stays(window: Window, lot: ParkingLot) -> None:
     poll = parked(lot, TopicList(["t"]), 0)
     publish(window, lot, *["other"] * 9)
     before = window.head
@@ -201,7 +201,7 @@ async def test_a_poll_below_the_window_comes_back_to_read_from_the_table(lot: Pa
     assert {told(poll)[1] for poll in crowd if not told(poll)[0]} == {5}
 
 
-async def test_polls_that_are_parked_unread_are_looked_at_in_their_turn(window: Window, lot: ParkingLot) -> None:
+async def test_polls_that_are_parked_unread_are_checked_in_their_turn(window: Window, lot: ParkingLot) -> None:
     topics = TopicList(["t"])
     publish(window, lot, "t", "other", "t")
     earlier = parked(lot, topics, window.head)
@@ -242,7 +242,7 @@ async def test_one_message_to_many_lists_costs_no_more_in_one_turn_than_to_one(
     assert len({id(poll.future.result()) for poll in polls}) == 1
 
 
-async def test_what_a_read_looks_at_counts_against_the_turn(window: Window, lot: ParkingLot) -> None:
+async def test_messages_that_a_read_examines_count_against_the_turn(window: Window, lot: ParkingLot) -> None:
     """Lists with patterns look at every message: a few of them are as much work as a crowd."""
     count = 50
     publish(window, lot, *["other"] * 1500)
@@ -251,7 +251,7 @@ async def test_what_a_read_looks_at_counts_against_the_turn(window: Window, lot:
     assert not any(poll.future.done() for poll in polls)
 
 
-async def test_an_end_answers_everybody_with_the_position_that_was_reached(window: Window, lot: ParkingLot) -> None:
+async def test_an_end_answers_all_polls_with_the_position_that_was_reached(window: Window, lot: ParkingLot) -> None:
     publish(window, lot, "t")
     polls = [parked(lot, TopicList([f"quiet/{n}"]), 1) for n in range(CROWD)]
     publish(window, lot, "other")
