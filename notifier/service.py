@@ -75,7 +75,8 @@ class Service:
         self._begin_anew(position)
 
     def _begin_anew(self, position: int) -> None:
-        before = self.window.head
+        # Not the head of the window: where messages could not be handed on, it may have some that no poll was told.
+        before = self.tail.position
         self.window.reset(position)
         self.lot.reset(before)
 

@@ -121,7 +121,9 @@ class Tail(Reconnecting):
         self._untried = False  # they were when we connected
         self._slow = False
         self._asked: asyncio.Future[None] | None = None  # of all that want to catch up, until the next read begins
-        self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, by the seq that is awaited
+        # A heap, by the seq that is awaited: as many as are published until a read of the tail has timed out.
+        self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._lags = False
         self._count = itertools.count()
         self.position = 0
         self._epoch = 0  # the start of the newest that is known
@@ -163,6 +165,7 @@ class Tail(Reconnecting):
         self.position = position
         while self._awaited and self._awaited[0][0] <= position:
             _resolve(heapq.heappop(self._awaited)[-1])
+        self._lags = self._lags and bool(self._awaited)
 
     async def reached(self, seq: int) -> None:
         """Return once everything up to `seq`, which is flushed, has been handed on, or the tail is down; at the latest
@@ -176,7 +179,9 @@ class Tail(Reconnecting):
             async with asyncio.timeout(REACH_S):
                 await future
         except TimeoutError:
-            log.warning("tail: lags behind what this process has published")
+            if not self._lags:
+                log.warning("tail: lags behind what this process has published")
+            self._lags = True  # said once, and not for each publish
 
     async def catch_up(self) -> None:
         """Return once everything that is committed by now has been handed on, or the tail is down; callers bound it."""

@@ -98,7 +98,7 @@ async def test_a_failure_while_the_tail_connects_is_tried_again(app: Running, sq
 
 
 async def test_a_tail_that_lags_holds_no_publisher(
-    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tail, "REACH_S", 0.01)
     monkeypatch.setattr(tail, "TIMEOUT_S", 600.0)
@@ -109,11 +109,13 @@ async def test_a_tail_that_lags_holds_no_publisher(
     app.service.tail._listening = HaltingReads(app.service.tail._listening, halt)
     [first] = await append(sql, "orders", "1")
     await halt.reached()
-    second = await app.publish("orders")  # committed behind a message that the tail does not get
+    # Committed behind a message that the tail does not get.
+    later = [await app.publish("orders") for _ in range(3)]
+    assert caplog.text.count("lags behind") == 1
     assert not poll.done()
     halt.go_on.set()
     answer = await poll
-    assert ids(answer) + await read_all(app, "orders", answer["cursor"]) == [first, second]
+    assert ids(answer) + await read_all(app, "orders", answer["cursor"]) == [first, *later]
 
 
 # --- retention overtakes the tail, and leaves nothing to read
