@@ -109,7 +109,7 @@ class Walk:
                 self._aged = self._heads.popleft()[1]
             if now >= self._scan_due:
                 self._scan_due = now + SCAN_S
-                self.at, self._before = min(self.at, self._before), self.at
+                self.at, self._before = min(self.at, self._before or self.at), self.at
         return self.at, self.span, *self.running.columns()
 
     def end(self, row: dict[str, Any], began: float, took_s: float) -> bool:
