@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from bench import chart, peers, report
 from bench.database import FLUSHES, commit_ms, fetchval, postgres
 from bench.figures import Measured
 from bench.scenarios import BASE, NAMES, SCENARIOS, Scenario
-from bench.server import ROOT
+from bench.server import ROOT, run
 from bench.stage import FULL, QUICK, Checkout, Opponent, Scale, Stage, checkout
 
 VERSION = """
@@ -82,17 +81,6 @@ def say(*lines: str) -> None:
         print(line, flush=True)
 
 
-async def interruptible(
-    scale: Scale, only: Sequence[str], there: Sequence[peers.Peer], base: Checkout | None
-) -> Report:
-    """Ctrl-C and SIGTERM end everything that we have started."""
-    task = asyncio.current_task()
-    assert task
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await measure(scale, only, there, base)
-
-
 def names(choices: Sequence[str], text: str) -> list[str]:
     found = text.split(",")
     for name in found:
@@ -154,7 +142,7 @@ def main() -> int:
     with ExitStack() as stack:
         try:
             base = stack.enter_context(checkout(options.base)) if options.base else None
-            found = asyncio.run(interruptible(scale, options.only, there, base))
+            found = run(measure(scale, options.only, there, base))
         except asyncio.CancelledError:
             return 130
         except RuntimeError as error:

@@ -57,7 +57,7 @@ async def database(server: str, flush: Flush, root: Path = ROOT) -> AsyncIterato
             await execute(server, f"alter database {name} set commit_delay = {flush.delay_us}")
             await execute(server, f"alter database {name} set commit_siblings = 0")
         url = urlsplit(server)._replace(path=f"/{name}").geturl()
-        await migrate(url, root)
+        migrate(url, root)
         yield url
     finally:
         await execute(server, f"drop database {name} with (force)")
@@ -113,20 +113,15 @@ async def bare_table(url: str) -> str:
 async def commit_ms(server: str, flush: Flush) -> float:
     """The time of one small commit, alone."""
     async with database(server, flush) as url:
-        return await _commit_ms(url)
-
-
-async def _commit_ms(url: str) -> float:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute("create table one_commit (n int)")
-        insert = await connection.prepare("insert into one_commit values (1)")
-        times = []
-        for _ in range(50):
-            start = time.perf_counter()
-            await insert.fetch()
-            times.append(time.perf_counter() - start)
-        await connection.execute("drop table one_commit")
-        return median(times) * 1000
-    finally:
-        await connection.close()
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute("create table one_commit (n int)")
+            insert = await connection.prepare("insert into one_commit values (1)")
+            times = []
+            for _ in range(50):
+                start = time.perf_counter()
+                await insert.fetch()
+                times.append(time.perf_counter() - start)
+            return median(times) * 1000
+        finally:
+            await connection.close()

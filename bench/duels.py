@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from bench import procs
+from bench import peers, procs
 from bench.figures import Figure, Measured, pairs
 from bench.server import PARKING, running
 from bench.stage import FEW, OURS, WARM_UPS, Crowd, FanOut, Opponent, Side, Stage, crowd, ours, proxied, theirs
@@ -45,7 +45,7 @@ async def fight(
             us = await stack.enter_async_context(ours(stage))
             sides = [us, await stack.enter_async_context(theirs(stage, peer))]
             if behind_nginx:
-                sides = [await stack.enter_async_context(proxied(side, max(duels))) for side in sides]
+                sides = [await stack.enter_async_context(proxied(side)) for side in sides]
             mine, others = [await stack.enter_async_context(crowd(side, tokens=tokens)) for side in sides]
             for each in (mine, others):
                 await each.park(FEW)
@@ -170,6 +170,8 @@ async def before(stage: Stage) -> Measured:
 
 
 async def proxy(stage: Stage) -> Measured:
+    if missing := peers.proxy(0).missing():
+        return Measured([], f"Not measured: {missing} is missing.")
     duels, failed = await fights(stage, behind_nginx=True)
     figures = [
         *rows(duels, PROXIED, "µs", fans(lambda fan: fan.cpu_us)),
@@ -194,7 +196,7 @@ async def client(stage: Stage) -> Measured:
     figures = []
     notes = []
     async with running(PARKING) as server:
-        side = Side("The bare protocol", "plain", server.port, lambda: procs.family(server.pid))
+        side = Side("The bare protocol", "plain", server.port, server.pids)
         async with crowd(side) as clients:
             for count in stage.clients:
                 await clients.park(count)

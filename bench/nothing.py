@@ -5,6 +5,7 @@ reaches against them is more than any server could get from it.
 """
 
 import asyncio
+import os
 import sys
 from typing import ClassVar, cast
 
@@ -50,8 +51,9 @@ class Parking(Answering):
 
 
 async def serve(protocol: type[asyncio.Protocol]) -> None:
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0, backlog=1024)
-    print(f"serves on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    server = await asyncio.get_running_loop().create_server(
+        protocol, "127.0.0.1", int(os.environ["PORT"]), backlog=1024
+    )
     await server.serve_forever()
 
 

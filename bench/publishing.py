@@ -168,7 +168,6 @@ async def batches(stage: Stage) -> Measured:
 async def sql(stage: Stage) -> Measured:
     """Publishers in SQL while a server pumps, and plain inserts that are not pumped."""
     busiest = longest = 0.0
-    client = ""
     async with loaded(stage) as us:
         await execute(us.database, "create table plain (like notifier.outbox including all)")
 
@@ -193,9 +192,9 @@ async def sql(stage: Stage) -> Measured:
             return per_s
 
         async def run(statement: str) -> tuple[int, float]:
-            nonlocal busiest, client
-            done = await transactions(us.load, us.database, statement, SQL_PUBLISHERS, stage.scale.sql_seconds)
-            busiest, client = max(busiest, done.cpu), done.client
+            nonlocal busiest
+            done = await transactions(us.database, statement, SQL_PUBLISHERS, stage.scale.sql_seconds)
+            busiest = max(busiest, done.cpu)
             if done.failed:
                 us.void.append(f"{done.failed} transactions failed")
             return done.committed, done.per_s
@@ -205,7 +204,7 @@ async def sql(stage: Stage) -> Measured:
         rounds = [(await publish(insert), await publish(function), await plain()) for _ in range(stage.scale.pairs)]
     inserts, calls, plains = zip(*rounds, strict=True)
     note = (
-        f"{us.flush} flush: the client ({client}) used at most {busiest:.0%} of one processor; the last "
+        f"{us.flush} flush: pgbench used at most {busiest:.0%} of one processor; the last "
         f"message of a round was in the log at most {longest * 1000:,.0f} ms after its end."
     )
     figures = [

@@ -1,76 +1,56 @@
-"""Programs under test, each a process of its own that cannot outlive the run, not even a killed one."""
+"""Notifier as a process, and what answers without a server behind it."""
 
 import asyncio
-import os
-import re
+import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from notifier.embedded.account import Account
-from notifier.embedded.child import Child
+from bench.peers import Served
+from bench.peers.once import said
+from bench.peers.serving import free_port, started
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-START_S = 30.0
 
-# What `python` runs. The last two answer without a server behind them.
+# What `python` runs.
 NOTIFIER = "-m", "notifier", "serve"  # as shipped
 ONE_BY_ONE = "import sys; from notifier import cli; from notifier.postgres import writer; writer.MAX_BATCH = 1"
 BATCHES_OF_ONE = "-c", f"{ONE_BY_ONE}; sys.exit(cli.main(['serve']))"  # group commit is off
 ANSWERING = "-m", "bench.nothing", "Answering"
 PARKING = "-m", "bench.nothing", "Parking"
 
-_SERVES = re.compile(r"serves on http://127\.0\.0\.1:([0-9]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A program that serves on `port` of the loopback, in the process `pid`."""
-
-    port: int
-    pid: int
-
 
 @asynccontextmanager
 async def running(
     program: Sequence[str], database: str = "", root: Path = ROOT, **environment: str
-) -> AsyncIterator[Server]:
-    """Run `python *program` with the source at `root`, and wait until it says where it serves."""
+) -> AsyncIterator[Served]:
+    """Run `python *program` with the source at `root` until it is left; begin when it is ready."""
+    environment |= {"PYTHONPATH": str(root), "DATABASE_URL": database}
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
-        log = Path(folder, "log")
-        me = Account("", os.geteuid(), os.getegid())
-        environment |= {"PYTHONPATH": str(root), "PORT": "0", "DATABASE_URL": database}
-        child = Child([sys.executable, *program], me, log, environment)
-        try:
-            async with asyncio.timeout(START_S):
-                while not (found := _SERVES.search(log.read_text())):
-                    if not child.runs():
-                        raise RuntimeError(f"{program} did not start:\n{child.last_words()}")
-                    await asyncio.sleep(0.02)
-            yield Server(int(found[1]), child.pid)
-            if not child.runs():
-                raise RuntimeError(f"{program} has ended:\n{child.last_words()}")
-        finally:
-            await child.stop()
+        command = [sys.executable, *program]
+        async with started(command, port, Path(folder), "/readyz", environment) as served:
+            yield served
 
 
-async def migrate(database: str, root: Path = ROOT) -> None:
+def migrate(database: str, root: Path = ROOT) -> None:
     """Bring the database to the schema of the source at `root`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "notifier", "migrate"),
-        env=os.environ | {"PYTHONPATH": str(root), "DATABASE_URL": database},
-        cwd=root,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"The database cannot be migrated:\n{said.decode(errors='replace')}")
+    said([sys.executable, "-m", "notifier", "migrate"], root, {"PYTHONPATH": str(root), "DATABASE_URL": database})
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """As asyncio.run. CancelledError on Ctrl-C and SIGTERM, when everything that we have started has been ended."""
+
+    async def interruptible() -> T:
+        task = asyncio.current_task()
+        assert task
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await main
+
+    return asyncio.run(interruptible())

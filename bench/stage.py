@@ -1,7 +1,5 @@
 """What is measured on: how much of it, the servers that are compared, ours and a peer's, and the crowd at each."""
 
-import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -14,7 +12,6 @@ from bench import peers, procs
 from bench.database import NATIVE, Flush, database, postmaster
 from bench.load import Load, loading
 from bench.peers.peer import MOST
-from bench.peers.serving import free_port, started
 from bench.server import NOTIFIER, ROOT, running
 
 OURS = "Notifier"
@@ -24,8 +21,6 @@ TOPIC = "bench"
 FEW = 10
 # The peers in JavaScript need some until they are compiled, also of small crowds.
 WARM_UPS = 5
-
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +164,7 @@ async def ours(stage: Stage, source: Checkout = HERE) -> AsyncIterator[Side]:
             source.name,
             "notifier",
             server.port,
-            lambda: procs.family(server.pid),
+            server.pids,
             "/healthz",
             lambda: procs.family(master) if master else [],
             url,
@@ -186,52 +181,11 @@ async def theirs(stage: Stage, opponent: Opponent) -> AsyncIterator[Side]:
             yield Side(opponent.name, opponent.dialect, served.port, served.pids)
 
 
-PROXY = """\
-daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid {folder}/pid; error_log {folder}/error.log; {user}
-events {{ worker_connections 19000; }}
-http {{
-    access_log off;
-    {temporary}
-    upstream server {{ server 127.0.0.1:{upstream}; keepalive {keepalive}; }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location = /health {{ return 200; }}
-        location / {{
-            proxy_pass http://server;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Request-Id $request_id;
-            proxy_read_timeout 60s;
-        }}
-    }}
-}}
-"""
-
-
 @asynccontextmanager
-async def proxied(side: Side, keepalive: int) -> AsyncIterator[Side]:
+async def proxied(side: Side) -> AsyncIterator[Side]:
     """The same server at the port of nginx, whose processes are beside it."""
-    if NGINX is None:
-        raise RuntimeError("nginx is not here")
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        config = Path(folder, "nginx.conf")
-        config.write_text(
-            PROXY.format(
-                folder=folder,
-                port=port,
-                upstream=side.port,
-                keepalive=keepalive,
-                user="user root;" if os.geteuid() == 0 else "",
-                temporary="".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
-            )
-        )
-        command = [NGINX, "-e", f"{folder}/error.log", "-p", folder, "-c", str(config)]
-        async with started(command, port, Path(folder)) as served:
-            yield replace(side, port=port, health="/health", beside=served.pids, proxied=True)
+    async with peers.serving(peers.proxy(side.port)) as front:
+        yield replace(side, port=front.port, health="/health", beside=front.pids, proxied=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
 """How long does a small request wait while thousands of clients do something?"""
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -20,7 +19,7 @@ LISTS = "health request, longest during a fan-out to so many lists"
 LISTS_CPU = "CPU per delivery, a list each"
 
 PAUSE_MS = 1.0
-# Before something happens, and after the time that it should take.
+# After the time that it should take.
 AROUND_S = 0.2
 
 
@@ -87,7 +86,8 @@ async def watch(stage: Stage, side: Side, count: int, prober: Load) -> Watched:
     seen = Watched()
     async with crowd(side) as clients:
         await clients.park(count)
-        seen.parked = (await probe(prober, clients, stage.scale.watch_s))["ms"]
+        async with probing(prober, clients, stage.scale.watch_s) as end:
+            seen.parked = (await end())["ms"]
         for _ in range(WARM_UPS):
             usual = await clients.fan_out()
         for _ in range(stage.scale.pairs):
@@ -97,23 +97,23 @@ async def watch(stage: Stage, side: Side, count: int, prober: Load) -> Watched:
     for stopped in (False, True) * stage.scale.hang_ups:
         async with crowd(side) as clients:
             await clients.park(count)
-            probing = asyncio.create_task(probe(prober, clients, stage.scale.watch_s))
-            await asyncio.sleep(AROUND_S)
-            since = time.perf_counter()
-            if stopped:
-                async with standstill(side):
-                    await clients.load.kill()
+            async with probing(prober, clients, stage.scale.watch_s) as end:
+                if stopped:
+                    async with standstill(side):
+                        await clients.load.kill()
+                        since = time.perf_counter()
+                    seen.instants.append(longest(await end(), since))
+                else:
                     since = time.perf_counter()
-                seen.instants.append(longest(await probing, since))
-            else:
-                await clients.load.kill()
-                seen.hang_ups.append(longest(await probing, since))
+                    await clients.load.kill()
+                    seen.hang_ups.append(longest(await end(), since))
             seen.void += clients.void
     return seen
 
 
 async def lists(stage: Stage) -> Measured:
-    """One message to clients that each have a list of their own; at all servers in turns."""
+    """One message to clients that each have a list of their own; at all servers in turns. The CPU is that of a fan-out
+    without health requests."""
     [count] = stage.clients
     topics = [f"all,user/{number}" for number in range(count)]
     async with AsyncExitStack() as stack:
@@ -121,40 +121,48 @@ async def lists(stage: Stage) -> Measured:
         sides = [await stack.enter_async_context(ours(stage))]
         sides += [await stack.enter_async_context(theirs(stage, peer)) for peer in stage.opponents]
         crowds = [await stack.enter_async_context(crowd(side, topics)) for side in sides]
-        usual = []
         for each in crowds:
             await each.park(count)
-            usual.append([await each.fan_out("all") for _ in range(WARM_UPS)][-1])
-        rounds = [
-            [await watched(prober, each, before, "all") for each, before in zip(crowds, usual, strict=True)]
-            for _ in range(stage.scale.pairs)
-        ]
+            for _ in range(WARM_UPS):
+                await each.fan_out("all")
+        cpu: list[list[float]] = [[] for _ in crowds]
+        longest: list[list[float]] = [[] for _ in crowds]
+        for _ in range(stage.scale.pairs):
+            for number, each in enumerate(crowds):
+                fan = await each.fan_out("all")
+                _, ms = await watched(prober, each, fan, "all")
+                cpu[number].append(fan.cpu_us)
+                longest[number].append(max(ms))
     where = f"{count:,}"
-    mine, *others = zip(*rounds, strict=True)
-    slowest = [max(ms) for _, ms in mine]
-    cpu = [fan.cpu_us for fan, _ in mine]
-    figures = [Figure(LISTS, where, "ms", [max(slowest)], void=crowds[0].void)]
-    if not others:
-        figures.append(Figure(LISTS_CPU, where, "µs", cpu, void=crowds[0].void))
-    for each, other in zip(crowds[1:], others, strict=True):
-        void, name = [*crowds[0].void, *each.void], each.side.name
-        figures.append(Figure(LISTS, where, "ms", slowest, [max(ms) for _, ms in other], void, name))
-        figures.append(Figure(LISTS_CPU, where, "µs", cpu, [fan.cpu_us for fan, _ in other], void, name))
+    void = crowds[0].void
+    figures = [Figure(LISTS, where, "ms", [max(longest[0])], void=void)]
+    if not stage.opponents:
+        figures.append(Figure(LISTS_CPU, where, "µs", cpu[0], void=void))
+    for number, each in list(enumerate(crowds))[1:]:
+        void, name = [*void, *each.void], each.side.name
+        figures.append(Figure(LISTS, where, "ms", longest[0], longest[number], void, name))
+        figures.append(Figure(LISTS_CPU, where, "µs", cpu[0], cpu[number], void, name))
     return Measured(figures)
 
 
 async def watched(prober: Load, clients: Crowd, usual: FanOut, topic: str = "") -> tuple[FanOut, list[float]]:
     """A fan-out, which should take as long as `usual`, and the health requests that were under way meanwhile."""
-    probing = asyncio.create_task(probe(prober, clients, 2 * usual.all_ms / 1000 + 2 * AROUND_S))
-    await asyncio.sleep(AROUND_S)
-    fan = await clients.fan_out(topic)
-    return fan, during(await probing, fan.began, fan.ended)
+    async with probing(prober, clients, 2 * usual.all_ms / 1000 + AROUND_S) as end:
+        fan = await clients.fan_out(topic)
+        return fan, during(await end(), fan.began, fan.ended)
 
 
-async def probe(prober: Load, clients: Crowd, seconds: float) -> dict[str, Any]:
-    result = await prober.run("probe", port=clients.side.port, target=clients.side.health, seconds=seconds)
-    clients.void += result["failures"]
-    return result
+@asynccontextmanager
+async def probing(prober: Load, clients: Crowd, seconds: float) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Health requests, one after the other, for so long; what they took is returned by what this gives."""
+    await prober.run("probe_begin", port=clients.side.port, target=clients.side.health, seconds=seconds)
+
+    async def end() -> Any:
+        result = await prober.run("probe_end")
+        clients.void += result["failures"]
+        return result
+
+    yield end
 
 
 @asynccontextmanager
@@ -171,15 +179,21 @@ async def standstill(side: Side) -> AsyncIterator[None]:
 
 
 def longest(result: dict[str, Any], since: float) -> float:
-    """The longest that a request waited after that, in ms."""
+    """The longest that a request waited after that, in ms. RuntimeError: there is none."""
     asked = zip(result["asked"], result["ms"], strict=True)
-    return max(float(start * 1000 + ms - max(start, since) * 1000) for start, ms in asked if start + ms / 1000 > since)
+    found = [float(start * 1000 + ms - max(start, since) * 1000) for start, ms in asked if start + ms / 1000 > since]
+    if not found:
+        raise RuntimeError("no health request was made after all had hung up")
+    return max(found)
 
 
 def during(result: dict[str, Any], began: float, ended: float) -> list[float]:
-    """Those that were under way between the two."""
-    asked = zip(result["asked"], result["ms"], strict=True)
-    return [ms for start, ms in asked if start < ended and start + ms / 1000 > began]
+    """Those that were under way between the two, or the next one. RuntimeError: there is none."""
+    asked = list(zip(result["asked"], result["ms"], strict=True))
+    found = [ms for start, ms in asked if start < ended and start + ms / 1000 > began]
+    if not (found := found or [ms for start, ms in asked if start >= ended][:1]):
+        raise RuntimeError("no health request was made during a fan-out")
+    return found
 
 
 def corrected(times: Sequence[float]) -> list[float]:

@@ -26,6 +26,7 @@ WARM_UP_S = 0.2
 APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $3, $3, 0, 0, null, null)"
 
 _crowds: list[Crowd] = []
+_probes: list[asyncio.Task[dict[str, object]]] = []
 
 
 async def crowd_open(port: int, dialect: str, topics: list[str], tokens: bool, first: int = 0) -> None:
@@ -162,26 +163,40 @@ def state() -> dict[str, object]:
     return found
 
 
-async def probe(port: int, target: str, seconds: float) -> dict[str, object]:
-    """Ask back to back on one connection, with a pause of a millisecond. `asked`: when (CLOCK_MONOTONIC), and `ms`."""
+async def probe_begin(port: int, target: str, seconds: float) -> None:
+    """From now on ask back to back on one connection, with a pause of a millisecond; returns after the first answer."""
     client = await Client.open(port)
     get = request("GET", target)
     asked: list[float] = []
     ms: list[float] = []
     failures: list[str] = []
-    end = time.perf_counter() + seconds
-    try:
-        while (start := time.perf_counter()) < end:
-            async with asyncio.timeout(ANSWER_S):
-                status, _ = await client.send(get)
-            asked.append(start)
-            ms.append((time.perf_counter() - start) * 1000)
-            if status != 200:
-                failures.append(f"{target} was answered with {status}")
-            await asyncio.sleep(PAUSE_S)
-    finally:
-        client.close()
-    return {"asked": asked, "ms": ms, "failures": failures}
+
+    async def ask() -> None:
+        start = time.perf_counter()
+        async with asyncio.timeout(ANSWER_S):
+            status, _ = await client.send(get)
+        asked.append(start)
+        ms.append((time.perf_counter() - start) * 1000)
+        if status != 200:
+            failures.append(f"{target} was answered with {status}")
+
+    async def go_on() -> dict[str, object]:
+        end = time.perf_counter() + seconds
+        try:
+            while time.perf_counter() < end:
+                await asyncio.sleep(PAUSE_S)
+                await ask()
+        finally:
+            client.close()
+        return {"asked": asked, "ms": ms, "failures": failures}
+
+    await ask()
+    _probes.append(asyncio.create_task(go_on()))
+
+
+async def probe_end() -> dict[str, object]:
+    """When the time is over: what was `asked` when (CLOCK_MONOTONIC), and how many `ms` it took."""
+    return await _probes.pop()
 
 
 async def http_latency(port: int, topic: str, count: int) -> dict[str, object]:
@@ -247,22 +262,16 @@ async def bare_latency(database: str, table: str, count: int) -> dict[str, objec
 
 
 async def append(database: str, topic: str, body: str, rows: int, publishers: int, seconds: float) -> dict[str, object]:
-    """As `execute`, with the function that appends `rows` messages to the log."""
-    return await execute(database, APPEND, publishers, seconds, ([topic] * rows, [body.encode()] * rows, [None] * rows))
-
-
-async def execute(
-    database: str, statement: str, publishers: int, seconds: float, arguments: tuple[object, ...] = ()
-) -> dict[str, object]:
-    """`per_s`: statements while the clock ran; `done`: all of them; `cpu`: the share of one processor that this process
-    used."""
+    """Call the procedure that appends `rows` messages to the log, again and again. `per_s`: calls while the clock ran;
+    `done`: all of them; `cpu`: the share of one processor that this process used."""
+    arguments = ([topic] * rows, [body.encode()] * rows, [None] * rows)
     connections = [await asyncpg.connect(database) for _ in range(publishers)]
     done = 0
     stopping = False
 
     async def publisher(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         nonlocal done
-        prepared = await connection.prepare(statement)
+        prepared = await connection.prepare(APPEND)
         while not stopping:
             await prepared.fetch(*arguments)
             done += 1

@@ -31,7 +31,7 @@ PEERS = (
     Peer(
         "Flask (gunicorn, threads)", "flask", "plain", PYTHON, (*WSGI, "flask_app:app"), ("flask", "gunicorn"), THREADED
     ),
-    Peer("nchan", "nchan", "nchan", NGINX, ("nchan.conf",)),
+    Peer("nchan", "nchan", "nchan", NGINX, ("nchan.conf",), ("libnginx-mod-nchan", "nginx")),
     Peer(
         "Django (gunicorn, threads)",
         "django",
@@ -74,6 +74,11 @@ def install() -> None:
             print(f"left out: {', '.join(left) or 'nothing, but what is there is older'} ({error})", flush=True)
 
 
+def proxy(port: int) -> Peer:
+    """nginx in front of the server on `port`."""
+    return Peer("nginx", "nginx", "plain", NGINX, ("proxy.conf", f"127.0.0.1:{port}"), ("nginx",))
+
+
 def installed(wanted: Sequence[str]) -> list[Peer]:
     """The peers that can run here, of those that are wanted (all if none is named). What is missing is installed."""
     install()
@@ -85,4 +90,4 @@ def here() -> list[Peer]:
     return [replace(peer, runtime=THIS) for peer in PEERS if peer.slug == "aiohttp"]
 
 
-__all__ = ["PEERS", "Peer", "Served", "here", "install", "installed", "serving"]
+__all__ = ["PEERS", "Peer", "Served", "here", "install", "installed", "proxy", "serving"]

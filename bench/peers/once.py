@@ -1,8 +1,9 @@
 """Installations that happen once: again when what they are made from has changed."""
 
 import hashlib
+import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # A registry that answers slowly still answers; one that does not must not hold up the bench forever.
@@ -26,11 +27,19 @@ def is_made(made: Path) -> bool:
     return (made / ".made-from").exists()
 
 
-def said(command: Sequence[str | Path], folder: Path | None = None) -> str:
+def said(
+    command: Sequence[str | Path], folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """What a command that ends says. RuntimeError with its complaint when it fails, or is not there."""
     try:
         done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=INSTALL_S, check=False
+            command,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=INSTALL_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RuntimeError(str(error)) from error

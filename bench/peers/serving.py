@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -51,8 +51,14 @@ async def serving(peer: Peer, port: int | None = None) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
-async def started(command: Sequence[str], port: int, folder: Path) -> AsyncIterator[Served]:
-    """As `serving`, for any command that will answer on `port`; its log goes into `folder`."""
+async def started(
+    command: Sequence[str],
+    port: int,
+    folder: Path,
+    health: str = "/health",
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Served]:
+    """As `serving`, for any command that will answer `health` on `port`; its log goes into `folder`."""
     log = folder / "log"
     reading, ours = os.pipe()
     try:
@@ -63,7 +69,13 @@ async def started(command: Sequence[str], port: int, folder: Path) -> AsyncItera
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                env=ENVIRONMENT | {"HOME": str(folder), "TMPDIR": str(folder), "PORT": str(port)},
+                env={
+                    **ENVIRONMENT,
+                    "HOME": str(folder),
+                    "TMPDIR": str(folder),
+                    "PORT": str(port),
+                    **(environment or {}),
+                },
                 start_new_session=True,  # a Ctrl-C is ours to handle
             )
     except OSError:
@@ -76,7 +88,7 @@ async def started(command: Sequence[str], port: int, folder: Path) -> AsyncItera
         return [process.pid for process in members(guard.pid)]
 
     try:
-        await answers(port, guard, log)
+        await answers(port, health, guard, log)
         yield Served(port, pids)
         if guard.poll() is not None:
             raise RuntimeError(f"{command[0]} has ended:\n{last_words(log)}")
@@ -106,25 +118,25 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-async def answers(port: int, guard: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Return when GET /health is answered with 200."""
+async def answers(port: int, health: str, guard: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Return when GET `health` is answered with success."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_S):
             while guard.poll() is None:
                 with contextlib.suppress(OSError, TimeoutError):
-                    if await is_healthy(port):
+                    if await is_healthy(port, health):
                         return
                 await asyncio.sleep(0.02)
-    raise RuntimeError(f"Port {port} does not answer /health:\n{last_words(log)}")
+    raise RuntimeError(f"Port {port} does not answer {health}:\n{last_words(log)}")
 
 
-async def is_healthy(port: int, patience_s: float = 1.0) -> bool:
-    """Whether GET /health is answered with 200. OSError, TimeoutError: it is not answered."""
+async def is_healthy(port: int, health: str, patience_s: float = 1.0) -> bool:
+    """Whether GET `health` is answered with success. OSError, TimeoutError: it is not answered."""
     async with asyncio.timeout(patience_s):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-            return b" 200 " in await reader.readline()
+            writer.write(f"GET {health} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            return b" 20" in await reader.readline()
         finally:
             writer.close()
 

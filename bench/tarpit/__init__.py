@@ -19,6 +19,7 @@ from bench.peers.ruby import RUBY
 from bench.stage import FEW, QUICK, Side, Stage, crowd, ours
 
 WORKERS = 4
+PUMA_THREADS = 5
 # How many clients wait at the server with threads, where one more is measured, and others publish meanwhile.
 THREADED = 500
 THREADS = THREADED + 10
@@ -36,66 +37,58 @@ HEALTH = "GET /health"
 @dataclass(frozen=True)
 class Framework:
     """A way to build a site. As it is `deployed`, `stuck` can hold as many as `workers` clients; with `threaded` each
-    client has a thread. `grows`: it starts one more worker when a signal tells it to."""
+    client has a thread."""
 
     name: str
     deployed: str
-    workers: int
     stuck: Peer
     threaded: Peer
     kind: str = "workers"
-    grows: bool = False
+
+    @property
+    def workers(self) -> int:
+        return self.stuck.most
+
+    @property
+    def grows(self) -> bool:
+        """Whether it starts one more worker when a signal tells it to."""
+        return "gunicorn" in self.stuck.program
 
 
-def wsgi(name: str, app: str) -> Framework:
-    """Under gunicorn, whose workers are sync unless told."""
-    sync = ("gunicorn", "--bind=127.0.0.1:PORT", "--log-level=warning", f"--workers={WORKERS}", app)
-    slug, packages = name.lower(), (name.lower(), "gunicorn")
-    return Framework(
-        name,
-        f"gunicorn with {WORKERS} workers (gunicorn -w {WORKERS} app:app)",
-        WORKERS,
-        Peer(name, slug, "plain", PYTHON, sync, packages, WORKERS),
-        Peer(f"{name}, threads", f"{slug}-threads", "plain", PYTHON, (*gunicorn(THREADS), app), packages, THREADED),
-        grows=True,
-    )
+SYNC = ("gunicorn", "--bind=127.0.0.1:PORT", "--log-level=warning", f"--workers={WORKERS}")  # sync is the default
+UWSGI = ("uwsgi", "--http11-socket=127.0.0.1:PORT", "--master", "--die-on-term", "--disable-logging", "--need-app")
+PUMA = "puma.rb"  # as `rails new` configures it, with PUMA_THREADS
 
-
-UWSGI = ("uwsgi", "--http11-socket=127.0.0.1:PORT", "--master", "--die-on-term", "--disable-logging")
-UWSGI_APP = ("--need-app", "--wsgi=flask_app:app")
-UWSGI_PACKAGES = ("flask", "pyuwsgi")
-# What `rails new` configures. One more is a matter of configuration.
-PUMA_THREADS = 5
+FLASK, DJANGO = "flask_app:app", "django_app:app"
+GUNICORN = f"gunicorn with {WORKERS} workers (gunicorn -w {WORKERS} app:app)"
 
 FRAMEWORKS = (
-    wsgi("Flask", "flask_app:app"),
-    wsgi("Django", "django_app:app"),
+    Framework(
+        "Flask",
+        GUNICORN,
+        Peer("Flask", "flask-sync", "plain", PYTHON, (*SYNC, FLASK), most=WORKERS),
+        Peer("Flask, threads", "flask-threads", "plain", PYTHON, (*gunicorn(THREADS), FLASK), most=THREADED),
+    ),
+    Framework(
+        "Django",
+        GUNICORN,
+        Peer("Django", "django-sync", "plain", PYTHON, (*SYNC, DJANGO), most=WORKERS),
+        Peer("Django, threads", "django-threads", "plain", PYTHON, (*gunicorn(THREADS), DJANGO), most=THREADED),
+    ),
     Framework(
         "Flask on uWSGI",
         f"uWSGI with {WORKERS} processes (uwsgi --master -p {WORKERS} -w app:app)",
-        WORKERS,
+        Peer("uWSGI", "uwsgi", "plain", PYTHON, (*UWSGI, f"--processes={WORKERS}", f"--wsgi={FLASK}"), most=WORKERS),
         Peer(
-            *("Flask on uWSGI", "uwsgi", "plain", PYTHON),
-            *((*UWSGI, f"--processes={WORKERS}", *UWSGI_APP), UWSGI_PACKAGES, WORKERS),
-        ),
-        Peer(
-            *("Flask on uWSGI, threads", "uwsgi-threads", "plain", PYTHON),
-            *((*UWSGI, f"--threads={THREADS}", *UWSGI_APP), UWSGI_PACKAGES, THREADED),
+            *("uWSGI, threads", "uwsgi-threads", "plain", PYTHON),
+            *((*UWSGI, f"--threads={THREADS}", f"--wsgi={FLASK}"), ("flask", "pyuwsgi"), THREADED),
         ),
     ),
     Framework(
         "Rails",
         f"Puma with {PUMA_THREADS} threads, as rails new configures it",
-        PUMA_THREADS,
-        Peer("Rails", "rails", "plain", RUBY, ("puma.rb",), most=PUMA_THREADS),
-        Peer(
-            "Rails, threads",
-            "rails-threads",
-            "plain",
-            RUBY,
-            ("puma.rb", f"--threads={THREADS}:{THREADS}"),
-            most=THREADED,
-        ),
+        Peer("Rails", "rails", "plain", RUBY, (PUMA,), most=PUMA_THREADS),
+        Peer("Rails, threads", "rails-threads", "plain", RUBY, (PUMA, f"--threads={THREADS}:{THREADS}"), most=THREADED),
         "threads",
     ),
 )

@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 import resource
-import signal
 import sys
 import time
 
+from bench.server import run
 from bench.tarpit import FRAMEWORKS, Held, parked, say, size, stuck
 from notifier.embedded import EmbeddedError
 
@@ -65,15 +65,6 @@ def room(count: int) -> int:
     return fewer
 
 
-async def interruptible(count: int) -> bool:
-    """Ctrl-C and SIGTERM end everything that we have started."""
-    task = asyncio.current_task()
-    assert task
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await show(count)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.tarpit", description=__doc__)
     parser.add_argument("--clients", type=int, default=CLIENTS, help=f"how many wait at Notifier ({CLIENTS:,})")
@@ -89,7 +80,7 @@ def main() -> int:
                 say(f"\nSetting up {' and '.join(names)} (once)")
             runtime.install()
         start = time.monotonic()
-        as_said = asyncio.run(interruptible(room(arguments.clients)))
+        as_said = run(show(room(arguments.clients)))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
     except (RuntimeError, OSError, EmbeddedError) as error:

@@ -59,8 +59,8 @@ def start_bench(output: Path, *options: str) -> "subprocess.Popen[str]":
 def test_a_quick_run_reports_every_row_and_no_void(tmp_path: Path) -> None:
     output = tmp_path / "results.md"
     bench = start_bench(output)
-    _, errors = bench.communicate(timeout=BENCH_S)
-    assert bench.returncode == 0, errors
+    said, errors = bench.communicate(timeout=BENCH_S)
+    assert bench.returncode == 0, said + errors
     report = output.read_text()
     assert "void**" not in report
     assert "failed**" not in report
