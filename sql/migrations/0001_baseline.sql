@@ -43,11 +43,11 @@ create sequence notifier.message_seq as bigint cache 1;
 -- One row: what retention has deleted. Everything up to deleted_seq is gone; topics that were forgotten altogether had
 -- their last message at or below forgotten_seq.
 create table notifier.retention (
+    id int primary key check (id = 1),     -- a publication of all tables needs a key of each that is updated
     deleted_seq bigint not null,
     forgotten_seq bigint not null
 );
-insert into notifier.retention values (0, 0);
-create unique index retention_one_row on notifier.retention ((true));
+insert into notifier.retention values (1, 0, 0);
 
 -- Locks: tables that only their owner can lock, in share update exclusive mode. Any role that may connect can hold an
 -- advisory lock and so stop all others. The tables have no rows, and so no vacuums that would take the same lock.

@@ -103,22 +103,6 @@ async def test_functions_that_were_replaced_do_not_come_back_by_an_older_program
     assert not await replaced(sql)
 
 
-async def test_an_upgrade_applies_the_same_functions_as_an_installation(
-    database: str, empty_database: str, sql: asyncpg.Connection
-) -> None:
-    """`create or replace` leaves no second function of a name, no other owner and no other rights."""
-    query = """
-        select p.oid::regprocedure::text, pg_get_functiondef(p.oid), p.proacl::text, p.prosecdef, p.proconfig
-        from pg_proc p where p.pronamespace = 'notifier'::regnamespace order by 1
-    """
-    installed = await sql.fetch(query)
-    await migrate(empty_database, newer(functions=OURS.functions + "-- not yet\n"))
-    await migrate(empty_database, newer(COLUMN))
-    connection = await asyncpg.connect(empty_database)
-    assert await connection.fetch(query) == installed
-    await connection.close()
-
-
 async def test_a_file_edited_after_it_was_applied_is_refused(database: str, sql: asyncpg.Connection) -> None:
     await sql.execute("update notifier.migration set checksum = 'other' where number = 1")
     with pytest.raises(MigrationError, match=rf"{ALL[0]} was edited"):

@@ -28,6 +28,21 @@ async def test_only_what_is_older_is_deleted(app: Running, database: str, sql: a
     assert [row["seq"] for row in await sql.fetch("select seq from notifier.message")] == list(map(int, published[3:]))
 
 
+async def test_a_publication_of_all_tables_is_in_no_way(app: Running, database: str, sql: asyncpg.Connection) -> None:
+    """It takes an update or a delete only of a table that has a key."""
+    await sql.execute("create publication everything for all tables")
+    published = [await app.publish("a", "1")]
+    await sql.execute("select notifier.publish('a', '2')")
+    answer = await app.poll("a", after=published[0], wait=20)
+    await age(sql, answer["cursor"], "8 days")
+    assert await delete(database) == 2
+    await sql.execute("update notifier.topic set floor_time = floor_time - interval '71 days'")
+    await delete(database)
+    assert await sql.fetchval("select count(*) from notifier.topic") == 0
+    await sql.execute("update notifier.epoch set timeline = timeline + 7")
+    await sql.execute("select notifier.begin_epoch(0)")
+
+
 async def test_many_slices_delete_what_one_would(
     app: Running, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
