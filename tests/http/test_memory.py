@@ -404,6 +404,7 @@ async def test_what_comes_behind_a_parked_poll_is_counted(app: Running, filled) 
 # Parked polls
 
 
+@pytest.mark.rule("S-28")
 async def test_large_lists_count_once_and_are_not_parked_when_there_is_no_room(app: Running, filled) -> None:
     few = ",".join(f"{n}" for n in range(4))
     many = ",".join(f"a/b/c/{n}/*" for n in range(80))

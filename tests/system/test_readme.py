@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +21,9 @@ from notifier.settings import Settings
 
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"(?:^<!-- (?P<note>.*?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Of a command whose message another one waits for: more than enough for that to have started.
+ATTEMPTS = 10
 
 
 @dataclass
@@ -54,21 +60,22 @@ def shell(server: Server, tmp_path: Path) -> dict[str, str]:
 def test_every_shell_command_does_what_the_readme_says(server: Server, shell: dict[str, str]) -> None:
     found = blocks("sh")
     assert len(found) >= 8
-    waiting: list[tuple[Block, subprocess.Popen[str]]] = []
+    waiting: list[tuple[Block, subprocess.Popen[bytes]]] = []
     with ExitStack() as stack:
         for block in found:
             assert block.prints, block.text
             command = ["bash", "-euo", "pipefail", "-c", block.at(server)]
             if block.background:
-                process = subprocess.Popen(command, env=shell, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+                process = subprocess.Popen(command, env=shell, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
                 stack.enter_context(process)
                 stack.callback(process.kill)
                 waiting.append((block, process))
                 continue
-            run_block(block, command, shell)
-            waiting = [(waiter, process) for waiter, process in waiting if not printed(waiter, process)]
+            again = partial(run_block, block, command, shell)
+            again()
+            waiting = [(waiter, process) for waiter, process in waiting if not printed(waiter, process, again)]
         # Commands that follow forever print what the programs above them have published.
-        assert all(printed(waiter, process) for waiter, process in waiting)
+        assert all(printed(waiter, process, again) for waiter, process in waiting)
 
 
 def run_block(block: Block, command: list[str], shell: dict[str, str]) -> None:
@@ -77,12 +84,20 @@ def run_block(block: Block, command: list[str], shell: dict[str, str]) -> None:
     assert block.prints in done.stdout, (block.text, done.stdout, done.stderr)
 
 
-def printed(block: Block, process: subprocess.Popen[str]) -> bool:
-    """Wait until a command in the background has printed what the README says it does."""
-    while line := process.stdout.readline():
-        if block.prints in line:
-            return True
-    raise AssertionError(f"{block.text} ended without printing {block.prints}")
+def printed(block: Block, process: subprocess.Popen[bytes], again: Callable[[], None]) -> bool:
+    """Wait until a command in the background has printed what the README says it does.
+
+    It may have begun to wait only after the command that it waits for has run: then that has to run `again`.
+    """
+    said = b""
+    for _ in range(ATTEMPTS):
+        while select.select([process.stdout], [], [], 2)[0]:
+            said += (chunk := os.read(process.stdout.fileno(), 65536))
+            if block.prints.encode() in said:
+                return True
+            assert chunk, f"{block.text} ended without printing {block.prints}"
+        again()
+    raise AssertionError(f"{block.text} does not print {block.prints}")
 
 
 async def test_every_sql_statement_publishes(server: Server, database: str, sql: asyncpg.Connection) -> None:
