@@ -190,12 +190,13 @@ class ConnectionHandler(AnsweringHandler):
         if not self._head and not part.strip(b"\r\n"):
             self._parse(part)  # empty lines before a request are not part of it
             return
-        self._head += len(part)
-        if self._head > MAX_HEAD:
+        size = self._head + len(part)
+        if size > MAX_HEAD:
             self._refuse(HeadTooLarge(f"The request line and the headers have at most {MAX_HEAD} bytes together."))
-        elif self._clients.budget.full and self._head * HEAD_COPIES > UNCOUNTED:
+        elif self._clients.budget.full and size * HEAD_COPIES > UNCOUNTED:
             self._refuse(Unavailable("The server is short of memory at the moment. Try again."))
         else:
+            self._head = size
             self._received = part if len(part) <= MAX_LINE else b""
             self._parse(part)
             if not self._open:
