@@ -15,7 +15,7 @@ from bench.load import rounds
 from bench.load.http import first_answer
 from bench.scenarios import SCENARIOS
 from bench.stage import OURS, Crowd, Side
-from bench.watching import corrected
+from bench.watching import corrected, during
 
 CLIENTS = 5
 
@@ -202,6 +202,24 @@ def test_a_figure_with_a_loss_is_void_whatever_its_ratio() -> None:
 
 def test_a_request_that_waits_stands_for_those_that_could_not_be_sent_meanwhile() -> None:
     assert corrected([0.4, 3.5]) == [0.4, 3.5, 2.5, 1.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("asked", "ms", "meanwhile"),
+    [
+        ([0.9, 1.5, 2.5], [200.0, 3.0, 4.0], [200.0, 3.0]),  # the first was under way when it began
+        ([0.9, 2.5, 2.6], [50.0, 4.0, 5.0], [4.0]),  # between two requests: the next one
+    ],
+)
+def test_what_a_fan_out_did_to_others_is_told_by_the_requests_that_met_it(
+    asked: list[float], ms: list[float], meanwhile: list[float]
+) -> None:
+    assert during({"asked": asked, "ms": ms}, 1.0, 2.0) == meanwhile
+
+
+def test_a_fan_out_that_met_no_request_says_nothing_of_others() -> None:
+    with pytest.raises(RuntimeError, match="no health request"):
+        during({"asked": [0.5], "ms": [1.0]}, 1.0, 2.0)
 
 
 def test_the_chart_has_a_bar_for_each_peer_and_one_for_us_least_first() -> None:
