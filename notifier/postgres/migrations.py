@@ -51,6 +51,25 @@ create table if not exists notifier.functions (  -- each text of functions/ that
 """
 
 
+# What a server uses, and its role has no right to. It need not own the schema.
+_NOT_GRANTED = """
+select exists (
+    select from pg_class c where c.relnamespace = n.oid and case
+        when c.relkind = 'S'
+            then not (has_sequence_privilege(c.oid, 'select') and has_sequence_privilege(c.oid, 'update'))
+        when c.relkind <> 'r' then false
+        when c.relname in ('migration', 'functions') then not has_table_privilege(c.oid, 'select')
+        else not (
+            has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+            and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')
+        )
+    end
+) or exists (
+    select from pg_proc p where p.pronamespace = n.oid and not has_function_privilege(p.oid, 'execute')
+) from pg_namespace n where n.nspname = 'notifier'
+"""
+
+
 class MigrationError(Exception):
     """The schema is not, or cannot be brought, where this program needs it; the message says what to do."""
 
@@ -186,6 +205,14 @@ async def check_schema(connection: Connection) -> None:
     _check(found, schema)
     if missing := [migration.name for migration in schema.migrations if migration.number not in found]:
         raise MigrationError(f"The database lacks {', '.join(missing)}: run `notifier migrate` first.")
+    if await connection.fetchval(_NOT_GRANTED):
+        role = await connection.fetchval("select quote_ident(current_user)")
+        raise MigrationError(
+            f"The role {role} lacks rights in the schema notifier. As the owner of it: "
+            f"grant select, insert, update, delete on all tables in schema notifier to {role}; "
+            f"grant select, update on all sequences in schema notifier to {role}; "
+            f"grant execute on all routines in schema notifier to {role};"
+        )
 
 
 async def _check_encoding(connection: Connection) -> None:

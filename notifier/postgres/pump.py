@@ -49,7 +49,7 @@ AGED_S = 0.1
 # What runs is kept as ranges of numbers. A transaction with very many savepoints needs as many: then some share a mark.
 MAX_RANGES = 100
 
-PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5::bigint[], $6, $7)"
+PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5::bigint[], $6, $7, $8)"
 
 
 class Running:
@@ -220,7 +220,7 @@ class Pump(Reconnecting):
 
     async def _pump(self, connection: Connection, *where: object) -> dict[str, Any]:
         async with self._database.calls(connection):
-            [found] = await connection.fetch(PUMP, *where, MAX_ROWS, MAX_BYTES)
+            [found] = await connection.fetch(PUMP, *where, MAX_ROWS, MAX_BYTES, self._seen())
         row = dict(found)
         if row["moved"]:
             last = row["last_seq"]

@@ -159,7 +159,7 @@ end;
 -- at the moment.
 create or replace function notifier.pump(
     after_id bigint, max_ids bigint, first_xids bigint[], last_xids bigint[], marks bigint[],
-    max_rows int, max_bytes bigint,
+    max_rows int, max_bytes bigint, seen bigint default 0,
     out moved int, out last_seq bigint, out reached bigint, out head bigint,
     out running bigint[], out ended_xid bigint, out next_xid bigint, out quiet boolean
 ) language plpgsql
@@ -226,7 +226,7 @@ begin
     into moved, topics, bodies, content_types, all_fields
     from gone g;
     select a.first_seq + moved - 1 into last_seq
-        from notifier.append(topics, bodies, content_types, all_fields, array_fill(null::text, array[moved])) a;
+        from notifier.append(topics, bodies, content_types, all_fields, array_fill(null::text, array[moved]), seen) a;
 end $$;
 
 revoke execute on function notifier.outbox_begin, notifier.outbox_wake, notifier.pump from public;

@@ -174,6 +174,17 @@ async def test_a_database_that_is_set_back_issues_no_id_again(app: Running, sql:
 
 
 @pytest.mark.rule("T-8")
+async def test_a_pump_issues_no_id_again(app: Running, sql: asyncpg.Connection) -> None:
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    before = app.service.polling.epochs
+    app.service.tail._poll_due = asyncio.get_running_loop().time() + 600
+    await set_back(sql, lost=2)
+    await sql.execute("select notifier.publish('a', '\"new\"')")
+    await until(lambda: app.service.polling.epochs != before and app.service.tail.up)
+    await assert_lost_is_told(app, published, lost=2)
+
+
+@pytest.mark.rule("T-8")
 async def test_a_busy_tail_looks_as_often_as_a_quiet_one(app: Running, sql: asyncpg.Connection) -> None:
     await app.publish("a", "1")
     await set_back(sql, lost=1)

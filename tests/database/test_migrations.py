@@ -4,7 +4,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from conftest import admin, at
+from conftest import Start, admin, at, data
 from support.roles import as_role, name_of
 
 from notifier.postgres.database import Database
@@ -143,6 +143,33 @@ async def test_a_database_that_is_not_utf8_is_refused(postgres: str) -> None:
             await migrate(at(postgres, name))
     finally:
         await admin(postgres, f"drop database {name}")
+
+
+async def test_a_role_that_lacks_rights_is_told_which_and_can_serve_with_them(
+    postgres: str, database: str, start: Start
+) -> None:
+    """The owner migrates, and a role of the application serves."""
+    role = f"app_{uuid.uuid4().hex[:8]}"
+    await admin(postgres, f"create role {role} login password 'secret'")
+    url = as_role(postgres, role, name_of(database))
+    try:
+        await admin(
+            database, f"grant usage on schema notifier to {role}", f"grant select on notifier.migration to {role}"
+        )
+        with pytest.raises(MigrationError, match=f"The role {role} lacks rights") as told:
+            await start(url)
+        grants = str(told.value).partition(": ")[2].rstrip(";").split("; ")
+        for grant in grants:
+            with pytest.raises(MigrationError, match="lacks rights"):
+                await start(url)
+            await admin(database, grant)
+        app = await start(url)
+        await app.publish("a", "1")
+        cursor = (await app.poll("a", after="earliest"))["cursor"]
+        await admin(url, "select notifier.publish('a', '2')")
+        assert data(await app.poll("a", after=cursor, wait=20)) == [2]
+    finally:
+        await admin(database, f"drop owned by {role} cascade", f"drop role {role}")
 
 
 async def test_a_role_that_may_not_use_the_schema_is_told_so(postgres: str, database: str) -> None:
