@@ -162,7 +162,8 @@ async def migrate(url: str, schema: Schema | None = None) -> Applied:
 
 async def _upgrade(connection: Connection, schema: Schema) -> Applied:
     found = await _migrations(connection)
-    newer = _check(found, schema)
+    _check_texts(found, schema)
+    newer = _newer(found, schema)
     missing = [migration for migration in schema.migrations if migration.number not in found]
     if newer:
         if missing:
@@ -202,8 +203,9 @@ async def check_schema(connection: Connection) -> None:
     await _check_encoding(connection)
     await _check_rights(connection)
     found = await _migrations(connection)
-    _check(found, schema)
-    if missing := [migration.name for migration in schema.migrations if migration.number not in found]:
+    _newer(found, schema)
+    applied = {migration.name for migration in found.values()}
+    if missing := [migration.name for migration in schema.migrations if migration.name not in applied]:
         raise MigrationError(f"The database lacks {', '.join(missing)}: run `notifier migrate` first.")
     if await connection.fetchval(_NOT_GRANTED):
         role = await connection.fetchval("select quote_ident(current_user)")
@@ -246,21 +248,29 @@ async def _migrations(connection: Connection) -> dict[int, _Found]:
     return {row["number"]: _Found(row["name"], row["checksum"], row["breaking"]) for row in rows}
 
 
-def _check(found: dict[int, _Found], schema: Schema) -> str | None:
+def _check_texts(found: dict[int, _Found], schema: Schema) -> None:
+    """MigrationError if a migration was applied with another text than the one of this program."""
+    for migration in schema.migrations:
+        applied = found.get(migration.number)
+        if applied and applied.name != migration.name:
+            raise MigrationError(f"The database has {applied.name}, and not {migration.name}: they exclude each other.")
+        if applied and applied.checksum != migration.checksum:
+            raise MigrationError(f"{migration.name} was edited after it had been applied. Restore it.")
+
+
+def _newer(found: dict[int, _Found], schema: Schema) -> str | None:
     """The newest migration that this program does not know but can work with; MigrationError if there is another."""
-    known = {migration.number: migration for migration in schema.migrations}
+    known = {migration.number for migration in schema.migrations}
     newer = None
     for number, migration in sorted(found.items()):
         if number in known:
-            if migration.checksum != known[number].checksum:
-                raise MigrationError(f"{known[number].name} was edited after it had been applied. Restore it.")
-        elif migration.breaking:
+            continue
+        if migration.breaking:
             raise MigrationError(
                 f"The database has {migration.name}, which this version of notifier cannot work with: "
                 "it was migrated by a newer one. Run that version."
             )
-        else:
-            newer = migration.name
+        newer = migration.name
     return newer
 
 

@@ -103,10 +103,19 @@ async def test_functions_that_were_replaced_do_not_come_back_by_an_older_program
     assert not await replaced(sql)
 
 
-async def test_a_file_edited_after_it_was_applied_is_refused(database: str, sql: asyncpg.Connection) -> None:
+async def test_a_file_edited_after_it_was_applied_is_refused_by_migrate(database: str, sql: asyncpg.Connection) -> None:
     await sql.execute("update notifier.migration set checksum = 'other' where number = 1")
     with pytest.raises(MigrationError, match=rf"{ALL[0]} was edited"):
         await migrate(database)
+    await check_schema(sql)  # but not by a server: it lacks nothing
+
+
+async def test_a_file_that_was_applied_under_another_name_is_refused(database: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("update notifier.migration set name = '0001_other.sql' where number = 1")
+    with pytest.raises(MigrationError, match=rf"has 0001_other.sql, and not {ALL[0]}"):
+        await migrate(database)
+    with pytest.raises(MigrationError, match=rf"lacks {ALL[0]}"):
+        await check_schema(sql)
 
 
 @pytest.mark.rule("D-1")
