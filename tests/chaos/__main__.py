@@ -37,7 +37,7 @@ def main() -> int:
     keep = True
     try:
         wrong = asyncio.run(run(folder, arguments.seed, arguments.seconds, only, Tampering(arguments.tamper)))
-        keep = arguments.keep or wrong
+        keep = arguments.keep or (wrong and not arguments.tamper)
         return int(wrong)
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
         keep = arguments.keep
