@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import Start, admin, at, data
+from support.catalog import BODIES, catalog
 from support.roles import as_role, name_of
 
 from notifier.postgres import sessions
@@ -94,16 +95,27 @@ async def test_a_role_with_such_defaults_can_migrate_and_serve(role: str, start:
     assert data(await app.poll("*", since="1h")) == [1, 2]
 
 
-async def test_the_schema_means_the_same_however_strings_are_read(role: str) -> None:
-    """Constants with backslashes would not."""
+async def test_the_schema_is_the_same_whatever_the_defaults(role: str, sql: asyncpg.Connection) -> None:
+    """Constants with backslashes would not be, where strings do not conform to the standard."""
     await migrate(role)
     connection = await asyncpg.connect(role)
     try:
+        found = await catalog(connection), set(await connection.fetch(BODIES))
+        assert found == (await catalog(sql), set(await sql.fetch(BODIES)))
+        # As publishers with these defaults find it.
+        await connection.execute("reset all")
         topics = ("a/b.c", "..", "a/../b", "a..b", r"a\b", "a/", ".")
         taken = [await connection.fetchval("select notifier.is_topic($1)", topic) for topic in topics]
         assert taken == [True, False, False, True, False, False, False]
-        types = ("application/json", "Application/x+JSON ; a=b", "application/jsonx", "text/plain")
-        found = [await connection.fetchval("select notifier.is_json_type($1)", each) for each in types]
-        assert found == [True, True, False, False]
+        for body, readable in ((rb'"\ud83d\ude00"', True), (rb'"\ud83d"', False), (rb'["\"", 1e400]', False)):
+            assert await takes(connection, body) == readable
     finally:
         connection.terminate()
+
+
+async def takes(connection: asyncpg.Connection, json: bytes) -> bool:
+    try:
+        await connection.execute("select notifier.publish('a', $1::text)", json.decode())
+    except asyncpg.InvalidTextRepresentationError:
+        return False
+    return True
