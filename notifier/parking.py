@@ -93,7 +93,7 @@ class _Look:
 
     def __init__(self, told: int) -> None:
         self.told = told
-        self.left: Iterator[Parked] | None = None
+        self.left: deque[Parked] | None = None
         self.again = False
 
 
@@ -150,7 +150,14 @@ class ParkingLot:
             self._addresses[parked.address] = self._addresses.get(parked.address, 0) + 1
         self.watch(parked, deadline)
         if not read:
-            self._enqueue(group, parked.cursor)
+            look = self._queue.get(group)
+            if look is None:
+                look = self._queue[group] = _Look(parked.cursor)
+                look.left = deque((parked,))
+            else:
+                look.told = min(look.told, parked.cursor)
+                if look.left is not None:
+                    look.left.append(parked)
             self._start()
 
     def watch(self, parked: Parked, deadline: float) -> None:
@@ -284,31 +291,32 @@ class ParkingLot:
         """Check the polls of `group` until none is left, or the budget is spent; returns what is left of it."""
         window = self._window
         head = window.head
-        found: dict[tuple[int, int], Answer | None] = {}
+        found: dict[tuple[int, int], tuple[Answer | None, int]] = {}  # with what it costs to send
         while True:
             if look.left is None:
-                look.left = iter(list(group.parked))
+                look.left = deque(group.parked)
                 look.again = False
-            for parked in look.left:
+            while look.left:
+                parked = look.left.popleft()
                 if parked.group is not group:
                     continue
                 position = max(parked.cursor, look.told)
                 key = (position, parked.limit)
                 try:
-                    answer = found[key]
+                    answer, cost = found[key]
                 except KeyError:
                     before = window.looked
-                    size = self._shared_bytes
                     answer = self._read(group.topics, position, parked)
                     budget -= (window.looked - before) // MESSAGES_PER_UNIT
-                    budget -= max(0, self._shared_bytes - size) // BYTES_PER_UNIT
+                    size = sum(message.size for message in answer.messages) if answer else 0
+                    cost = ANSWERED + size // BYTES_PER_UNIT  # the kernel gets a copy of each
                     if position >= window.floor:
-                        found[key] = answer
+                        found[key] = answer, cost
                 if answer is None and self._ending:
                     answer = self._share((), max(head, position))
                 if answer is not None:
                     self._answer(parked, answer)
-                    budget -= ANSWERED
+                    budget -= cost
                 else:
                     # Nothing matches it up to here.
                     parked.cursor = max(head, position)

@@ -1,7 +1,9 @@
 """The window: the newest messages of the log, in memory, bounded by count and bytes."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -90,9 +92,10 @@ class Window:
         return Slice(fitting, fitting[-1].seq if len(fitting) < len(candidates) else scanned_to)
 
     def newest(self, topics: TopicList, count: int) -> int | None:
-        """The position before the newest `count` messages of `topics`; None if the window has fewer."""
-        for message in reversed(self._messages):
-            if topics.matches(message.topic):
+        """The position before the newest `count` messages of `topics`; None if fewer are found."""
+        matches = _matcher(topics)
+        for message in islice(reversed(self._messages), MAX_SCAN // topics.weight):
+            if matches(message.topic):
                 count -= 1
                 if count == 0:
                     return message.seq - 1
@@ -105,23 +108,21 @@ class Window:
             if of_topic and of_topic[-1].seq > after:
                 picked += _newer(of_topic, after)
         picked.sort(key=_seq)
-        self.looked += len(picked)
+        self.looked += len(picked) + len(topics.exact)
         return picked[: limit + 1], self.head
 
     def _scan(self, topics: TopicList, after: int) -> tuple[list[Message], int]:
         newer = _newer(self._messages, after)
         cut = newer[: MAX_SCAN // topics.weight]
         self.looked += len(cut) * topics.weight
-        known: dict[str, bool] = {}
-        matching: list[Message] = []
-        for message in cut:
-            topic = message.topic
-            matches = known.get(topic)
-            if matches is None:
-                matches = known[topic] = topics.matches(topic)
-            if matches:
-                matching.append(message)
+        matches = _matcher(topics)
+        matching = [message for message in cut if matches(message.topic)]
         return matching, self.head if len(cut) == len(newer) else cut[-1].seq
+
+
+def _matcher(topics: TopicList) -> Callable[[str], bool]:
+    """`topics.matches`, which remembers: many messages are of the same topics."""
+    return lru_cache(maxsize=None)(topics.matches)
 
 
 def most_bytes(memory: MemoryBudget | None) -> int:

@@ -176,11 +176,17 @@ class ParkedConnection(asyncio.Protocol):
                 transport.resume_reading()
                 self._give_back(self._take_behind())
                 return
-        handover.lot.watch(self, handover.loop.time() + IDLE_S)
+        self._idle()
+
+    def _idle(self) -> None:
+        self.handover.lot.watch(self, self.handover.loop.time() + IDLE_S)
 
     def expire(self) -> None:
-        """It was idle for too long, or its client does not read."""
-        self.transport.abort()
+        """It was idle for too long, unless its client is still reading an answer: that is for `clients` to bound."""
+        if self.paused:
+            self._idle()
+        else:
+            self.transport.abort()
 
     # --- what the transport calls
 
@@ -227,6 +233,8 @@ class ParkedConnection(asyncio.Protocol):
         self.handover.clients.read(self)
         if not self.transport.is_closing():
             self.transport.resume_reading()
+            if self.group is None:
+                self._idle()
 
     # ---
 

@@ -14,6 +14,7 @@ import termios
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Protocol
 
 from notifier.core.memory import MemoryBudget
@@ -122,7 +123,9 @@ class Clients:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for receiving in [receiving for receiving, began in self._heads.items() if began <= now - PROGRESS_S]:
+        late = takewhile(lambda head: head[1] <= now - PROGRESS_S, self._heads.items())  # they are in this order
+        given_up = [receiving for receiving, _ in islice(late, LOOKED_AT)]
+        for receiving in given_up:
             self.got_head(receiving)
             receiving.give_up()
         for connection in list(self._unread)[:LOOKED_AT]:
@@ -133,7 +136,8 @@ class Clients:
             self.budget.freed = 0
             _trim(0)
         if self._heads or self._unread:
-            self._timer = self._loop.call_later(LOOK_S * min(1, LOOKED_AT / max(1, len(self._unread))), self._look)
+            pause_s = LOOK_S * min(1, LOOKED_AT / max(1, len(self._unread)))
+            self._timer = self._loop.call_later(0 if len(given_up) == LOOKED_AT else pause_s, self._look)
 
     def _look_at(self, entry: _Unread, now: float) -> None:
         if entry.body is None or self._copies:
@@ -153,6 +157,6 @@ def _unsent(transport: asyncio.Transport) -> int:
     unsent = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
     if sock is not None and sys.platform == "linux":
-        with suppress(OSError):  # it is closed
+        with suppress(OSError, ValueError):  # it is closed
             unsent += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
     return unsent

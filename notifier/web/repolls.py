@@ -68,6 +68,11 @@ class Shape:
         self.digest = b""
         self.around: tuple[bytes, bytes] | None = None
 
+    @property
+    def size(self) -> int:
+        """Its bytes in memory, about."""
+        return _SHAPE_BYTES + self.poll.topics.size + sum(map(len, self.around or ()))
+
     def learn(self, head: bytes, begin: int, end: int) -> None:
         """The bytes of such a request, the cursor from `begin` to `end` of them.
 
@@ -176,16 +181,22 @@ class Shapes:
         return shape
 
     def add(self, digest: bytes, shape: Shape, now: float) -> None:
-        if now - self._turned > FORGET_S or self._bytes > MAX_BYTES:
+        if self._memory.full:
+            return  # it only makes the next request cheaper
+        if now - self._turned > FORGET_S or self._bytes > min(MAX_BYTES, self._memory.limit // 8):
             self._memory.add(-self._older_bytes)
             self._older = self._recent
             self._older_bytes = self._bytes
             self._recent = {}
             self._bytes = 0
             self._turned = now
-        self._older.pop(digest, None)
+        if older := self._older.pop(digest, None):
+            self._older_bytes -= older.size
+            self._memory.add(-older.size)
+        if replaced := self._recent.get(digest):
+            self._count(-replaced.size)
         self._recent[digest] = shape
-        self._count(_SHAPE_BYTES + shape.poll.topics.size)
+        self._count(shape.size)
 
     def share(self, shape: Shape, head: bytes) -> None:
         """Note that another client has sent `head`, which is of this shape."""

@@ -20,7 +20,7 @@ from notifier.core.polls import Latest, Poll
 from notifier.core.topics import TopicList
 from notifier.parking import TICK_S, Waiter
 from notifier.web import handover as module
-from notifier.web import repolls
+from notifier.web import memory, repolls
 from notifier.web.access import ACCESS
 from notifier.web.repolls import Shape, Shapes
 
@@ -244,11 +244,25 @@ async def test_a_client_that_does_not_read_is_aborted(app: Running, monkeypatch:
         sock.send(b"GET /v1/topics/t?wait=28 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await app.parked()
         [held] = connections(app)
-        monkeypatch.setattr(module, "IDLE_S", 0.1)
-        for _ in range(4):
-            await app.service.publish([large()])
+        monkeypatch.setattr(memory, "PROGRESS_S", 0.1)
+        await app.service.publish([large()] * 4)
         await until(lambda: not connections(app))
         assert held.transport.is_closing()
+
+
+async def test_a_client_that_reads_slowly_gets_its_answer_to_the_end(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 0.0)  # an idle connection is aborted at once
+    with await connection(app) as sock:
+        sock.send(b"GET /v1/topics/t?wait=28 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await app.parked()
+        [held] = connections(app)
+        await app.service.publish([large()] * 4)
+        await until(lambda: held.paused)
+        app.service.lot._overdue.append(held)
+        app.service.lot._work()
+        assert not held.transport.is_closing()
 
 
 async def test_a_client_that_polls_on_without_reading_has_a_bounded_buffer(app: Running) -> None:
@@ -427,6 +441,19 @@ def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         known.share(large, head)
         assert memory.held == known.size <= 220_000
     assert len(known) <= 2 * 14
+
+
+def test_shapes_take_a_small_part_of_the_memory_and_none_of_what_is_left() -> None:
+    memory = MemoryBudget(2**20)
+    known = Shapes(memory)
+    for n in range(5000):
+        known.add(b"%d" % n, shape(), 1000.0)
+        if n % 100 == 0:
+            known.find(b"%d" % max(0, n - 300), 1000.0)
+        assert memory.held == known.size <= 2**20 // 3
+    memory.add(2**20)
+    known.add(b"one more", shape(), 1000.0)
+    assert not known.find(b"one more", 1000.0)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["of one client", "of many"])

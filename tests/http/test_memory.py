@@ -458,3 +458,26 @@ def test_a_small_answer_is_much_smaller_than_any_budget() -> None:
 
 async def test_both_paths_are_tested(app: Running, fast: bool) -> None:
     assert (HANDOVER in app.client.app) == fast
+
+
+async def test_late_heads_are_given_up_some_in_each_turn(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LOOKED_AT", 10)
+    monkeypatch.setattr(memory, "PROGRESS_S", 0.0)
+    given_up = 0
+
+    class Late:
+        def give_up(self) -> None:
+            nonlocal given_up
+            given_up += 1
+
+    heads = clients(app)
+    late = [Late() for _ in range(35)]
+    for connection in late:
+        heads._heads[connection] = 0.0
+    most, before = 0, 0
+    heads._look()
+    async with asyncio.timeout(DEADLINE_S):
+        while given_up < len(late):
+            most, before = max(most, given_up - before), given_up
+            await asyncio.sleep(0)
+    assert most == 10

@@ -260,3 +260,23 @@ async def test_an_end_answers_all_polls_with_the_position_that_was_reached(windo
     assert {told(poll)[1] for poll in polls} == {2}
     assert {poll.future.result().retry_after_s for poll in polls} == {1}
     assert len(lot) == 0
+
+
+async def test_a_poll_that_is_parked_unread_has_no_other_checked(window: Window, lot: ParkingLot) -> None:
+    topics = TopicList(["t"])
+    publish(window, lot, "t", "other")
+    kept = [parked(lot, topics, window.head) for _ in range(CROWD)]
+    behind = parked(lot, topics, 0, read=False)
+    assert await settled(lot) <= 1
+    assert told(behind) == ([1], 2)
+    publish(window, lot, "t")
+    await settled(lot)
+    assert {tuple(told(poll)[0]) for poll in kept} == {(3,)}
+
+
+async def test_the_bytes_of_each_answer_count_against_the_turn(window: Window, lot: ParkingLot) -> None:
+    polls = [parked(lot, TopicList(["t"]), 0) for _ in range(20)]
+    window.extend([Message(1, "t", NOON, b'"%b"' % (b"x" * 1_000_000))])
+    lot.wake(window._messages, 0)
+    assert await settled(lot) >= 20 * 1_000_000 // parking.BYTES_PER_UNIT // TURN
+    assert {told(poll)[1] for poll in polls} == {1}

@@ -146,3 +146,11 @@ def test_a_list_of_many_patterns_is_scanned_in_smaller_pieces(monkeypatch):
     assert window.looked - before == 100
     assert 0 < window.read(many, 0, 1).cursor < 10
     assert window.looked - before <= 200
+
+
+def test_the_search_for_the_newest_is_bounded_like_a_read(monkeypatch):
+    monkeypatch.setattr(module, "MAX_SCAN", 100)
+    window = Window()
+    window.extend(log_of([(1, "a/b", 1), *[(1, "other", 1)] * 150]))
+    assert window.newest(TopicList(["a/*"]), 1) is None  # for the table
+    assert window.newest(TopicList(["other"]), 2) == 149
