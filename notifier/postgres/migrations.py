@@ -170,6 +170,9 @@ async def _upgrade(connection: Connection, schema: Schema) -> Applied:
             raise MigrationError(f"The database has {newer}, but not {missing[0].name}, which comes before it.")
         # Its functions are those of the newer program as well.
         return Applied([], f"The database has {newer}, of a newer version of notifier: it was left as it is.")
+    if missing and found:
+        # Before any other: a server that appends has this lock first, and then those of the tables.
+        await connection.execute("lock table notifier.order_lock in share update exclusive mode")
     for migration in missing:
         await connection.execute(migration.sql)
         await connection.execute(

@@ -27,5 +27,5 @@ end $$;
 
 revoke execute on function notifier.begin_epoch from public;
 
--- The first, in a new database.
-select notifier.begin_epoch(0);
+-- The first, in a new database. An upgrade begins none, and so need not wait for the order lock.
+select notifier.begin_epoch(0) where not exists (select from notifier.epoch);

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from conftest import Start, admin, at, data
+from conftest import Running, Start, admin, at, data
+from support.halting import eventually
+from support.log import waiting
 from support.roles import as_role, name_of
 
 from notifier.postgres.database import Database
@@ -25,6 +27,7 @@ select min(oid::regprocedure::text) from pg_proc where proname = $1 and not 'byt
 ALL = [*(migration.name for migration in OURS.migrations), FUNCTIONS]
 
 COLUMN = Migration(9998, "9998_column.sql", "alter table notifier.topic add column extra int;")
+MESSAGE = "alter table notifier.message add column extra int;"
 BREAKING = Migration(9999, "9999_breaking.sql", "-- breaking\nalter table notifier.topic drop column floor_time;")
 REPLACED = "create or replace function notifier.seq_at(at timestamptz) returns bigint language sql stable return 42;"
 
@@ -101,6 +104,23 @@ async def test_functions_that_were_replaced_do_not_come_back_by_an_older_program
     # On purpose, with a migration, they do.
     assert (await migrate(database, newer(COLUMN))).names == [COLUMN.name, FUNCTIONS]
     assert not await replaced(sql)
+
+
+async def test_an_upgrade_and_a_publish_do_not_wait_for_each_other(
+    app: Running, database: str, sql: asyncpg.Connection
+) -> None:
+    """The upgrade has locked a table when it is held up; a publish that comes then needs that table too."""
+    async with sql.transaction():
+        await sql.execute("lock table notifier.topic in access share mode")
+        upgrade = asyncio.create_task(
+            migrate(database, newer(Migration(9998, "9998_both.sql", f"{MESSAGE} {COLUMN.sql}"), functions=REPLACED))
+        )
+        blocked = "select exists (select from pg_locks where relation = 'notifier.topic'::regclass and not granted)"
+        await eventually(lambda: sql.fetchval(blocked))
+        publish = asyncio.create_task(app.publish("a", "1"))
+        await waiting(sql)
+    assert (await upgrade).names == ["9998_both.sql", FUNCTIONS]
+    await publish
 
 
 async def test_a_file_edited_after_it_was_applied_is_refused_by_migrate(database: str, sql: asyncpg.Connection) -> None:
