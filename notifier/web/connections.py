@@ -171,7 +171,7 @@ class ConnectionHandler(AnsweringHandler):
                 part, data = (data, b"") if end == len(data) else (data[:end], data[end:])
                 self._receive_head(part)
         self._count()
-        if self._behind and self.transport is not None:
+        if self._behind and self.transport is not None and not self.transport.is_closing():
             if self._clients.budget.full:
                 self.transport.abort()
             elif len(self._behind) > MAX_BEHIND:
@@ -284,7 +284,7 @@ class ConnectionHandler(AnsweringHandler):
             if not self._open:
                 self._body = 0
                 behind, self._behind = self._behind, b""
-                if self.transport is not None and behind:
+                if behind and self.transport is not None and not self.transport.is_closing():
                     if not self._reading_paused and not self._buffer_paused:
                         self.transport.resume_reading()
                     self.data_received(behind)

@@ -186,7 +186,7 @@ class ParkedConnection(asyncio.Protocol):
         if self.paused:
             self._idle()
         else:
-            self.transport.abort()
+            self.transport.close()  # the kernel may still have some of its last answer
 
     # --- what the transport calls
 

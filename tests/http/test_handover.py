@@ -22,6 +22,7 @@ from notifier.parking import TICK_S, Waiter
 from notifier.web import handover as module
 from notifier.web import memory, repolls
 from notifier.web.access import ACCESS
+from notifier.web.handover import ParkedConnection
 from notifier.web.repolls import Shape, Shapes
 
 
@@ -248,6 +249,28 @@ async def test_a_client_that_does_not_read_is_aborted(app: Running, monkeypatch:
         await app.service.publish([large()] * 4)
         await until(lambda: not connections(app))
         assert held.transport.is_closing()
+
+
+async def test_an_idle_connection_is_closed_after_all_of_its_answer(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with await connection(app) as sock:
+        sock.send(b"GET /v1/topics/t?wait=28 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await app.parked()
+        [held] = connections(app)
+        expired = []
+        monkeypatch.setattr(module, "IDLE_S", 0.05)
+        monkeypatch.setattr(ParkedConnection, "expire", lambda self, expire=held.expire: (expired.append(1), expire()))
+        await app.service.publish([large(8_000_000)])
+        await until(lambda: len(expired) > 2)
+        assert held.paused
+        assert not held.transport.is_closing()
+        received = 0
+        async with asyncio.timeout(DEADLINE_S):
+            while data := await asyncio.get_running_loop().sock_recv(sock, 2**20):
+                received += len(data)
+        assert received > 8_000_000  # and then it is idle, and closed
+        assert not connections(app)
 
 
 async def test_a_client_that_reads_slowly_gets_its_answer_to_the_end(
