@@ -124,7 +124,10 @@ class Server(web.Server):
             holder.server = self
 
     def __call__(self) -> AnsweringHandler:
-        return self.handler(self._clients, self, loop=self._loop, **self._kwargs)
+        limits = dict(self._kwargs)
+        if not issubclass(self.handler, ConnectionHandler):
+            limits["max_field_size"] = MAX_LINE  # nothing else bounds a head there
+        return self.handler(self._clients, self, loop=self._loop, **limits)
 
     def pre_shutdown(self) -> None:
         super().pre_shutdown()

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 from conftest import Running, data
-from support.protocol import JSON
+from support.protocol import JSON, line
 from support.seam import connections
 
 from notifier.web import proof
@@ -25,6 +25,10 @@ async def serves(app: Running, fast: bool) -> None:
     assert len((await app.poll("t", last=2))["messages"]) == 2
     response = await app.client.post("/v1/topics/t", data="nonsense", headers=JSON)
     assert response.status == 400
+    for size in (7000, 70_000):
+        async with line(app) as raw:
+            await raw.send("GET /healthz HTTP/1.1", *(f"X-{n}: " + "x" * size for n in range(9)))
+            assert (await raw.answer()).status in {400, 431} if size > 7000 else {200}
 
 
 async def test_on_the_aiohttp_of_these_tests_the_fast_path_works(
