@@ -89,6 +89,10 @@ end $$;
 -- their search_path.
 create or replace function notifier.outbox_wake() returns trigger language plpgsql security definer as $$
 begin
+    if not notifier.may_notify() then
+        return null;
+    end if;
+    -- From here on it notifies if it gets a lock, and so no transaction that is prepared, and stays, can hold one.
     begin
         lock table notifier.wake_lock in share update exclusive mode nowait;
     exception when lock_not_available then
@@ -98,9 +102,7 @@ begin
             return null;
         end;
     end;
-    if notifier.may_notify() then
-        perform pg_catalog.pg_notify('notifier_outbox', '');
-    end if;
+    perform pg_catalog.pg_notify('notifier_outbox', '');
     return null;
 end $$;
 

@@ -253,6 +253,22 @@ async def test_a_prepared_transaction_cannot_publish(sql: asyncpg.Connection) ->
         await sql.execute("prepare transaction 'x'")
 
 
+async def test_a_transaction_prepared_while_the_notification_queue_is_full_holds_no_lock(
+    sql: asyncpg.Connection,
+) -> None:
+    """It does not notify, and so can be prepared, and stay for days."""
+    await sql.execute("create or replace function notifier.may_notify() returns boolean language sql return false")
+    await sql.execute("begin; select notifier.publish('a', '1')")
+    await sql.execute("prepare transaction 'full'")
+    try:
+        assert not await sql.fetch(
+            "select from pg_locks where mode = 'ShareUpdateExclusiveLock' "
+            "and database = (select oid from pg_database where datname = current_database())"
+        )
+    finally:
+        await sql.execute("rollback prepared 'full'")
+
+
 @pytest.mark.rule("Q-6", "Q-9")
 async def test_the_grants_of_the_readme_let_a_role_publish_and_nothing_else(
     app: Running, postgres: str, database: str
