@@ -58,6 +58,7 @@ class Service:
         self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
+        self._sources: set[str] = set()  # names of sources that were there when last asked for
 
     # --- what the tail tells
 
@@ -114,10 +115,16 @@ class Service:
         """The message of that id, unless there is none or it is older than the retention."""
         return await self.history.message(seq)
 
+    def knows_source(self, name: str) -> bool:
+        """Whether that source has been asked for before, and was there."""
+        return name in self._sources
+
     async def source(self, name: str) -> Source:
         source = await find_source(self.history, name)
         if source is None:
+            self._sources.discard(name)
             raise NotFound("There is no source of that name. Sources are made by `notifier source add`.")
+        self._sources.add(name)
         return source
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:

@@ -230,3 +230,27 @@ async def test_a_webhook_is_published_even_if_its_sender_disconnects(hooks: Runn
     await sql.execute("rollback")
     [message] = (await parked)["messages"]
     assert message["topic"] == "ci/build"
+
+
+@pytest.mark.rule("W-9")
+async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_disconnects(
+    hooks: Running, sql: asyncpg.Connection
+) -> None:
+    """Many clients send the head first. A source that is known is not looked up before the body has come."""
+    body = b'{"job": {"name": "build"}}'
+    async with hooks.client.post("/hooks/ci", data=body) as response:
+        assert response.status == 200
+    parked = hooks.start_poll("ci/*", wait=20)
+    await hooks.parked()
+    await sql.execute("begin; lock table notifier.source in access exclusive mode")
+    async with line(hooks) as raw:
+        connections = hooks.client.server.runner.server.connections
+        await raw.send("POST /hooks/ci HTTP/1.1", f"Content-Length: {len(body)}")
+        await until(lambda: any(handler._current_request for handler in connections))
+        raw.writer.write(body)
+        await until(lambda: len(hooks.service.history._reads) == 1)
+        raw.hang_up()
+        await until(lambda: not any(handler._current_request for handler in connections))
+    await sql.execute("rollback")
+    [message] = (await parked)["messages"]
+    assert message["topic"] == "ci/build"
