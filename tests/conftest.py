@@ -82,6 +82,9 @@ async def database(postgres: str, template: str) -> AsyncIterator[str]:
     """The URL of a migrated database that only this test uses."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     await admin(postgres, f"create database {name} template {template}")
+    # A copy of a database would begin a new epoch.
+    here = "select d.oid from pg_database d where d.datname = current_database()"
+    await admin(at(postgres, name), f"update notifier.epoch set database = ({here})")
     yield at(postgres, name)
     await admin(postgres, f"drop database {name} with (force)")
 

@@ -16,14 +16,21 @@ log = logging.getLogger(__name__)
 # How often all servers poll while notifications are off.
 QUIET_POLL_S = 0.1
 
-TELL = "select pg_notify('notifier', '{seq:d}') where notifier.may_notify()"
+# At its commit a NOTIFY takes a lock of the whole cluster. The commit of any other program that notifies holds it until
+# its flush is over: for minutes, where a synchronous standby is missing. No statement_timeout ends the wait for it.
+LOCK_MS = 100
+
+TELL = (
+    "select set_config('lock_timeout', '{lock_ms:d}', true), pg_notify('notifier', '{seq:d}') "
+    "where notifier.may_notify()"
+)
 
 
 async def tell(database: Database, connection: Connection, seq: int) -> None:
     """Tell all servers that everything up to `seq` is flushed, if there is room."""
     try:
         async with database.calls(connection):
-            await connection.execute(TELL.format(seq=seq))
-    except asyncpg.ProgramLimitExceededError as error:
-        # It has filled up since.
+            await connection.execute(TELL.format(lock_ms=LOCK_MS, seq=seq))
+    except (asyncpg.ProgramLimitExceededError, asyncpg.LockNotAvailableError) as error:
+        # It has filled up since, or is locked.
         log.warning("hints: the other servers could not be notified: %s", describe(error))

@@ -63,6 +63,7 @@ select
         when known.topics < cardinality($1::text[]) then greatest(known.floor_seq, r.forgotten_seq)
         else known.floor_seq
     end as lost_to,
+    r.deleted_seq,
     array(select e.start_seq from notifier.epoch e order by e.start_seq) as starts,
     array(select e.last_seq from notifier.epoch e order by e.start_seq) as lasts
 from notifier.retention r, (
@@ -294,15 +295,17 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
     # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.
     after = Epochs(map(Epoch, state["starts"], state["lasts"])).sure(after)
     cursor: int = max(state["head"], after)
+    # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
+    low = max(after, state["deleted_seq"])
     complete = True
     ids = await _resolve(connection, topics)
     if ids is None:
-        scanned = await connection.fetch(SCAN, after, MAX_SCAN)
+        scanned = await connection.fetch(SCAN, low, MAX_SCAN)
         seqs = _matching(scanned, topics)
         if len(scanned) == MAX_SCAN:
             cursor, complete = scanned[-1]["seq"], False
     else:
-        seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, after, limit + 1)]
+        seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, low, limit + 1)]
     rows = await connection.fetch(MESSAGES, seqs[:limit], most) if seqs else []
     messages = fit(await to_messages(rows), limit, most)
     if len(messages) < len(seqs):

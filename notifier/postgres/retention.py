@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 EVERY_S = 60.0
 # One statement: some ten milliseconds.
 SLICE = 20_000
+# Topics forgotten in one statement, which holds the order lock.
+FORGET_SLICE = 1000
 # Topics are forgotten when nothing has been in them for so many times the retention: a cursor older than that is told a
 # gap for any topic that is not known.
 FORGET_AFTER = 10
@@ -25,13 +27,13 @@ async def prune(database: Database, retention: timedelta) -> int:
     connection = await database.connect("retention", command_timeout_s=60)
     try:
         deleted = 0
-        for statement, age in ((PRUNE, retention), (FORGET, retention * FORGET_AFTER)):
+        for statement, age, most in ((PRUNE, retention, SLICE), (FORGET, retention * FORGET_AFTER, FORGET_SLICE)):
             while True:
                 async with database.calls(connection):
-                    count: int = await connection.fetchval(statement, age, SLICE)
+                    count: int = await connection.fetchval(statement, age, most)
                 if statement == PRUNE:
                     deleted += count
-                if count < SLICE:
+                if count < most:
                     break
         return deleted
     finally:

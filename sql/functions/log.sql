@@ -85,13 +85,16 @@ end $$;
 -- is a binary search by primary key: some fifty probes at most, and no index on time to keep.
 create or replace function notifier.seq_at(at timestamptz) returns bigint language plpgsql stable as $$
 declare
+    deleted bigint;
     low record;
     high record;
     probe record;
     middle bigint;
 begin
-    select m.seq, m.time into low from notifier.message m order by m.seq limit 1;
-    select m.seq, m.time into high from notifier.message m order by m.seq desc limit 1;
+    -- Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
+    select r.deleted_seq into deleted from notifier.retention r;
+    select m.seq, m.time into low from notifier.message m where m.seq > deleted order by m.seq limit 1;
+    select m.seq, m.time into high from notifier.message m where m.seq > deleted order by m.seq desc limit 1;
     if low.time >= at then
         return low.seq - 1;
     elsif high.time < at or high is null then

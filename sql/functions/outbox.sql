@@ -188,7 +188,7 @@ begin
     -- In this order: a transaction that has drawn an id up to head is running (outbox_begin() sees to that; where
     -- triggers are off, it is about to be seen so, see AGED_S in pump.py), or has ended, and then its rows are seen.
     select case when s.is_called then s.last_value else 0 end into head from notifier.outbox_id_seq s;
-    next_xid := 3 + age('3'::xid);  -- the low half of it
+    next_xid := 3::bigint + age('3'::xid);  -- the low half of it
     now_running := pg_current_snapshot();
     running := array(select x::text::bigint from pg_snapshot_xip(now_running) x);
     -- A snapshot does not list what runs with a higher number than everything that has ended.
@@ -204,7 +204,9 @@ begin
     into ids, looked_at from (
         select o.id, o.size, sum(o.size) over (order by o.id) as total
         from (
-            select i.id, coalesce(octet_length(i.body), pg_column_size(i.data)) as size
+            -- An insert from another table may bring a value that is compressed: at most 256 times.
+            select i.id, coalesce(octet_length(i.body), pg_column_size(i.data)::bigint
+                * case when pg_column_compression(i.data) is null then 1 else 256 end) as size
             from notifier.outbox i where i.id > from_id and i.id <= to_id order by i.id limit max_rows
         ) o
     ) sized;

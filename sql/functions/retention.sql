@@ -32,22 +32,31 @@ end $$;
 
 -- Forgets at most max_rows topics whose last message was deleted before then. A cursor older than that is told a gap for
 -- any topic that is not known, which is all that can be said.
-create or replace function notifier.forget_topics(before timestamptz, max_rows int) returns int language plpgsql as $$
+create or replace function notifier.forget_topics(before timestamptz, max_rows int) returns int language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
+    old bigint[];
     forgotten int;
 begin
     perform from notifier.retention r for update skip locked;
     if not found then
         return 0;
     end if;
-    -- No message can be appended to a topic that is being forgotten.
-    lock table notifier.order_lock in share update exclusive mode;
-    with old as (
+    -- Found before the order lock is taken, which then is held for these only.
+    old := array(
         select t.id from notifier.topic t
         where t.floor_time < before and not exists (select from notifier.message m where m.topic_id = t.id)
         order by t.floor_time limit max_rows
-    ), gone as (
-        delete from notifier.topic t using old where t.id = old.id returning t.floor_seq
+    );
+    if old = '{}' then
+        return 0;
+    end if;
+    -- No message can be appended to a topic that is being forgotten.
+    lock table notifier.order_lock in share update exclusive mode;
+    with gone as (
+        delete from notifier.topic t
+        where t.id = any (old) and not exists (select from notifier.message m where m.topic_id = t.id)
+        returning t.floor_seq
     ), floor as (
         update notifier.retention r set forgotten_seq = greatest(r.forgotten_seq, (select max(g.floor_seq) from gone g))
     )

@@ -62,6 +62,8 @@ create table notifier.epoch (
     last_seq bigint,
     system_identifier bigint not null,
     timeline int not null,
+    database oid not null,                 -- a restored dump has other ones
+    relation oid not null,
     time timestamptz not null default clock_timestamp()
 );
 

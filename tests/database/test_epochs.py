@@ -1,11 +1,14 @@
 """Another database, an older one, or one promoted after it lost something: cursors that this one never issued."""
 
 import asyncio
+import subprocess
+from pathlib import Path
 
 import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, ids, until
 from support.log import append
+from support.servers import Postgres
 
 
 async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
@@ -242,3 +245,24 @@ async def test_the_window_after_a_restart_holds_the_newest(start: Start, topics:
     assert len(again.service.window) == 10
     assert data(await again.poll(topics, after=published[2], wait=0)) == list(range(3, 10))
     assert not again.service.history._idle.empty()
+
+
+@pytest.mark.rule("T-8")
+async def test_a_restored_dump_begins_an_epoch(
+    database: str, empty_database: str, sql: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Its server and timeline are those of before: only the database and its tables are others."""
+    binaries = Postgres(tmp_path / "unused")._binaries
+
+    async def run(*command: str | Path) -> None:
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+
+    await append(sql, "a", "1")
+    await run(binaries / "pg_dump", "-Fc", "-f", tmp_path / "dump", database)
+    [lost] = await append(sql, "a", "2")
+    await run(binaries / "pg_restore", "-d", empty_database, tmp_path / "dump")
+    restored = await asyncpg.connect(empty_database)
+    await restored.execute("select notifier.begin_epoch(0)")
+    [again] = await append(restored, "a", "3")
+    assert int(again) > int(lost)
+    restored.terminate()

@@ -10,6 +10,7 @@ APPEND = (
 )
 PUBLISH = "select notifier.publish($1, '1')"
 PUMP = "select moved from notifier.pump(0, 1000000, '{}', '{}', '{}', 1000, 1000000)"
+FORGET = "select notifier.forget_topics(now(), 1000)"
 PRUNE = "select notifier.prune(now(), 1000)"
 SCANS = "select relname, seq_scan from pg_stat_user_tables where relname in ('outbox', 'message', 'topic')"
 
@@ -21,12 +22,15 @@ async def test_publishing_scans_no_table_even_when_planned_on_an_empty_one(
     await app.service.writer.stop()
     await app.service.tail.stop()
 
+    await sql.execute("set enable_seqscan = off")  # for the update below
     await sql.execute("select pg_stat_force_next_flush()")
     before = dict(await sql.fetch(SCANS))
     for n in range(10):
         await sql.execute(APPEND, f"topic-{n}")
         await sql.execute(PUBLISH, f"topic-{n}")
         assert await sql.fetchval(PUMP) == 1
+    await sql.execute("update notifier.topic set floor_time = now() - interval '9 days' where name = 'topic-1'")
+    assert await sql.fetchval(FORGET) == 0  # it has messages
     await sql.execute("select pg_stat_force_next_flush()")
     assert dict(await sql.fetch(SCANS)) == before
 

@@ -322,3 +322,15 @@ async def test_a_transaction_keeps_its_order_and_all_ways_to_publish_share_one(
     assert ids({"messages": last})[:50] == ids({"messages": first})
     assert [m["time"] for m in last] == sorted(m["time"] for m in last)
     await until(lambda: app.service.tail.position == int(last[-1]["id"]))
+
+
+async def test_the_pump_is_not_misled_by_values_that_came_compressed(sql: asyncpg.Connection) -> None:
+    """An insert from another table brings them as they are stored there."""
+    await sql.execute("create table public.packed (data json)")
+    await sql.execute("""insert into public.packed values (('"' || repeat('x', 1000000) || '"')::json)""")
+    assert await sql.fetchval("select pg_column_size(data) from public.packed") < 20_000
+    await sql.execute(
+        "insert into notifier.outbox (topic, data) select 't', p.data from public.packed p, generate_series(1, 40)"
+    )
+    moved = await sql.fetchval("select moved from notifier.pump(0, 1000, '{}', '{}', '{}', 1000, 8388608)")
+    assert 1 <= moved <= 9

@@ -13,6 +13,8 @@ from support.halting import eventually
 from support.log import backends
 from support.servers import Postgres
 
+from notifier.postgres.database import Database
+from notifier.postgres.hints import tell
 from notifier.postgres.migrations import migrate
 
 
@@ -108,3 +110,27 @@ async def test_a_service_that_starts_while_it_is_full_serves_and_listens_afterwa
     await until(lambda: not app.service.not_ready() and not other.service.not_ready())
     await assert_publishing_goes_on(app, other, sql)
     await sql.close()
+
+
+async def test_a_server_does_not_wait_for_another_program_that_notifies(url: str, small_queue: str) -> None:
+    """Its commit holds a lock of the whole cluster until it is flushed, here by a standby that is gone."""
+    stranger, operator = await asyncpg.connect(small_queue), await asyncpg.connect(small_queue)
+    await operator.execute("alter system set synchronous_standby_names = 'nobody'")
+    await operator.execute("select pg_reload_conf()")
+    try:
+        await eventually(lambda: operator.fetchval("show synchronous_standby_names"), lambda names: names == "nobody")
+        commit = asyncio.create_task(stranger.execute("create temp table kept (); notify something_else"))
+        waits = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
+        await eventually(lambda: operator.fetchval(waits), lambda count: count == 1)
+        database = await Database.probe(url)
+        connection = await database.connect("writer", command_timeout_s=20)
+        await tell(database, connection, 1)
+        assert not commit.done()
+        assert await connection.fetchval("show lock_timeout") == "0"
+        connection.terminate()
+    finally:
+        await operator.execute("alter system reset synchronous_standby_names")
+        await operator.execute("select pg_reload_conf()")
+    await commit
+    stranger.terminate()
+    operator.terminate()
