@@ -20,33 +20,28 @@ class MemoryBudget:
     `on_freed` is called when more than an eighth of the limit has been freed since `freed` was set to 0.
     """
 
-    __slots__ = ("freed", "held", "limit", "on_freed")
+    __slots__ = ("exhausted", "freed", "full", "held", "limit", "on_freed", "short")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
         self.freed = 0
         self.on_freed: Callable[[], None] | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether requests that need memory are refused, except for small bodies: the last quarter is theirs, so that
-        clients that hold much do not prevent publishing."""
-        return 4 * self.held >= 3 * self.limit
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether there is no room for anything more."""
-        return self.held >= self.limit
-
-    @property
-    def short(self) -> bool:
-        """Whether more than half is used: answers should be small."""
-        return self.held > self.limit // 2
+        # More than half is used: answers should be small.
+        self.short = False
+        # Requests that need memory are refused, except for small bodies: the last quarter is theirs, so that clients
+        # that hold much do not prevent publishing.
+        self.full = False
+        # There is no room for anything more.
+        self.exhausted = False
+        self.held = 0
 
     def add(self, size: int) -> None:
         """Count `size` bytes more, or fewer where it is negative."""
-        self.held += size
+        held = self.held = self.held + size
+        # Attributes, because each poll looks at them.
+        self.short = 2 * held > self.limit
+        self.full = 4 * held >= 3 * self.limit
+        self.exhausted = held >= self.limit
         if size < 0:
             self.freed -= size
             if self.on_freed and self.freed > self.limit // 8:
