@@ -292,6 +292,10 @@ class ParkingLot:
         window = self._window
         head = window.head
         found: dict[tuple[int, int], tuple[Answer | None, int]] = {}  # with what it costs to send
+        # Most polls of a crowd are told the same as the one before.
+        last_position = last_limit = -1
+        answer: Answer | None = None
+        cost = ANSWERED
         while True:
             if look.left is None:
                 look.left = deque(group.parked)
@@ -300,18 +304,23 @@ class ParkingLot:
                 parked = look.left.popleft()
                 if parked.group is not group:
                     continue
-                position = max(parked.cursor, look.told)
-                key = (position, parked.limit)
-                try:
-                    answer, cost = found[key]
-                except KeyError:
-                    before = window.looked
-                    answer = self._read(group.topics, position, parked)
-                    budget -= (window.looked - before) // MESSAGES_PER_UNIT
-                    size = sum(message.size for message in answer.messages) if answer else 0
-                    cost = ANSWERED + size // BYTES_PER_UNIT  # the kernel gets a copy of each
-                    if position >= window.floor:
-                        found[key] = answer, cost
+                position = parked.cursor
+                if position < look.told:
+                    position = look.told
+                limit = parked.limit
+                if position != last_position or limit != last_limit or position < window.floor:
+                    last_position, last_limit = position, limit
+                    key = (position, limit)
+                    if key in found:
+                        answer, cost = found[key]
+                    else:
+                        before = window.looked
+                        answer = self._read(group.topics, position, parked)
+                        budget -= (window.looked - before) // MESSAGES_PER_UNIT
+                        size = sum(message.size for message in answer.messages) if answer else 0
+                        cost = ANSWERED + size // BYTES_PER_UNIT  # the kernel gets a copy of each
+                        if position >= window.floor:
+                            found[key] = answer, cost
                 if answer is None and self._ending:
                     answer = self._share((), max(head, position))
                 if answer is not None:

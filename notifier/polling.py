@@ -89,10 +89,10 @@ class Polling:
         if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
             return None
         has_room = self._has_room(poll, address)
-        if self._lot.busy and has_room:
-            # While many polls are being answered, the first of them come back. They take their turn behind the others.
-            return Wait(cursor, self._deadline(poll), read=False)
         if cursor < window.head:
+            if self._lot.busy and has_room:
+                # While many polls are being answered, the first of them come back, and take their turn again.
+                return Wait(cursor, self._deadline(poll), read=False)
             found = window.read(poll.topics, cursor, poll.limit)
             if found.messages or found.cursor < window.head:
                 with suppress(Unavailable):

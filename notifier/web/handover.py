@@ -176,7 +176,7 @@ class ParkedConnection(asyncio.Protocol):
                 transport.resume_reading()
                 self._give_back(self._take_behind())
                 return
-        self._idle()
+        handover.lot.watch(self, handover.loop.time() + IDLE_S)
 
     def _idle(self) -> None:
         self.handover.lot.watch(self, self.handover.loop.time() + IDLE_S)
