@@ -272,7 +272,7 @@ async def test_a_message_that_the_database_rejects_takes_no_other_with_it(
         batch = [Attempt(app, body) for body in (6, 7, 8)]
         await until(lambda: app.service.writer._messages == 3)
     assert [await attempt.status() for attempt in (*before, *batch)] == [201, 201, 201, 422, 201]
-    assert await numbers(sql) == [1, 2, 6, 8]
+    assert sorted(await numbers(sql)) == [1, 2, 6, 8]  # they came on several connections
 
 
 @pytest.mark.rule("P-19")
