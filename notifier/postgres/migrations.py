@@ -285,7 +285,10 @@ async def _create_tables(connection: Connection) -> None:
                 if await connection.fetchval("select to_regnamespace('notifier')") is None:
                     await connection.execute("create schema notifier")
                 await connection.execute(_TABLES)
-        except (asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError):
+        except (
+            *(asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError),
+            asyncpg.DuplicateObjectError,  # of the table's row type
+        ):
             continue  # another process does the same at the same time
         except asyncpg.InsufficientPrivilegeError as error:
             raise MigrationError(
