@@ -348,7 +348,12 @@ class ParkingLot:
         if position < window.start:
             # The window has moved on past it: nothing is lost, the next poll reads from the table.
             return self._share((), position)
-        found = window.read(topics, position, parked.limit)
+        try:
+            found = window.read(topics, position, parked.limit)
+        except Exception:
+            # Or its group would stay first in the queue, and no other would be answered.
+            log.exception("the window could not be read for a parked poll")
+            return self._share((), position)
         # A read that was cut before the head is an answer too, or the messages that it did not reach would be skipped.
         return self._share(*found) if found.messages or found.cursor < window.head else None
 

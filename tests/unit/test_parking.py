@@ -280,3 +280,16 @@ async def test_the_bytes_of_each_answer_count_against_the_turn(window: Window, l
     lot.wake(window._messages, 0)
     assert await settled(lot) >= 20 * 1_000_000 // parking.BYTES_PER_UNIT // TURN
     assert {told(poll)[1] for poll in polls} == {1}
+
+
+async def test_a_read_that_fails_keeps_no_other_list_waiting(
+    window: Window, lot: ParkingLot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = TopicList(["t", "bad"]), TopicList(["t"])
+    polls = {name: parked(lot, topics, 0) for name, topics in (("bad", bad), ("good", good))}
+    read = window.read
+    monkeypatch.setattr(window, "read", lambda topics, *rest: 1 / 0 if topics == bad else read(topics, *rest))
+    publish(window, lot, "t")
+    await settled(lot)
+    assert told(polls["good"]) == ([1], 1)
+    assert told(polls["bad"]) == ([], 0)  # it asks again from where it was
