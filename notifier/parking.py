@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from notifier.core.grants import Grant
 from notifier.core.hub import Group, Hub
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
@@ -56,8 +57,13 @@ class Parked(Protocol):
     @property
     def address(self) -> str: ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether its caller may see nothing more."""
+
     def answer(self, answer: Answer) -> None:
-        """Called once each time it was parked, unless it is forgotten."""
+        """Called once each time it was parked, unless it is forgotten. One that has ended replaces `answer` by nothing
+        and its own cursor."""
 
     def expire(self) -> None:
         """The deadline of a `watch` is over."""
@@ -66,9 +72,10 @@ class Parked(Protocol):
 class Waiter:
     """A poll parked by a handler that awaits `future` and then forgets it."""
 
-    __slots__ = ("address", "cursor", "due", "future", "group", "limit", "tick")
+    __slots__ = ("address", "cursor", "due", "future", "grant", "group", "limit", "tick")
 
-    def __init__(self, cursor: int, limit: int, address: str) -> None:
+    def __init__(self, cursor: int, limit: int, address: str, grant: Grant) -> None:
+        self.grant = grant
         self.cursor = cursor
         self.limit = limit
         self.address = address
@@ -77,9 +84,13 @@ class Waiter:
         self.tick = 0
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
+    @property
+    def ended(self) -> bool:
+        return not self.grant.alive
+
     def answer(self, answer: Answer) -> None:
         if not self.future.done():
-            self.future.set_result(answer)
+            self.future.set_result(Answer((), self.cursor) if self.ended else answer)
 
     def expire(self) -> None:
         """Nothing: it has its answer, and is about to be forgotten."""
@@ -117,6 +128,8 @@ class ParkingLot:
         self._ticking = False
         self._queue: OrderedDict[Group[Parked], _Look] = OrderedDict()  # groups to check
         self._overdue: deque[Parked] = deque()
+        self._suspects: deque[Parked] = deque()  # to see whether they have ended
+        self._suspect_again = False  # then all, once more
         self._shared: dict[tuple[int, tuple[int, ...]], Answer] = {}
         self._shared_bytes = 0
         self._ending = False  # every poll that is checked is answered
@@ -131,7 +144,7 @@ class ParkingLot:
     @property
     def busy(self) -> bool:
         """Whether polls are about to be answered, some in each turn of the loop."""
-        return bool(self._queue or self._overdue)
+        return bool(self._queue or self._overdue or self._suspects)
 
     def has_room(self, address: str) -> bool:
         """Whether one more poll, from `address`, may be parked."""
@@ -194,6 +207,14 @@ class ParkingLot:
         self._retry_after_s = retry_after_s
         self._shared.clear()
         self.reset(self._window.head)
+
+    def dismiss(self) -> None:
+        """Answer the polls that have ended, with nothing and their own cursor."""
+        if self._suspects:
+            self._suspect_again = True  # not from the front: endings that come all the time must not keep it there
+        else:
+            self._suspects = deque(parked for group in self._hub.all_groups() for parked in group.parked)
+            self._start()
 
     def everybody(self) -> Iterator[Parked]:
         """All that are parked or watched."""
@@ -262,7 +283,12 @@ class ParkingLot:
         """Check queued groups, for one TURN in all."""
         budget = TURN
         now = math.floor(self._loop.time() / TICK_S)
-        # At most half for overdue polls, so that neither they nor woken ones hold up the others.
+        # At most half for these, so that neither they nor woken ones hold up the others.
+        while self._suspects and budget > TURN * 3 // 4:
+            budget -= self._dismiss(self._suspects.popleft())
+        if self._suspect_again and not self._suspects:
+            self._suspect_again = False
+            self.dismiss()
         while self._overdue and budget > (TURN // 2 if self._queue else 0):
             budget -= self._end(self._overdue.popleft(), now)
         while self._queue and budget > 0:
@@ -271,6 +297,13 @@ class ParkingLot:
         if not self.busy:
             self._shared.clear()
             self._shared_bytes = 0
+
+    def _dismiss(self, parked: Parked) -> int:
+        """Returns what it has cost."""
+        if parked.group is None or not parked.ended:
+            return KEPT
+        self._answer(parked, self._share((), parked.cursor))
+        return ANSWERED
 
     def _end(self, parked: Parked, now: int) -> int:
         """Its time is over, unless it was answered meanwhile and has another deadline. Returns what it has cost."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from notifier.core.errors import Unavailable
+from notifier.core.grants import Grant
 from notifier.core.hub import is_large
 from notifier.core.memory import SMALL_ANSWER, MemoryBudget
 from notifier.core.polls import After, Answer, Gap, Last, Latest, Poll, Since
@@ -55,14 +57,13 @@ class Polling:
         self.epochs: Epochs | None = None  # known once the tail is connected
         self.draining = False  # park no more
 
-    async def look(self, poll: Poll, address: str) -> Answer | Wait:
-        """The answer to `poll`, if there is one now; else how to park it.
+    async def look(self, poll: Poll, address: str, until: float | None = None) -> Answer | Wait:
+        """The answer to `poll`, if there is one now; else how to park it, at most `until` (Unix seconds).
 
         Nothing is awaited between the last look into the window and the return, so a caller that parks the poll at once
         misses nothing. Unavailable when it needs the database and that is away, or needs memory that is used up.
         """
-        wait_s = _wait_s(poll.wait_s)
-        deadline = self._loop.time() + wait_s
+        deadline = self._deadline(poll, until)
         patience = deadline + GRACE_S
         position, gap = await self._begin(poll, patience)
         if gap or position < self._window.start or not self._tail.up:
@@ -82,7 +83,7 @@ class Polling:
             return Answer((), found.cursor, retry_after_s=FULL_RETRY_S)
         return Wait(found.cursor, deadline)
 
-    def look_again(self, poll: Poll, cursor: int, address: str) -> Answer | Wait | None:
+    def look_again(self, poll: Poll, cursor: int, address: str, until: float | None = None) -> Answer | Wait | None:
         """What `look` would return for `poll`, which has been parked before, from `cursor` on. None where only `look`
         can tell: a cursor that lies in the window needs neither the table nor the epochs."""
         window = self._window
@@ -92,16 +93,19 @@ class Polling:
         if cursor < window.head:
             if self._lot.busy and has_room:
                 # While many polls are being answered, the first of them come back, and take their turn again.
-                return Wait(cursor, self._deadline(poll), read=False)
+                return Wait(cursor, self._deadline(poll, until), read=False)
             found = window.read(poll.topics, cursor, poll.limit)
             if found.messages or found.cursor < window.head:
                 with suppress(Unavailable):
                     return self._shared(Answer(*found))
                 return None
-        return Wait(window.head, self._deadline(poll)) if has_room else None
+        return Wait(window.head, self._deadline(poll, until)) if has_room else None
 
-    def _deadline(self, poll: Poll) -> float:
-        return self._loop.time() + _wait_s(poll.wait_s)
+    def _deadline(self, poll: Poll, until: float | None) -> float:
+        wait_s = DEFAULT_WAIT_S - random.random() * WAIT_JITTER_S if poll.wait_s is None else poll.wait_s
+        if until is not None:
+            wait_s = min(wait_s, max(0.0, until - time.time()))
+        return self._loop.time() + wait_s
 
     def _has_room(self, poll: Poll, address: str) -> bool:
         """Whether `poll`, from `address`, may be parked."""
@@ -118,9 +122,9 @@ class Polling:
         key = (answer.cursor, answer.gap, tuple(message.seq for message in answer.messages))
         return self._large.setdefault(key, answer)
 
-    async def wait(self, poll: Poll, wait: Wait, address: str) -> Answer:
+    async def wait(self, poll: Poll, wait: Wait, address: str, grant: Grant) -> Answer:
         """Park `poll` as `look` has said, and return its answer."""
-        waiter = Waiter(wait.cursor, poll.limit, address)
+        waiter = Waiter(wait.cursor, poll.limit, address, grant)
         self._lot.park(poll.topics, waiter, wait.deadline)
         try:
             return await waiter.future
@@ -180,7 +184,3 @@ class Polling:
             elif gap is None and 0 < position < past.lost_to:
                 gap = Gap("retention", position)
         return past.answer(gap), past.complete
-
-
-def _wait_s(wanted: float | None) -> float:
-    return DEFAULT_WAIT_S - random.random() * WAIT_JITTER_S if wanted is None else wanted

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+from notifier.access.callers import Callers
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound
 from notifier.core.memory import MemoryBudget
@@ -45,6 +46,7 @@ class Service:
             max_parked_per_address=settings.max_parked_per_address,
             memory=self.memory,
         )
+        self.callers = Callers(settings, on_end=self.lot.dismiss)
         self.history = History(writing, seen=lambda: self.tail.position, memory=self.memory)
         self.tail = Tail(
             listening,

@@ -9,10 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from notifier.core.errors import InvalidTopic
+from notifier.core.topics import check_item
+
 # Files and connections other than parked clients: database, publishers, health checks, logs.
 SPARE_FILES = 500
 
 MIN_KEY = 8
+# RFC 7518, section 3.2: a key for HS256 has at least 256 bits.
+MIN_SECRET = 32
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _WEEK = timedelta(days=7)
@@ -21,6 +26,23 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 class SettingsError(Exception):
     """A setting is missing, malformed or unsafe; the message names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """What a token (JWT) must be signed with and say. `subscribe` and `publish` are patterns for all tokens, in which
+    {sub} is the token's subject."""
+
+    secrets: tuple[bytes, ...] = ()
+    keys: str | None = None  # a JWKS: a file, or an https URL
+    audience: str | None = None
+    issuer: str | None = None
+    subscribe: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    lifetime: timedelta = timedelta(days=1)
+
+    def __repr__(self) -> str:
+        return "TokenSettings()"  # secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +55,14 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     processes: int = 1
-    admin_key: str | None = None
-    public: bool = False  # subscribing needs no key
+    admin_keys: tuple[str, ...] = ()
+    public_subscribe: tuple[str, ...] = ()  # topics and patterns for which no credential is needed
+    public_publish: tuple[str, ...] = ()
     open: bool = False
+    tokens: TokenSettings | None = None
+    policy: str | None = None  # schema.function
+    origins: frozenset[str] = frozenset()  # of pages that may use the service; or "*"
+    trusted_proxies: int = 0
     max_parked: int = 10_000
     max_parked_per_address: int = 0
     max_body: int = 1024 * 1024
@@ -47,8 +74,9 @@ class Settings:
 
     @property
     def anyone(self) -> bool:
-        """Whether neither publishers nor subscribers need a key."""
-        return self.open or self.admin_key is None
+        """Whether everybody may do everything: access was opened, or, on this machine, never set up."""
+        closed = self.admin_keys or self.tokens or self.public_subscribe or self.public_publish or self.policy
+        return self.open or not closed
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -60,9 +88,14 @@ class Settings:
             host=read.text("HOST") or "127.0.0.1",
             port=read.integer("PORT", 8080, 0, 65535),
             processes=read.integer("WEB_CONCURRENCY", 1, 1, 64),
-            admin_key=read.key("NOTIFIER_ADMIN_KEY"),
-            public=read.choice("NOTIFIER_SUBSCRIBE", "key", "public") == "public",
+            admin_keys=read.keys("NOTIFIER_ADMIN_KEY"),
+            public_subscribe=read.items("NOTIFIER_PUBLIC_SUBSCRIBE"),
+            public_publish=read.items("NOTIFIER_PUBLIC_PUBLISH"),
             open=read.choice("NOTIFIER_OPEN", "0", "1") == "1",
+            tokens=_tokens(read),
+            policy=read.function("NOTIFIER_POLICY"),
+            origins=read.origins("NOTIFIER_ORIGINS"),
+            trusted_proxies=read.integer("NOTIFIER_TRUSTED_PROXIES", 0, 0, 10),
             max_parked=read.integer("NOTIFIER_MAX_PARKED", default_max_parked(), 1, 1_000_000),
             max_parked_per_address=read.integer("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 0, 1_000_000),
             max_body=read.integer("NOTIFIER_MAX_BODY", 1024 * 1024, 1, 16 * 1024 * 1024),
@@ -74,7 +107,7 @@ class Settings:
         """SettingsError where `serve` would let the network in without a key, or onto the embedded database."""
         if is_loopback(self.host) or self.open:
             return
-        if self.admin_key is None:
+        if self.anyone:
             raise SettingsError(
                 f"HOST is {self.host}, which others can reach, and there is no NOTIFIER_ADMIN_KEY. "
                 "Set one (for instance to the output of: openssl rand -hex 16), "
@@ -102,6 +135,22 @@ def default_max_parked() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 1_000_000 if hard == resource.RLIM_INFINITY else hard
     return max(1, min(limit - SPARE_FILES, 1_000_000))
+
+
+def _tokens(read: "_Reader") -> TokenSettings | None:
+    secrets = tuple(secret.encode() for secret in read.keys("NOTIFIER_JWT_SECRET", MIN_SECRET))
+    keys = read.text("NOTIFIER_JWT_KEYS") or None
+    if not secrets and not keys:
+        return None
+    return TokenSettings(
+        secrets=secrets,
+        keys=keys,
+        audience=read.text("NOTIFIER_JWT_AUDIENCE") or None,
+        issuer=read.text("NOTIFIER_JWT_ISSUER") or None,
+        subscribe=read.items("NOTIFIER_JWT_SUBSCRIBE"),
+        publish=read.items("NOTIFIER_JWT_PUBLISH"),
+        lifetime=read.span("NOTIFIER_JWT_LIFETIME", timedelta(days=1), timedelta(seconds=1), timedelta(days=30)),
+    )
 
 
 class _Reader:
@@ -136,13 +185,41 @@ class _Reader:
             raise SettingsError(f"{name} is {text[:40]!r}: it must be a span such as 12h or 7d, up to {high.days}d.")
         return span
 
-    def key(self, name: str) -> str | None:
+    def keys(self, name: str, shortest: int = MIN_KEY) -> tuple[str, ...]:
+        keys = tuple(self.text(name).split())
+        for key in keys:  # never shown
+            if len(key) < shortest or not re.fullmatch(r"[!-~]+", key):
+                raise SettingsError(
+                    f"{name}: each key must have at least {shortest} printable ASCII characters; several are separated "
+                    "by spaces."
+                )
+        return keys
+
+    def items(self, name: str) -> tuple[str, ...]:
+        """Topics and patterns, separated by commas. Those that are templates are checked when they are filled in."""
+        items = tuple(item.strip() for item in self.text(name).split(",") if item.strip())
+        try:
+            for item in items:
+                check_item(item.replace("{sub}", "sub"))
+        except InvalidTopic as error:
+            raise SettingsError(f"{name}: {error}") from None
+        return items
+
+    def function(self, name: str) -> str | None:
         text = self.text(name)
-        if not text:
-            return None
-        if len(text) < MIN_KEY or not re.fullmatch(r"[!-~]+", text):
-            raise SettingsError(f"{name} must have at least {MIN_KEY} printable ASCII characters and no space.")
-        return text
+        if text and not re.fullmatch(r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*", text, re.ASCII):
+            raise SettingsError(f"{name} is {text[:80]!r}: it must name a function with its schema: schema.function.")
+        return text or None
+
+    def origins(self, name: str) -> frozenset[str]:
+        origins = frozenset(self.text(name).replace(",", " ").split())
+        for origin in origins - {"*"}:
+            if not re.fullmatch(r"https?://[a-z0-9.:\[\]_-]+", origin, re.ASCII):
+                raise SettingsError(
+                    f"{name}: {origin[:80]!r} is not an origin, such as https://app.example.com or "
+                    "http://localhost:3000, in lower case and without a path."
+                )
+        return origins
 
     def dsn(self, name: str) -> str | None:
         text = self.text(name)

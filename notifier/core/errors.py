@@ -2,7 +2,7 @@
 
 NotifierError
 ├── BadRequest 400 ── InvalidTopic, InvalidCursor, InvalidJSON
-├── Unauthorized 401 ── BadSignature
+├── Unauthorized 401 ── InvalidToken, BadSignature
 ├── Forbidden 403
 ├── NotFound 404
 ├── NotAcceptable 406
@@ -10,6 +10,7 @@ NotifierError
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── Unprocessable 422 ── InvalidMessage, InvalidSource, TooBroad
+├── TooManyRequests 429 (`retry_after_s`)
 ├── HeadTooLarge 431
 ├── Unavailable 503 (`retry_after_s`; nothing was stored)
 └── OutcomeUnknown 504 (the database went away between commit and answer)
@@ -44,6 +45,12 @@ class InvalidJSON(BadRequest):
 class Unauthorized(NotifierError):
     status = 401
     code = "unauthorized"
+
+
+class InvalidToken(Unauthorized):
+    """A credential that is malformed, unknown, expired or revoked."""
+
+    code = "invalid_token"
 
 
 class BadSignature(Unauthorized):
@@ -95,6 +102,17 @@ class InvalidSource(Unprocessable):
 
 class TooBroad(Unprocessable):
     code = "too_broad"
+
+
+class TooManyRequests(NotifierError):
+    """Slow down: `retry_after_s` says for how long."""
+
+    status = 429
+    code = "too_many_requests"
+
+    def __init__(self, text: str, retry_after_s: int) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class HeadTooLarge(NotifierError):

@@ -1,6 +1,6 @@
 """Grants: what a caller may do, and whether that still holds."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from notifier.core.patterns import Patterns
 
@@ -10,25 +10,27 @@ class Grant:
 
     All requests with the same credential share one grant, and a parked poll holds it, so `end` reaches all of them.
     `until`, in Unix seconds, is when the grant is to be ended; None: no such time.
+
+    Each user may have one, so a grant holds only its texts; equal tuples of patterns should be one object.
     """
 
-    __slots__ = ("_publish", "_subscribe", "admin", "alive", "subject", "until")
+    __slots__ = ("admin", "alive", "publish", "subject", "subscribe", "until")
 
     def __init__(
         self,
         subject: str,
         *,
-        publish: Iterable[str] = (),
-        subscribe: Iterable[str] = (),
+        publish: Sequence[str] = (),
+        subscribe: Sequence[str] = (),
         admin: bool = False,
         until: float | None = None,
     ) -> None:
         self.subject = subject
+        self.publish = tuple(publish)
+        self.subscribe = tuple(subscribe)
         self.admin = admin
         self.until = until
         self.alive = True
-        self._publish: Patterns[None] = Patterns((pattern, None) for pattern in publish)
-        self._subscribe: Patterns[None] = Patterns((pattern, None) for pattern in subscribe)
 
     def __repr__(self) -> str:
         return f"Grant({self.subject!r}{'' if self.alive else ', ended'})"
@@ -40,16 +42,26 @@ class Grant:
     @property
     def publishes(self) -> bool:
         """Whether it allows publishing to any topic."""
-        return self.admin or bool(self._publish)
+        return self.admin or bool(self.publish)
 
     @property
     def subscribes(self) -> bool:
         """Whether it allows subscribing to any topic."""
-        return self.admin or bool(self._subscribe)
+        return self.admin or bool(self.subscribe)
 
-    def may_publish(self, topic: str) -> bool:
-        return self.admin or self._publish.matches(topic)
+    def may_not_publish(self, topics: Sequence[str]) -> str | None:
+        """The first of `topics` that it does not allow publishing to."""
+        return None if self.admin else _first_outside(self.publish, topics)
 
-    def may_subscribe(self, item: str) -> bool:
-        """Whether one of its patterns matches the topic `item`, or covers the pattern `item`."""
-        return self.admin or self._subscribe.matches(item)
+    def may_not_subscribe(self, items: Sequence[str]) -> str | None:
+        """The first of `items`, topics and patterns, that it does not allow subscribing to.
+
+        A topic is allowed that one of its patterns matches, and a pattern that one of its patterns covers. Unions are
+        not computed.
+        """
+        return None if self.admin else _first_outside(self.subscribe, items)
+
+
+def _first_outside(patterns: Sequence[str], items: Sequence[str]) -> str | None:
+    tree: Patterns[None] = Patterns((pattern, None) for pattern in patterns)
+    return next((item for item in items if not tree.matches(item)), None)

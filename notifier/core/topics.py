@@ -37,6 +37,11 @@ def check_topic(topic: str) -> str:
     return topic
 
 
+def check_item(item: str) -> str:
+    """`item` itself if it is a topic or a pattern, else InvalidTopic."""
+    return _check_pattern(item) if "*" in item else check_topic(item)
+
+
 def _check_pattern(pattern: str) -> str:
     *head, last = pattern.split("/")
     plain = [segment for segment in head if segment != "*"]

@@ -1,58 +1,46 @@
 """Access: each request gets the grant of its caller, or is refused.
 
-Callers are the holder of the admin key, the public, and, in open mode, every program except pages of other websites.
+Callers are holders of a credential, the public, and, in open mode, every program except pages of other websites.
 """
 
-import hmac
 import ipaddress
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from notifier.core.errors import Forbidden, Unauthorized
+from notifier.access.callers import Callers
+from notifier.core.errors import Forbidden, InvalidToken, Unauthorized
 from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
 
+HOW = "Send Authorization: Bearer KEY, or Basic with the key as the password."
+
 
 class Access:
-    """The grants that this process currently gives. One for each application."""
+    """What the callers of requests may do. One for each application."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._keys: dict[bytes, Grant] = {}
-        self._nobody = Grant("nobody")  # who shows no key
-        self.change(settings)
-
-    def change(self, settings: Settings) -> None:
-        """Use the keys of `settings` from here on. Every grant given before has ended."""
-        for grant in (*self._keys.values(), self._nobody):
-            grant.end()
-        if settings.anyone or settings.admin_key is None:
-            self._keys = {}
-            self._nobody = Grant("anyone", admin=True)
-        else:
-            self._keys = {settings.admin_key.encode(): Grant("admin", admin=True)}
-            self._nobody = Grant("public", subscribe=["**"] if settings.public else [])
+    def __init__(self, settings: Settings, callers: Callers) -> None:
+        self._callers = callers
         self._local = settings.anyone and not settings.open
 
-    def publisher(self, request: web.Request) -> Grant:
-        """The grant of a caller that publishes. Unauthorized without a key that allows it; Forbidden for a page of
-        another website in open mode."""
+    async def publisher(self, request: web.Request) -> Grant:
+        """The grant of a caller that publishes. Unauthorized without a credential where one is needed; InvalidToken
+        with one that is not good; Forbidden for a page of another website in open mode."""
         self.check_host(request)
         if self._local:
             _check_origin(request)
-        grant = self._caller(request)
-        if grant is self._nobody and not grant.publishes:
+        grant = await self._caller(request)
+        if grant is self._callers.nobody and not grant.publishes:
             raise _no_key()
         return grant
 
-    def subscriber(self, request: web.Request) -> Grant:
-        """The grant of a caller that reads. Unauthorized without a key that allows it, unless reading is public;
-        Forbidden for another website in open mode."""
+    async def subscriber(self, request: web.Request) -> Grant:
+        """The same for a caller that reads."""
         self.check_host(request)
-        grant = self._caller(request)
-        if grant is self._nobody and not grant.subscribes:
+        grant = await self._caller(request)
+        if grant is self._callers.nobody and not grant.subscribes:
             raise _no_key()
         return grant
 
@@ -65,37 +53,29 @@ class Access:
                 "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
             )
 
-    def _caller(self, request: web.Request) -> Grant:
-        given = _credential(request)
-        caller = self._nobody
-        for key, grant in self._keys.items():
-            if hmac.compare_digest(given, key):
-                caller = grant
-        return caller
+    async def _caller(self, request: web.Request) -> Grant:
+        credential = _credential(request)
+        return self._callers.nobody if credential is None else await self._callers.find(credential)
 
 
 ACCESS = web.AppKey("access", Access)
 
 
-def authorise_publish(request: web.Request, topics: Iterable[str] = ()) -> Grant:
+async def authorise_publish(request: web.Request, topics: Sequence[str] = ()) -> Grant:
     """The caller's grant. Unauthorized; Forbidden, with the first of `topics` that the caller may not publish to."""
-    grant = request.app[ACCESS].publisher(request)
-    _check(topics, grant.may_publish, "publish to")
+    grant = await request.app[ACCESS].publisher(request)
+    if refused := grant.may_not_publish(topics):
+        raise Forbidden(f"You may not publish to {refused}.")
     return grant
 
 
-def authorise_subscribe(request: web.Request, items: Iterable[str] = ()) -> Grant:
+async def authorise_subscribe(request: web.Request, items: Sequence[str] = ()) -> Grant:
     """The caller's grant. Unauthorized; Forbidden, with the first of `items`, topics and patterns, that the caller may
     not subscribe to."""
-    grant = request.app[ACCESS].subscriber(request)
-    _check(items, grant.may_subscribe, "subscribe to")
+    grant = await request.app[ACCESS].subscriber(request)
+    if refused := grant.may_not_subscribe(items):
+        raise Forbidden(f"You may not subscribe to {refused}.")
     return grant
-
-
-def _check(items: Iterable[str], allowed: Callable[[str], bool], action: str) -> None:
-    for item in items:
-        if not allowed(item):
-            raise Forbidden(f"You may not {action} {item}.")
 
 
 def _check_origin(request: web.Request) -> None:
@@ -105,22 +85,30 @@ def _check_origin(request: web.Request) -> None:
         raise Forbidden("This server has no key, so it accepts nothing from pages of other websites.")
 
 
-def _credential(request: web.Request) -> bytes:
-    """What Authorization has as a bearer or as a password; empty if nothing."""
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    given = credentials.strip().encode(errors="surrogateescape")
-    if scheme.lower() == "bearer":
-        return given
+def _credential(request: web.Request) -> bytes | None:
+    """What Authorization has as a bearer or as a password; None without that header. InvalidToken where it is given
+    twice or is not one of the two."""
+    given = request.headers.getall("Authorization", [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidToken("Authorization is given twice.")
+    scheme, _, credentials = given[0].partition(" ")
+    credential = credentials.strip().encode(errors="surrogateescape")
     if scheme.lower() == "basic":
         try:
-            return b64decode(given, validate=True).partition(b":")[2]
+            credential = b64decode(credential, validate=True).partition(b":")[2]
         except ValueError:
-            return b""
-    return b""
+            credential = b""
+    elif scheme.lower() != "bearer":
+        credential = b""
+    if not credential:
+        raise InvalidToken(f"Authorization is malformed. {HOW}")
+    return credential
 
 
 def _no_key() -> Unauthorized:
-    return Unauthorized("Send the key: Authorization: Bearer KEY, or Basic with the key as the password.")
+    return Unauthorized(f"This needs a credential. {HOW}")
 
 
 def address(request: web.Request) -> str:

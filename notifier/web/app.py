@@ -50,7 +50,7 @@ def create_app(service: Service) -> web.Application:
         warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way to a router of one's own
         app = web.Application(router=Router(), middlewares=[answering_errors(service)])
     app[SERVICE] = service
-    app[ACCESS] = Access(service.settings)
+    app[ACCESS] = Access(service.settings, service.callers)
     app.add_routes(
         [
             web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),

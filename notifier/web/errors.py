@@ -6,7 +6,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from notifier.core.errors import NotifierError
+from notifier.core.errors import InvalidToken, NotifierError
 from notifier.service import Service
 from notifier.web.responses import problem, refusal
 
@@ -24,7 +24,10 @@ def answering_errors(service: Service) -> Middleware:
             response = problem(error.status, error.code, str(error), error.retry_after_s)
             if error.status == HTTPStatus.UNAUTHORIZED:
                 # Not Basic: a browser would answer a script's request with a dialog of its own.
-                response.headers["WWW-Authenticate"] = 'Bearer realm="notifier"'
+                challenge = 'Bearer realm="notifier"'
+                if isinstance(error, InvalidToken):
+                    challenge += ', error="invalid_token"'  # RFC 6750, section 3.1
+                response.headers["WWW-Authenticate"] = challenge
         except web.HTTPException as error:
             response = refusal(error)
         except (ConnectionResetError, web.RequestPayloadError):

@@ -148,6 +148,10 @@ class ParkedConnection(asyncio.Protocol):
     def address(self) -> str:
         return self.shape.address
 
+    @property
+    def ended(self) -> bool:
+        return not self.shape.grant.alive
+
     def park(self, wait: Wait) -> None:
         self.cursor = wait.cursor
         self.limit = self.shape.poll.limit
@@ -159,7 +163,7 @@ class ParkedConnection(asyncio.Protocol):
         handover = self.handover
         transport = self.transport
         closing = handover.polling.draining
-        if not self.shape.grant.alive:
+        if self.ended:
             answer = Answer((), self.cursor)  # the next request is refused by aiohttp's handler
         if not transport.is_closing():
             head, body = render(answer, self.shape.preference, closing=closing)
@@ -201,7 +205,7 @@ class ParkedConnection(asyncio.Protocol):
             if cursor is None and (recognised := handover.recognise(data, shape.peer)):
                 shape, cursor = recognised
             if cursor is not None:
-                found = handover.polling.look_again(shape.poll, cursor, shape.address)
+                found = handover.polling.look_again(shape.poll, cursor, shape.address, shape.grant.until)
                 if found is not None:
                     self.shape = shape
                     if isinstance(found, Wait):

@@ -36,7 +36,8 @@ async def prove(runner: web.AppRunner) -> bool:
     try:
         _check_names()
         async with asyncio.timeout(PROOF_S):
-            await _park(server, handover, runner.app[SERVICE])
+            with runner.app[SERVICE].callers.temporary_key() as key:
+                await _park(server, handover, runner.app[SERVICE], key)
     except Exception as error:  # noqa: BLE001 - whatever it is, the plain path does without it
         log.warning(
             "aiohttp %s is not one of those that this version of notifier was made for (%s): "
@@ -58,15 +59,14 @@ def _check_names() -> None:
         raise _NotProven(f"no {', '.join(missing)}")
 
 
-async def _park(server: Server, handover: Handover, service: Service) -> None:
+async def _park(server: Server, handover: Handover, service: Service, key: str) -> None:
     """Send a poll that is parked, the same once more, and something else, on one connection."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
     reader, writer = await asyncio.open_connection(sock=ours)
     try:
-        key = service.settings.admin_key
-        head = ["Host: localhost", *([f"Authorization: Bearer {key}"] if key else []), "", ""]
+        head = ["Host: localhost", f"Authorization: Bearer {key}", "", ""]
         poll = f"GET /v1/topics/notifier?after={service.window.head}&wait=0.01 HTTP/1.1"
         held: list[ParkedConnection] = []
         for request in (poll, poll, "GET /healthz HTTP/1.1"):

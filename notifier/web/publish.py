@@ -24,14 +24,14 @@ _REQUEST_PRIORITY = re.compile(r"\s*(u\s*=|i\b)")
 
 async def publish(request: web.Request) -> web.Response:
     topic = check_topic(decode_path(request.rel_url.raw_path.removeprefix("/v1/topics/")))
-    grant = authorise_publish(request, [topic])
+    grant = await authorise_publish(request, [topic])
     service = request.app[SERVICE]
     fields = fields_from_text(_given(request))
     content_type = request.headers.get("Content-Type")
 
     async def store(body: bytes) -> web.Response:
         if not grant.alive:  # it ended while the body arrived
-            authorise_publish(request, [topic])
+            await authorise_publish(request, [topic])
         message = await offload(len(body), from_body, topic, body, content_type, fields)
         [seq] = await service.publish([message])
         headers = {"Location": f"/v1/messages/{seq}"}
@@ -41,7 +41,7 @@ async def publish(request: web.Request) -> web.Response:
 
 
 async def publish_batch(request: web.Request) -> web.Response:
-    authorise_publish(request)  # no body is read for a caller that may publish nothing
+    await authorise_publish(request)  # no body is read for a caller that may publish nothing
     service = request.app[SERVICE]
     if given := _given(request):
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
@@ -50,7 +50,7 @@ async def publish_batch(request: web.Request) -> web.Response:
     async def store(body: bytes) -> web.Response:
         # A batch of small messages takes several times as long as one body of its size.
         messages = await offload(4 * len(body), parse_batch, body, content_type)
-        authorise_publish(request, (message.topic for message in messages))
+        await authorise_publish(request, [message.topic for message in messages])
         seqs = await service.publish(messages)
         return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
 
@@ -60,14 +60,14 @@ async def publish_batch(request: web.Request) -> web.Response:
 async def message(request: web.Request) -> web.Response:
     """The bytes of one message. Any publisher may have sent them, so a browser must neither guess their type nor run
     them."""
-    authorise_subscribe(request)
+    await authorise_subscribe(request)
     seq = parse_cursor(request.match_info["id"])
     service = request.app[SERVICE]
     if service.memory.full:
         raise Unavailable("The server is short of memory at the moment. Try again.")
     stored = await service.message(seq)
     # A caller that may not read a message does not learn whether it exists.
-    if stored is None or not authorise_subscribe(request).may_subscribe(stored.topic):
+    if stored is None or (await authorise_subscribe(request)).may_not_subscribe([stored.topic]):
         raise NotFound("There is no message of that id, or it is older than the retention.")
     content_type = stored.content_type or "application/json"
     headers = {

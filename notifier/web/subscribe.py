@@ -3,7 +3,6 @@
 from aiohttp import web
 
 from notifier.core.errors import NotAcceptable
-from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.polling import Wait
 from notifier.web.access import address, authorise_subscribe
@@ -15,7 +14,7 @@ from notifier.wire.requests import parse_poll
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
     topics = TopicList.parse(request.rel_url.raw_path.removeprefix("/v1/topics/"))
-    grant = authorise_subscribe(request, topics.exact + topics.patterns)
+    grant = await authorise_subscribe(request, topics.exact + topics.patterns)
     accept = request.headers.get("Accept", "").lower()
     if "text/event-stream" in accept and "json" not in accept and "*/*" not in accept:
         raise NotAcceptable("Server-sent events are not supported yet: poll for application/json.")
@@ -28,16 +27,14 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     )
     client = address(request)
     polling = request.app[SERVICE].polling
-    found = await polling.look(poll, client)
-    if not grant.alive:  # it ended while the table was read
-        grant = authorise_subscribe(request, topics.exact + topics.patterns)
+    found = await polling.look(poll, client, grant.until)
+    while not grant.alive:  # it ended while the table was read
+        grant = await authorise_subscribe(request, topics.exact + topics.patterns)
+        found = await polling.look(poll, client, grant.until)
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.
         handover = request.app.get(HANDOVER)
         if handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
             return handed_over
-        cursor = found.cursor
-        found = await polling.wait(poll, found, client)
-        if not grant.alive:
-            found = Answer((), cursor)
+        found = await polling.wait(poll, found, client, grant)
     return respond(found, preference(poll))

@@ -47,7 +47,7 @@ async def test_the_page_loads_only_from_its_own_server_and_runs_nothing_inline(a
 
 
 async def test_the_page_needs_no_key_because_it_holds_no_data(start) -> None:
-    app = await start(admin_key="s3cret-but-long-enough-for-anyone")
+    app = await start(admin_keys=("s3cret-but-long-enough-for-anyone",))
     for path in FILES:
         async with app.client.get(path) as response:
             assert response.status == 200

@@ -95,7 +95,7 @@ async def test_without_a_key_the_body_of_a_foreign_page_is_not_read(app: Running
 
 @pytest.mark.rule("A-5")
 async def test_an_open_server_serves_any_host_and_any_page(start: Start) -> None:
-    app = await start(open=True, admin_key=KEY)
+    app = await start(open=True, admin_keys=(KEY,))
     foreign = {"Host": "example.com", "Origin": "https://other.example.com", "Sec-Fetch-Site": "cross-site"}
     assert await may(app, PUBLISH + SUBSCRIBE, foreign)
 
@@ -105,7 +105,7 @@ async def test_an_open_server_serves_any_host_and_any_page(start: Start) -> None
 
 @pytest.mark.rule("A-1")
 async def test_the_key_is_required_to_publish_and_to_subscribe(start: Start) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     for headers in (BEARER, {"Authorization": f"bearer  {KEY} "}, basic("", KEY), basic("anyone", KEY)):
         assert await may(app, PUBLISH + SUBSCRIBE, headers)
     # The host and the page do not matter then.
@@ -114,9 +114,11 @@ async def test_the_key_is_required_to_publish_and_to_subscribe(start: Start) -> 
 
 @pytest.mark.rule("A-1")
 async def test_without_the_right_key_every_request_is_401_and_says_what_to_send(start: Start) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
+    async with app.client.get("/v1/topics/t") as response:
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="notifier"'
+        assert "Authorization: Bearer KEY" in await refusal(response, 401, "unauthorized")
     for headers in (
-        {},
         {"Authorization": ""},
         {"Authorization": KEY},
         {"Authorization": f"Token {KEY}"},
@@ -134,15 +136,15 @@ async def test_without_the_right_key_every_request_is_401_and_says_what_to_send(
     ):
         for method, path, body in PUBLISH + SUBSCRIBE:
             async with app.client.request(method, path, data=body, headers=headers) as response:
-                assert response.headers["WWW-Authenticate"] == 'Bearer realm="notifier"'
-                assert "Authorization: Bearer KEY" in await refusal(response, 401, "unauthorized"), headers
+                assert response.headers["WWW-Authenticate"] == 'Bearer realm="notifier", error="invalid_token"'
+                await refusal(response, 401, "invalid_token")
     for where in (f"?key={KEY}", f"?access_token={KEY}", f"?auth={KEY}"):
         assert await status(app, "GET", f"/v1/topics/t{where}") == 401
 
 
 @pytest.mark.rule("A-1")
 async def test_raw_bytes_in_the_key_are_refused(start: Start) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     for value in (b"Bearer \xff\xfe", b"Basic \xff", b"Basic " + base64.b64encode(b":\xff")):
         async with line(app) as raw:
             await raw.send("GET /v1/topics/t?wait=0 HTTP/1.1", b"Authorization: " + value)
@@ -151,27 +153,28 @@ async def test_raw_bytes_in_the_key_are_refused(start: Start) -> None:
 
 @pytest.mark.rule("A-2")
 async def test_the_public_can_subscribe_but_not_publish_when_the_settings_say_so(start: Start) -> None:
-    app = await start(admin_key=KEY, public=True)
+    app = await start(admin_keys=(KEY,), public_subscribe=("**",))
     assert await may(app, SUBSCRIBE)
-    assert await may(app, SUBSCRIBE, {"Host": "example.com", "Authorization": "Bearer wrong"})
+    assert await may(app, SUBSCRIBE, {"Host": "example.com"})
+    assert not await may(app, SUBSCRIBE, {"Authorization": "Bearer wrong"})
     assert not await may(app, PUBLISH)
     assert await may(app, PUBLISH, BEARER)
 
 
 @pytest.mark.rule("A-6")
 async def test_health_and_the_page_need_no_key(start: Start) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     for path in ("/healthz", "/readyz", "/", "/client.js"):
         assert await status(app, "GET", path, headers={"Host": "example.com"}) == 200
 
 
 @pytest.mark.rule("A-7")
 async def test_a_refused_body_is_neither_stored_nor_repeated(start: Start) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     response = await app.client.post(
         "/v1/topics/t", data=b'"payload"', headers=JSON | {"Authorization": "Bearer topsecret"}
     )
-    detail = await refusal(response, 401, "unauthorized")
+    detail = await refusal(response, 401, "invalid_token")
     assert "topsecret" not in detail
     assert KEY not in detail
     async with app.client.get("/v1/topics/t", params={"after": "earliest", "wait": "0"}, headers=BEARER) as response:

@@ -101,7 +101,7 @@ async def test_a_message_that_the_database_cannot_store_is_422(app: Running, sql
 
 @pytest.mark.rule("E-6", "E-1")
 async def test_every_response_has_the_same_safe_headers(start: Start) -> None:
-    app = await start(admin_key="a-good-key", max_body=100)
+    app = await start(admin_keys=("a-good-key",), max_body=100)
     key = {"Authorization": "Bearer a-good-key"}
     statuses = []
     for method, path, headers, body in (

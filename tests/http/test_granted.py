@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from support.protocol import JSON, empty_window, line, refusal
 from support.seam import KEY, Both, connections, cursor, handover, recorded, request, twins
 
 from notifier.core.grants import Grant
-from notifier.web.access import ACCESS
 
 NEW_KEY = "another-key!"
 ADMIN = {"Authorization": f"Bearer {KEY}"}
@@ -32,15 +32,15 @@ def numbers(proxied: bool) -> Callable[[], list[str]]:
 
 def change(app: Running, **settings: object) -> None:
     """What a later version reads from the database: other keys, in a process that goes on."""
-    app.client.app[ACCESS].change(replace(app.service.settings, **settings))
+    app.service.callers.change(replace(app.service.settings, **settings))
 
 
 @pytest_asyncio.fixture
 async def limited(start: Start) -> Running:
     """With a key that may publish and read some topics."""
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     grant = Grant("limited", publish=["jobs/*", "log"], subscribe=["user/7/**", "news"])
-    app.client.app[ACCESS]._keys[b"a-limited-key"] = grant
+    app.service.callers._keys[sha256(b"a-limited-key").digest()] = grant
     return app
 
 
@@ -127,12 +127,12 @@ async def test_a_public_that_may_do_nothing_is_asked_for_a_key(limited: Running)
 
 @pytest_asyncio.fixture
 async def both(start: Start) -> Both:
-    return Both(await start(fast=True, admin_key=KEY), await start(fast=False, admin_key=KEY))
+    return Both(await start(fast=True, admin_keys=(KEY,)), await start(fast=False, admin_keys=(KEY,)))
 
 
 def exchange(both: Both, **settings: object) -> None:
     for app in (both.fast, both.plain):
-        change(app, **{"admin_key": NEW_KEY} | settings)
+        change(app, **{"admin_keys": (NEW_KEY,)} | settings)
 
 
 @TIERS
@@ -180,7 +180,7 @@ async def test_when_the_key_is_exchanged_a_poll_on_an_idle_connection_is_refused
 
 
 @TIERS
-async def test_when_reading_becomes_public_the_same_request_is_let_in_again_by_a_grant_of_its_own(
+async def test_when_a_key_is_known_again_the_same_request_is_let_in_by_a_grant_of_its_own(
     both: Both, proxied: bool
 ) -> None:
     number = numbers(proxied)
@@ -188,7 +188,7 @@ async def test_when_reading_becomes_public_the_same_request_is_let_in_again_by_a
         at = await recorded(both, client, *number())
         [held] = connections(both.fast)
         old = held.shape
-        exchange(both, public=True)
+        exchange(both, admin_keys=(KEY,))
         for _ in range(3):
             await client.send(request(f"/v1/topics/a?after={at}", *number()))
             await client.settled()
@@ -221,11 +221,11 @@ async def test_a_known_shape_is_not_used_on_another_connection_after_its_grant_h
 async def test_a_shape_holds_the_grant_that_its_request_got(both: Both) -> None:
     async with twins(both) as first, twins(both) as second:
         at = await recorded(both, first)
-        access = both.fast.client.app[ACCESS]
-        access._keys[KEY.encode()] = Grant("the same key, known again", admin=True)
+        callers = both.fast.service.callers
+        callers._keys[sha256(KEY.encode()).digest()] = Grant("the same key, known again", admin=True)
         await second.send(request(f"/v1/topics/a?after={at}"))
         await second.settled()
-        assert {held.shape.grant for held in connections(both.fast) if held.group} == set(access._keys.values())
+        assert {held.shape.grant for held in connections(both.fast) if held.group} == set(callers._keys.values())
 
 
 @pytest.fixture
@@ -253,21 +253,21 @@ def held_reads(monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_what_was_read_for_a_grant_that_ended_meanwhile_is_not_shown(
     start: Start, fast: bool, held_reads: Any, path: str
 ) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     seq = await publish(app, "t", data='"secret"')
     empty_window(app)
     reached, going = held_reads(app)
     asked = asyncio.create_task(app.client.get(path.format(seq), headers=ADMIN))
     await reached.wait()
-    change(app, admin_key=NEW_KEY)
+    change(app, admin_keys=(NEW_KEY,))
     going.set()
-    await refusal(await asked, 401, "unauthorized")
+    await refusal(await asked, 401, "invalid_token")
 
 
 async def test_what_a_publisher_sends_after_its_grant_has_ended_is_not_stored(start: Start) -> None:
-    app = await start(admin_key=KEY)
+    app = await start(admin_keys=(KEY,))
     for path, body in (("topics/t", b'"x"'), ("messages", b'[{"topic": "t", "data": 1}]')):
-        change(app, admin_key=KEY)
+        change(app, admin_keys=(KEY,))
         async with line(app) as raw:
             await raw.send(
                 f"POST /v1/{path} HTTP/1.1",
@@ -277,7 +277,7 @@ async def test_what_a_publisher_sends_after_its_grant_has_ended_is_not_stored(st
                 body=body[:-1],
             )
             await until(lambda: any(h._current_request for h in app.client.server.runner.server.connections))
-            change(app, admin_key=NEW_KEY)
+            change(app, admin_keys=(NEW_KEY,))
             raw.writer.write(body[-1:])
             assert (await raw.answer()).status == 401
     async with app.client.get(

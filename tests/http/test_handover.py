@@ -21,7 +21,6 @@ from notifier.core.topics import TopicList
 from notifier.parking import TICK_S, Waiter
 from notifier.web import handover as module
 from notifier.web import memory, repolls
-from notifier.web.access import ACCESS
 from notifier.web.handover import ParkedConnection
 from notifier.web.repolls import Shape, Shapes
 
@@ -94,15 +93,20 @@ async def test_a_request_that_differs_only_in_what_cannot_matter_stays_handed_ov
             assert again.shape is shape
 
 
-@pytest.mark.parametrize(
-    "header", ["Authorization: Bearer x", "Cookie: a=b", "X-Forwarded-For: 203.0.113.9", "Origin: x", "X-Else: 1"]
-)
+@pytest.mark.parametrize("header", ["Cookie: a=b", "X-Forwarded-For: 203.0.113.9", "Origin: x", "X-Else: 1"])
 async def test_a_request_that_differs_in_anything_else_is_authorised_anew(app: Running, header: str) -> None:
     async with line(app) as raw:
         first = await park(app, raw, after=head(app))
         again = await park(app, raw, header, after=await wake(app, raw))
         assert again is not first
         assert again.shape is not first.shape
+
+
+async def test_a_request_with_another_credential_is_authorised_anew(app: Running) -> None:
+    async with line(app) as raw:
+        await park(app, raw, after=head(app))
+        await raw.send(f"GET /v1/topics/t?after={await wake(app, raw)} HTTP/1.1", "Authorization: Bearer x")
+        assert (await raw.answer()).status == 401
 
 
 async def test_a_client_behind_a_proxy_is_known_on_any_of_its_connections(app: Running) -> None:
@@ -330,7 +334,7 @@ def answering_others(app: Running):
     lot = app.service.lot
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parking, "TURN", 0)
-        other = Waiter(app.service.window.head, 1, "")
+        other = Waiter(app.service.window.head, 1, "", app.service.callers.nobody)
         lot.park(TopicList(["others"]), other, 2**40, read=False)
         assert lot.busy
         yield
@@ -374,7 +378,7 @@ async def test_a_repoll_that_waits_misses_nothing_meanwhile(app: Running, meanwh
             elif meanwhile == "a hole":
                 app.service._on_hole(int(cursor) + 1)
             else:
-                app.client.app[ACCESS].change(app.service.settings)
+                app.service.callers.change(app.service.settings)
                 await app.publish("t")
         answer = await raw.answer()
         if meanwhile == "a message":

@@ -180,7 +180,7 @@ async def test_an_unknown_source_is_404(hooks: Running) -> None:
 async def test_webhooks_need_no_key_and_may_come_from_any_origin(start: Start, database: str) -> None:
     await add_source(database, check_source("ci", "none", "ci"))
     foreign = {"Host": "example.com", "Origin": "https://example.com", "Sec-Fetch-Site": "cross-site"}
-    for settings in ({}, {"admin_key": "a-good-key"}, {"admin_key": "a-good-key", "public": True}):
+    for settings in ({}, {"admin_keys": ("a-good-key",)}, {"admin_keys": ("a-good-key",), "public_subscribe": ("**",)}):
         app = await start(**settings)
         async with app.client.post("/hooks/ci", data=b"{}", headers=foreign) as response:
             assert response.status == 200

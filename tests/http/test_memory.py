@@ -375,7 +375,7 @@ async def test_the_body_of_a_webhook_for_an_unknown_source_is_not_read(app: Runn
 
 @pytest.mark.rule("A-1")
 async def test_the_body_of_a_publisher_without_a_key_is_not_read(start: Start) -> None:
-    app = await start(admin_key="a-good-key!")
+    app = await start(admin_keys=("a-good-key!",))
     for path in ("/v1/topics/t", "/v1/messages"):
         async with line(app) as raw:
             await raw.send(f"POST {path} HTTP/1.1", "Content-Length: 1000000", body=b"x" * 999_999)

@@ -14,7 +14,7 @@ from support.seam import KEY, Both, cursor, recorded, request, twins
 
 @pytest_asyncio.fixture
 async def both(start: Start) -> Both:
-    options = {"admin_key": KEY, "max_parked_per_address": 2, "max_parked": 3}
+    options = {"admin_keys": (KEY,), "max_parked_per_address": 2, "max_parked": 3}
     return Both(await start(fast=True, **options), await start(fast=False, **options))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from notifier import parking
 from notifier.core import window as windows
+from notifier.core.grants import Grant
 from notifier.core.messages import Message
 from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
@@ -29,7 +30,7 @@ def publish(window: Window, lot: ParkingLot, *topics: str) -> int:
 
 
 def parked(lot: ParkingLot, topics: TopicList, cursor: int, limit: int = 100, *, read: bool = True) -> Waiter:
-    waiter = Waiter(cursor, limit, "")
+    waiter = Waiter(cursor, limit, "", Grant("a", admin=True))
     lot.park(topics, waiter, asyncio.get_running_loop().time() + 3600, read=read)
     return waiter
 
@@ -125,7 +126,7 @@ async def test_a_poll_that_cannot_be_answered_keeps_no_other_waiting(window: Win
             raise OSError("it is gone")
 
     topics = TopicList(["t"])
-    polls = [parked(lot, topics, 0), Broken(0, 100, ""), parked(lot, topics, 0)]
+    polls = [parked(lot, topics, 0), Broken(0, 100, "", Grant("a", admin=True)), parked(lot, topics, 0)]
     lot.park(topics, polls[1], asyncio.get_running_loop().time() + 3600)
     polls.append(parked(lot, topics, 0))
     publish(window, lot, "t")
@@ -228,7 +229,7 @@ async def test_one_message_to_many_lists_costs_no_more_in_one_turn_than_to_one(
             answered += 1
             super().answer(answer)
 
-    polls = [Counting(0, 100, "") for _ in range(count)]
+    polls = [Counting(0, 100, "", Grant("a", admin=True)) for _ in range(count)]
     for n, poll in enumerate(polls):
         lot.park(TopicList(["all", f"user/{n}"]), poll, asyncio.get_running_loop().time() + 3600)
     publish(window, lot, "all")

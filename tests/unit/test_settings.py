@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.settings import Settings, SettingsError, default_max_parked, is_loopback
+from notifier.settings import Settings, SettingsError, TokenSettings, default_max_parked, is_loopback
 
 URL = "postgres://someone:secret@db.example.com/notifier"
 
@@ -17,8 +17,9 @@ def test_without_any_variable_every_setting_has_its_default():
     assert settings.directory == Path(".notifier")
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
     assert settings.processes == 1
-    assert settings.admin_key is None
-    assert (settings.public, settings.open) == (False, False)
+    assert settings.admin_keys == settings.public_subscribe == settings.public_publish == ()
+    assert (settings.tokens, settings.policy, settings.open) == (None, None, False)
+    assert (settings.origins, settings.trusted_proxies) == (frozenset(), 0)
     assert settings.max_parked == default_max_parked()
     assert settings.max_parked_per_address == 0
     assert settings.max_body == 1024 * 1024
@@ -33,8 +34,19 @@ def test_every_setting_is_read_from_its_variable():
             "HOST": " 0.0.0.0 ",
             "PORT": "80",
             "WEB_CONCURRENCY": "4",
-            "NOTIFIER_ADMIN_KEY": "a-long-key!",
-            "NOTIFIER_SUBSCRIBE": "public",
+            "NOTIFIER_ADMIN_KEY": " a-long-key!  another-key ",
+            "NOTIFIER_PUBLIC_SUBSCRIBE": "news, status/**",
+            "NOTIFIER_PUBLIC_PUBLISH": "drop/*",
+            "NOTIFIER_JWT_SECRET": "s" * 32 + " " + "t" * 40,
+            "NOTIFIER_JWT_KEYS": "https://auth.example.com/jwks.json",
+            "NOTIFIER_JWT_AUDIENCE": "notifier",
+            "NOTIFIER_JWT_ISSUER": "https://auth.example.com",
+            "NOTIFIER_JWT_SUBSCRIBE": "user/{sub}/**,all",
+            "NOTIFIER_JWT_PUBLISH": "from/{sub}",
+            "NOTIFIER_JWT_LIFETIME": "12h",
+            "NOTIFIER_POLICY": "app.may",
+            "NOTIFIER_ORIGINS": "https://app.example.com http://localhost:3000",
+            "NOTIFIER_TRUSTED_PROXIES": "2",
             "NOTIFIER_OPEN": "1",
             "NOTIFIER_MAX_PARKED": "5",
             "NOTIFIER_MAX_PARKED_PER_ADDRESS": "6",
@@ -49,8 +61,21 @@ def test_every_setting_is_read_from_its_variable():
         host="0.0.0.0",
         port=80,
         processes=4,
-        admin_key="a-long-key!",
-        public=True,
+        admin_keys=("a-long-key!", "another-key"),
+        public_subscribe=("news", "status/**"),
+        public_publish=("drop/*",),
+        tokens=TokenSettings(
+            secrets=(b"s" * 32, b"t" * 40),
+            keys="https://auth.example.com/jwks.json",
+            audience="notifier",
+            issuer="https://auth.example.com",
+            subscribe=("user/{sub}/**", "all"),
+            publish=("from/{sub}",),
+            lifetime=timedelta(hours=12),
+        ),
+        policy="app.may",
+        origins=frozenset({"https://app.example.com", "http://localhost:3000"}),
+        trusted_proxies=2,
         open=True,
         max_parked=5,
         max_parked_per_address=6,
@@ -66,7 +91,10 @@ def test_an_empty_variable_counts_as_unset():
         "HOST",
         "PORT",
         "NOTIFIER_ADMIN_KEY",
-        "NOTIFIER_SUBSCRIBE",
+        "NOTIFIER_PUBLIC_SUBSCRIBE",
+        "NOTIFIER_JWT_SECRET",
+        "NOTIFIER_POLICY",
+        "NOTIFIER_ORIGINS",
         "NOTIFIER_OPEN",
         "NOTIFIER_RETENTION",
     )
@@ -112,9 +140,16 @@ def test_any_other_retention_is_refused(text):
     [
         ("NOTIFIER_OPEN", "true", "it must be 0 or 1"),
         ("NOTIFIER_OPEN", "yes", "it must be 0 or 1"),
-        ("NOTIFIER_SUBSCRIBE", "open", "it must be key or public"),
-        ("NOTIFIER_ADMIN_KEY", "short", "must have at least 8 printable ASCII characters and no space"),
-        ("NOTIFIER_ADMIN_KEY", "with a space", "must have at least 8"),
+        ("NOTIFIER_PUBLIC_SUBSCRIBE", "a,b/", "is not a topic"),
+        ("NOTIFIER_PUBLIC_PUBLISH", "a b", "is not a topic"),
+        ("NOTIFIER_JWT_SECRET", "s" * 31, "must have at least 32 printable ASCII characters"),
+        ("NOTIFIER_POLICY", "may", "it must name a function with its schema"),
+        ("NOTIFIER_POLICY", "app.may(); drop", "it must name a function with its schema"),
+        ("NOTIFIER_ORIGINS", "app.example.com", "is not an origin"),
+        ("NOTIFIER_ORIGINS", "https://app.example.com/", "is not an origin"),
+        ("NOTIFIER_ORIGINS", "https://App.example.com", "is not an origin"),
+        ("NOTIFIER_ADMIN_KEY", "short", "must have at least 8 printable ASCII characters; several are separated"),
+        ("NOTIFIER_ADMIN_KEY", "long-enough short", "must have at least 8"),
         ("NOTIFIER_ADMIN_KEY", "schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel", "must have at least 8"),
         ("DATABASE_URL", "mysql://localhost/x", "must be a URL such as postgres://"),
         ("DATABASE_URL", "localhost", "must be a URL such as postgres://"),
@@ -133,6 +168,7 @@ def test_a_wrong_setting_is_refused_by_name(name, text, because):
     "env",
     [
         {"NOTIFIER_ADMIN_KEY": "top secret"},
+        {"NOTIFIER_JWT_SECRET": "top-secret"},
         {"DATABASE_URL": "mysql://someone:top%20secret@localhost/x"},
         {"LISTEN_DATABASE_URL": "someone:top secret@localhost"},
     ],
@@ -144,7 +180,7 @@ def test_no_refusal_repeats_a_secret(env):
 
 
 def test_settings_in_a_traceback_show_no_secret():
-    shown = repr(Settings(database_url=URL, listen_database_url=URL, admin_key="top-secret"))
+    shown = repr(Settings(database_url=URL, listen_database_url=URL, admin_keys=("top-secret",)))
     assert "secret" not in shown
 
 
@@ -163,20 +199,24 @@ def test_another_address_needs_a_key_and_a_database_of_its_own():
     with pytest.raises(SettingsError, match="no NOTIFIER_ADMIN_KEY"):
         Settings(**exposed, database_url=URL).check_exposure()
     with pytest.raises(SettingsError, match=r"no DATABASE_URL.*or NOTIFIER_OPEN=1"):
-        Settings(**exposed, admin_key="long-enough").check_exposure()
-    Settings(**exposed, admin_key="long-enough", database_url=URL).check_exposure()
+        Settings(**exposed, admin_keys=("long-enough",)).check_exposure()
+    Settings(**exposed, admin_keys=("long-enough",), database_url=URL).check_exposure()
     Settings(**exposed, open=True).check_exposure()
 
 
-def test_the_public_may_subscribe_but_that_is_no_way_around_the_key():
-    with pytest.raises(SettingsError, match="no NOTIFIER_ADMIN_KEY"):
-        Settings(host="::", public=True, database_url=URL).check_exposure()
+@pytest.mark.parametrize(
+    "access", [{"public_subscribe": ("news",)}, {"public_publish": ("drop",)}, {"tokens": TokenSettings(keys="f")}]
+)
+def test_any_way_in_that_was_set_up_closes_the_others(access):
+    settings = Settings(host="::", database_url=URL, **access)
+    assert not settings.anyone
+    settings.check_exposure()
 
 
 def test_anyone_may_do_everything_without_a_key_or_in_open_mode():
     assert Settings().anyone
-    assert Settings(open=True, admin_key="long-enough").anyone
-    assert not Settings(admin_key="long-enough").anyone
+    assert Settings(open=True, admin_keys=("long-enough",)).anyone
+    assert not Settings(admin_keys=("long-enough",)).anyone
 
 
 @pytest.mark.parametrize(

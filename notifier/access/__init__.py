@@ -1,0 +1,1 @@
+"""Access: which grant a caller has, and when it ends."""
