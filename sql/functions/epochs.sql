@@ -28,6 +28,10 @@ begin
     insert into notifier.epoch (start_seq, system_identifier, timeline, database, relation)
         values (start, this_system, this_timeline, this_database, this_relation);
     perform setval('notifier.message_seq', start);
+    -- Visible, and of a transaction that has not ended: then it was one of another server.
+    update notifier.access_change c set xid = '0', first = false
+        where c.xid >= pg_snapshot_xmin(pg_current_snapshot())
+            and not pg_visible_in_snapshot(c.xid, pg_current_snapshot());
 end $$;
 
 revoke execute on function notifier.begin_epoch from public;

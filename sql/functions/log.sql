@@ -14,9 +14,12 @@
 -- publish when there are 100,000 of them, until the next ANALYZE; so only one way is left. Where scans of
 -- whole tables are off, Postgres before 18 adds a prohibitive cost to those that cannot be avoided (of retention's one
 -- row), and compiles the statement because it seems so expensive: 50 ms per publish instead of half a millisecond.
+--
+-- unseen: whether there is a change of access that was not seen in the snapshot known. It is looked for under the lock: what
+-- was committed before a message was published is found, whoever appends it.
 create or replace function notifier.append(
-    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint default 0,
-    out first_seq bigint, out now_time timestamptz
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint,
+    known pg_snapshot, out first_seq bigint, out now_time timestamptz, out unseen boolean
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
@@ -40,7 +43,19 @@ begin
         from unnest(topics, bodies, content_types, all_fields, all_headers)
             with ordinality n (topic, body, content_type, fields, headers, n)
         join notifier.topic t on t.name = n.topic collate "C";
+    unseen := coalesce((select c.xid from notifier.access_change c where c.first order by c.xid desc limit 1), '0')
+            >= pg_snapshot_xmax(known)
+        or exists (select from notifier.access_change c where c.first and c.xid in (select pg_snapshot_xip(known)));
 end $$;
+
+-- For servers of the version before keys, and by hand.
+create or replace function notifier.append(
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint default 0,
+    out first_seq bigint, out now_time timestamptz
+) language sql as $$
+select a.first_seq, a.now_time
+from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen, null) a
+$$;
 
 -- Makes the commit of the calling transaction wait for the disk.
 create or replace function notifier.wait_for_disk() returns void language plpgsql as $$
@@ -70,15 +85,28 @@ end $$;
 -- committed with that transaction or not at all, says whether it has been.
 create or replace procedure notifier.append_and_flush(
     topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint, batch bigint,
-    inout first_seq bigint, inout now_time timestamptz
+    known pg_snapshot, inout first_seq bigint, inout now_time timestamptz, inout unseen boolean
 ) language plpgsql as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
-    select a.first_seq, a.now_time into first_seq, now_time
-        from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen) a;
+    select a.first_seq, a.now_time, a.unseen into first_seq, now_time, unseen
+        from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen, known) a;
     perform set_config('notifier.batch', batch::text, false);
     commit;
     perform notifier.wait_for_disk();
+end $$;
+
+-- For servers of the version before keys.
+create or replace procedure notifier.append_and_flush(
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint, batch bigint,
+    inout first_seq bigint, inout now_time timestamptz
+) language plpgsql as $$
+declare
+    unseen boolean;
+begin
+    call notifier.append_and_flush(
+        topics, bodies, content_types, all_fields, all_headers, seen, batch, null, first_seq, now_time, unseen
+    );
 end $$;
 
 -- The position after which every message has time >= at; null in an empty log. time never decreases with seq, so this
@@ -112,5 +140,14 @@ begin
     return low.seq;
 end $$;
 
-revoke execute on function notifier.append, notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
-revoke execute on procedure notifier.append_and_flush from public;
+revoke execute on function
+    notifier.append(text[], bytea[], text[], text[], text[], bigint),
+    notifier.append(text[], bytea[], text[], text[], text[], bigint, pg_snapshot),
+    notifier.wait_for_disk, notifier.flush, notifier.seq_at
+from public;
+revoke execute on procedure
+    notifier.append_and_flush(text[], bytea[], text[], text[], text[], bigint, bigint, bigint, timestamptz),
+    notifier.append_and_flush(
+        text[], bytea[], text[], text[], text[], bigint, bigint, pg_snapshot, bigint, timestamptz, boolean
+    )
+from public;

@@ -230,7 +230,9 @@ begin
     into moved, topics, bodies, content_types, all_fields
     from gone g;
     select a.first_seq + moved - 1 into last_seq
-        from notifier.append(topics, bodies, content_types, all_fields, array_fill(null::text, array[moved]), seen) a;
+        from notifier.append(
+            topics, bodies, content_types, all_fields, array_fill(null::text, array[moved]), seen, null
+        ) a;
 end $$;
 
 revoke execute on function notifier.outbox_begin, notifier.outbox_wake, notifier.pump from public;

@@ -64,4 +64,18 @@ begin
     return forgotten;
 end $$;
 
-revoke execute on function notifier.prune, notifier.forget_topics from public;
+-- Deletes the oldest changes of access from before then, at most max_rows. Returns how many.
+create or replace function notifier.prune_access(before timestamptz, max_rows int) returns int language plpgsql
+set enable_seqscan = off set jit = off as $$
+declare
+    deleted int;
+begin
+    delete from notifier.access_change c where c.id in (
+        select o.id from (select o.id, o.at from notifier.access_change o order by o.id limit max_rows) o
+        where o.at < before
+    );
+    get diagnostics deleted = row_count;
+    return deleted;
+end $$;
+
+revoke execute on function notifier.prune, notifier.forget_topics, notifier.prune_access from public;
