@@ -13,6 +13,7 @@ from notifier.web.connections import MAX_HEAD
 from notifier.web.errors import answering_errors
 from notifier.web.handover import HANDOVER, Handover
 from notifier.web.memory import Clients
+from notifier.web.origins import ORIGINS, Origins, answering_options
 from notifier.web.server import Runner
 
 # Heroku's router keeps an idle connection for 90 s; if we closed it first, its next request would get an error.
@@ -46,10 +47,12 @@ class Router(web.UrlDispatcher):
 
 def create_app(service: Service) -> web.Application:
     """The application in front of `service`, which is running, and which its caller stops."""
+    origins = Origins(service.settings.origins)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way to a router of one's own
-        app = web.Application(router=Router(), middlewares=[answering_errors(service)])
+        app = web.Application(router=Router(), middlewares=[answering_errors(service), answering_options(origins)])
     app[SERVICE] = service
+    app[ORIGINS] = origins
     app[ACCESS] = Access(service.settings, service.callers)
     app.add_routes(
         [
@@ -70,10 +73,11 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
     """`fast=False`: parked polls stay in their handlers; for clients nothing else is different."""
     clients = Clients(app[SERVICE].memory)
     if fast:
-        app[HANDOVER] = Handover(app[SERVICE], clients)
+        app[HANDOVER] = Handover(app[SERVICE], clients, app[ORIGINS])
     return Runner(
         app,
         clients=clients,
+        origins=app[ORIGINS],
         holder=app.get(HANDOVER),
         handler_cancellation=True,  # a client that hangs up ends its poll; off by default
         keepalive_timeout=KEEP_ALIVE_S,

@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from notifier.core.errors import HeadTooLarge, NotifierError, SlowRequest, Unavailable
 from notifier.core.memory import SMALL_BODY
 from notifier.web.memory import Clients
+from notifier.web.origins import Origins
 from notifier.web.responses import APART, add_default_headers, problem, refusal
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,12 @@ _UNKNOWN = -1
 class AnsweringHandler(RequestHandler):
     """aiohttp's handler, which answers in our words and keeps no answer that was sent."""
 
-    __slots__ = ("_clients", "_refusal", "_sending")
+    __slots__ = ("_clients", "_origins", "_refusal", "_sending")
 
-    def __init__(self, clients: Clients, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, clients: Clients, origins: Origins, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self._clients = clients
+        self._origins = origins
         self._refusal: NotifierError | None = None
         self._sending: bytes | None = None  # the body that is being written
 
@@ -108,7 +110,7 @@ class AnsweringHandler(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):
             resp = refusal(resp)  # raised outside any handler: an Expect that cannot be met
-        add_default_headers(resp)
+        add_default_headers(resp, self._origins.headers(request))
         if isinstance(resp, web.Response) and isinstance(resp.body, bytes) and len(resp.body) > APART:
             return await self._finish_large(request, resp, resp.body, start_time)
         return await super().finish_response(request, resp, start_time)

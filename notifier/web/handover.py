@@ -26,8 +26,9 @@ from notifier.polling import Wait
 from notifier.service import Service
 from notifier.web.connections import MAX_BEHIND, ConnectionHandler
 from notifier.web.memory import Clients
+from notifier.web.origins import Origins
 from notifier.web.repolls import Shape, Shapes, place
-from notifier.web.responses import preference, render
+from notifier.web.responses import preference, render, variant
 from notifier.web.server import HandedOver, RequestReader, Server, same_request
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ CLOSED = 200
 class Handover:
     """Takes connections over from aiohttp, and gives them back. One for each process."""
 
-    def __init__(self, service: Service, clients: Clients) -> None:
+    def __init__(self, service: Service, clients: Clients, origins: Origins) -> None:
         self.clients = clients
+        self._origins = origins
         self.sending: tuple[bytes, Answer] | None = None  # the large body that is being written
         self.polling = service.polling
         self.lot = service.lot
@@ -80,7 +82,8 @@ class Handover:
             self.shapes.share(shape, head)
         else:
             topics = self._topics.setdefault((poll.topics.exact, poll.topics.patterns), poll.topics)
-            shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), preference(poll), peer, address, grant)
+            like = variant(preference(poll), self._origins.headers(request))
+            shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), like, peer, address, grant)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
             if mark and span:
                 shape.learn(head, *span)
@@ -166,7 +169,7 @@ class ParkedConnection(asyncio.Protocol):
         if self.ended:
             answer = Answer((), self.cursor)  # the next request is refused by aiohttp's handler
         if not transport.is_closing():
-            head, body = render(answer, self.shape.preference, closing=closing)
+            head, body = render(answer, self.shape.variant, closing=closing)
             if body:
                 handover.sending = body, answer
                 transport.write(head)

@@ -7,7 +7,8 @@ from notifier.web.appkeys import SERVICE
 
 
 async def healthz(_: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
+    # Pages of origins that are not allowed cannot read it, but may load it: so they can tell that the server is there.
+    return web.Response(text="ok\n", headers={"Cross-Origin-Resource-Policy": "cross-origin"})
 
 
 async def readyz(request: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 """The console at `/`, and the files that it and pages of users load. They contain no data and need no key."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 import aiohttp_jinja2
@@ -25,6 +26,11 @@ _CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
+# Pages of all origins may import the client; whether they may poll is another question.
+_FROM_ANYWHERE = {
+    "client.js": {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"},
+}
+
 _FILES = {
     "client.js": "text/javascript",
     "console.js": "text/javascript",
@@ -38,7 +44,8 @@ def setup(app: web.Application) -> None:
     aiohttp_jinja2.setup(app, loader=FileSystemLoader(resource_dir("templates")), undefined=StrictUndefined)
     app.router.add_get("/", _console)
     for name, content_type in _FILES.items():
-        app.router.add_get(f"/{name}", _file((resource_dir("static") / name).read_bytes(), content_type))
+        body = (resource_dir("static") / name).read_bytes()
+        app.router.add_get(f"/{name}", _file(body, content_type, _FROM_ANYWHERE.get(name, {})))
 
 
 async def _console(request: web.Request) -> web.Response:
@@ -48,7 +55,7 @@ async def _console(request: web.Request) -> web.Response:
     return _fresh(response)
 
 
-def _file(body: bytes, content_type: str) -> Handler:
+def _file(body: bytes, content_type: str, headers: Mapping[str, str]) -> Handler:
     etag = ETag(sha256(body).hexdigest()[:20])
 
     async def file(request: web.Request) -> web.Response:
@@ -58,6 +65,7 @@ def _file(body: bytes, content_type: str) -> Handler:
         else:
             response = web.Response(body=body, content_type=content_type, charset="utf-8")
         response.etag = etag
+        response.headers.update(headers)
         return _fresh(response)
 
     return file

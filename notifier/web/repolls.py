@@ -15,6 +15,7 @@ from aiohttp.http import RawRequestMessage
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
 from notifier.core.polls import Poll
+from notifier.web.responses import Variant
 
 # A shape that is unused for one to two of these is forgotten. Behind a proxy a client's next request comes on
 # any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.
@@ -55,12 +56,12 @@ _ZERO = ord("0")
 class Shape:
     """Polls from `peer` like `poll`, whatever its beginning; authorised while `grant` is alive."""
 
-    __slots__ = ("address", "around", "digest", "grant", "offset", "peer", "poll", "preference", "rest")
+    __slots__ = ("address", "around", "digest", "grant", "offset", "peer", "poll", "rest", "variant")
 
-    def __init__(self, poll: Poll, preference: str | None, peer: str, address: str, grant: Grant) -> None:
+    def __init__(self, poll: Poll, variant: Variant, peer: str, address: str, grant: Grant) -> None:
         self.poll = poll
         self.grant = grant
-        self.preference = preference and _shared(preference)
+        self.variant = variant
         self.peer = _shared(peer)
         self.address = _shared(address)
         self.rest = _NOWHERE
@@ -110,7 +111,7 @@ class Shape:
 # Not sys.intern: the first releases of Python 3.12 keep every string that it has seen forever.
 @lru_cache(maxsize=4096)
 def _shared(text: str) -> str:
-    """The same object for equal texts: many shapes have the same preference, and, behind a proxy, the same peer."""
+    """The same object for equal texts: many shapes have the same address, and, behind a proxy, the same peer."""
     return text
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from notifier.core.polls import Answer, Poll
+from notifier.web.origins import Cors, allow
 from notifier.wire.json import encode_answer
 
 # A body above this is written apart from its head, so that it is one object for all that get it.
@@ -23,6 +24,23 @@ _DETAILS = {
 
 
 _ANSWER = web.ResponseKey("answer", Answer)
+
+
+class Variant:
+    """What answers have besides their messages, because of what a poll's headers say: the value of Preference-Applied,
+    and what the page's browser must be told. Equal ones are one object, so comparing them costs nothing."""
+
+    __slots__ = ("cors", "preference")
+
+    def __init__(self, preference: str | None, cors: Cors) -> None:
+        self.preference = preference
+        self.cors = cors
+
+
+# Some 30 preferences for each origin that is allowed.
+@lru_cache(maxsize=4096)
+def variant(preference: str | None, cors: Cors) -> Variant:
+    return Variant(preference, cors)
 
 
 def preference(poll: Poll) -> str | None:
@@ -41,18 +59,18 @@ def respond(answer: Answer, preference: str | None) -> web.Response:
     return response
 
 
-def render(answer: Answer, preference: str | None, *, closing: bool) -> tuple[bytes, bytes]:
+def render(answer: Answer, variant: Variant, *, closing: bool) -> tuple[bytes, bytes]:
     """The whole response, made once however many polls share it; `closing` if the connection is closed after it.
 
     A large body comes apart from its head, and is one object for all; a small one stands behind it: one write is
     cheaper.
     """
-    key = (preference, closing)
+    key = (variant, closing)
     rendering: tuple[bytes, bytes] | None = answer.renderings.get(key)
     if rendering is None:
         body = encode_answer(answer)
         head = b"%b%d\r\nDate: %b\r\n%b\r\n" % (
-            _front(preference, answer.retry_after_s),
+            _front(variant, answer.retry_after_s),
             len(body),
             rfc822_formatted_time().encode(),
             b"Connection: close\r\n" if closing else b"",
@@ -61,30 +79,36 @@ def render(answer: Answer, preference: str | None, *, closing: bool) -> tuple[by
     return rendering
 
 
-# For each whole number of seconds that a poll may prefer, and each Retry-After.
-@lru_cache(maxsize=128)
-def _front(preference: str | None, retry_after_s: int | None) -> bytes:
+# For the variants in use, and each Retry-After.
+@lru_cache(maxsize=512)
+def _front(variant: Variant, retry_after_s: int | None) -> bytes:
     """The beginning of a response, up to its length."""
-    response = respond(Answer((), 0, retry_after_s=retry_after_s), preference)
-    add_default_headers(response)
+    response = respond(Answer((), 0, retry_after_s=retry_after_s), variant.preference)
+    add_default_headers(response, variant.cors)
     lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in response.headers.items()), "Content-Length: "]
     return "\r\n".join(lines).encode()
 
 
-def add_default_headers(response: web.StreamResponse) -> None:
-    """Add the headers that all responses have."""
+def add_default_headers(response: web.StreamResponse, cors: Cors) -> None:
+    """Add the headers that all responses have, and `cors`, except where a handler lets every page read its response."""
     headers = response.headers
     headers["Server"] = "notifier"  # instead of the versions of Python and aiohttp
     headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
+    if "Access-Control-Allow-Origin" not in headers:
+        for name, value in cors:
+            if name == "Vary" and name in headers:
+                headers[name] = f"{headers[name]}, {value}"
+            else:
+                headers.setdefault(name, value)
 
 
 def refusal(error: web.HTTPException) -> web.Response:
     """The answer to what aiohttp itself refuses."""
     response = problem(error.status, _CODES.get(error.status, "error"), _DETAILS.get(error.status, error.reason))
-    if "Allow" in error.headers:
-        response.headers["Allow"] = error.headers["Allow"]
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.headers["Allow"] = allow(error.allowed_methods)
     return response
 
 

@@ -15,6 +15,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from notifier.web.connections import END, MAX_LINE, AnsweringHandler, ConnectionHandler
 from notifier.web.memory import Clients
+from notifier.web.origins import Origins
 
 # How often a stop looks whether the last answers have been read.
 LOOK_S = 0.02
@@ -98,26 +99,41 @@ class Runner(web.AppRunner):
         app: web.Application,
         *,
         clients: Clients,
+        origins: Origins,
         holder: Holder | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(app, **kwargs)
         self._clients = clients
+        self._origins = origins
         self._holder = holder
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         return Server(
-            self._clients, self._holder, server.request_handler, request_factory=server.request_factory, **self._kwargs
+            self._clients,
+            self._origins,
+            self._holder,
+            server.request_handler,
+            request_factory=server.request_factory,
+            **self._kwargs,
         )
 
 
 class Server(web.Server):
     """aiohttp's server, with our handlers. Its end is also the end of the connections that `holder` has."""
 
-    def __init__(self, clients: Clients, holder: Holder | None, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        clients: Clients,
+        origins: Origins,
+        holder: Holder | None,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._clients = clients
+        self._origins = origins
         self._holder = holder
         self.handler: type[AnsweringHandler] = ConnectionHandler
         if holder:
@@ -127,7 +143,7 @@ class Server(web.Server):
         limits = dict(self._kwargs)
         if not issubclass(self.handler, ConnectionHandler):
             limits["max_field_size"] = MAX_LINE  # nothing else bounds a head there
-        return self.handler(self._clients, self, loop=self._loop, **limits)
+        return self.handler(self._clients, self._origins, self, loop=self._loop, **limits)
 
     def pre_shutdown(self) -> None:
         super().pre_shutdown()

@@ -23,6 +23,7 @@ from notifier.web import handover as module
 from notifier.web import memory, repolls
 from notifier.web.handover import ParkedConnection
 from notifier.web.repolls import Shape, Shapes
+from notifier.web.responses import variant
 
 
 async def park(app, raw, *headers, after="latest", topic="t"):
@@ -429,7 +430,7 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_read(app: Running
 
 
 def shape(topic: str = "t") -> Shape:
-    return Shape(Poll(TopicList([topic]), Latest()), None, "127.0.0.1", "127.0.0.1", Grant("anyone"))
+    return Shape(Poll(TopicList([topic]), Latest()), variant(None, ()), "127.0.0.1", "127.0.0.1", Grant("anyone"))
 
 
 def test_an_unused_shape_is_forgotten() -> None:
@@ -485,7 +486,7 @@ def test_shapes_take_a_small_part_of_the_memory_and_none_of_what_is_left() -> No
 
 @pytest.mark.parametrize("shared", [False, True], ids=["of one client", "of many"])
 def test_only_a_canonical_cursor_is_read_from_the_bytes(shared: bool) -> None:
-    known = Shape(Poll(TopicList(["t"]), Latest()), None, "127.0.0.1", "127.0.0.1", Grant("anyone"))
+    known = Shape(Poll(TopicList(["t"]), Latest()), variant(None, ()), "127.0.0.1", "127.0.0.1", Grant("anyone"))
     data = request("/v1/topics/t?after=AT&wait=1")
     before, after = data.split(b"AT")
     for text in (b"0", b"1", b"7", b"42", b"9" * 19):

@@ -14,7 +14,12 @@ from support.seam import KEY, Both, cursor, recorded, request, twins
 
 @pytest_asyncio.fixture
 async def both(start: Start) -> Both:
-    options = {"admin_keys": (KEY,), "max_parked_per_address": 2, "max_parked": 3}
+    options = {
+        "admin_keys": (KEY,),
+        "max_parked_per_address": 2,
+        "max_parked": 3,
+        "origins": frozenset({"https://app.example.com", "https://other.example.com"}),
+    }
     return Both(await start(fast=True, **options), await start(fast=False, **options))
 
 
@@ -63,6 +68,23 @@ NEXT = {
     "a number for each request": request("/v1/topics/a?after={at}", "X-Request-ID: {at}"),
     "a number with a line feed": request("/v1/topics/a?after={at}", "X-Request-ID: 1\n2"),
     "many numbers": request("/v1/topics/a?after={at}", *["X-Request-ID: 1"] * 130),
+    "a page that is allowed": request("/v1/topics/a?after={at}", "Origin: https://app.example.com"),
+    "a page that is not": request("/v1/topics/a?after={at}", "Origin: https://foreign.example.com"),
+    "two origins": request("/v1/topics/a?after={at}", *["Origin: https://app.example.com"] * 2),
+    "an origin of bytes": request("/v1/topics/a?after={at}", "Origin: \udcff"),
+    "a page with a preference": request("/v1/topics/a?after={at}", "Origin: https://app.example.com", "Prefer: wait=9"),
+    "a page that is not authorised": request("/v1/topics/a", "Origin: https://app.example.com", "Authorization: x"),
+    "a preflight": request(
+        "/v1/topics/a", "Origin: https://app.example.com", "Access-Control-Request-Method: GET", method="OPTIONS"
+    ),
+    "a preflight that is refused": request(
+        "/v1/topics/a", "Origin: https://foreign.example.com", "Access-Control-Request-Method: GET", method="OPTIONS"
+    ),
+    "OPTIONS": request("/v1/topics/a", method="OPTIONS"),
+    "a preflight behind": request("/v1/topics/a?after={at}")
+    + request(
+        "/v1/topics/a", "Origin: https://app.example.com", "Access-Control-Request-Method: GET", method="OPTIONS"
+    ),
     "a cookie": request("/v1/topics/a?after={at}", "Cookie: a=b"),
     "an encoding": request("/v1/topics/a?after={at}", "Accept-Encoding: gzip"),
     "a stream": request("/v1/topics/a?after={at}", "Accept: text/event-stream"),
@@ -130,7 +152,7 @@ async def test_both_paths_answer_a_preference_and_a_full_server_alike(both: Both
     async with twins(both) as first, twins(both) as second, twins(both) as third:
         for number, client in enumerate((first, second)):
             await recorded(both, client, "Prefer: wait=27")
-            assert b"\r\nPreference-Applied: wait=27\r\nVary: Prefer\r\n" in client.sides[0].received
+            assert b"\r\nPreference-Applied: wait=27\r\nVary: Prefer, Origin\r\n" in client.sides[0].received
             position = cursor(client.sides[0].received)
             await client.send(request(f"/v1/topics/c?after={position}", f"X-Number: {number}"))
         await third.settled()
@@ -203,6 +225,10 @@ HEADERS = st.lists(
             "X-Forwarded-For: 203.0.113.9",
             "X-Forwarded-For: 203.0.113.10, 203.0.113.9",
             "X-Forwarded-For: unknown",
+            "Origin: https://app.example.com",
+            "Origin: https://other.example.com",
+            "origin:https://foreign.example.com ",
+            "Access-Control-Request-Method: GET",
             "Cookie: user=1",
             "Cookie: user=2",
             "Prefer: wait=27",
