@@ -19,9 +19,13 @@
  * @typedef {{ reason: "retention" | "reset", after: string }} Gap
  * @typedef {"connecting" | "live" | "retrying"} State
  *
+ * @typedef {string | ((refused?: string) => string | undefined | Promise<string | undefined>)} Token
+ *
  * @typedef {object} Connection
  * @property {string | URL} [url]  the service; unless given, where this module came from
- * @property {string} [key]  access key, sent as a bearer token
+ * @property {string} [key]  a key or a token, sent as a bearer token
+ * @property {Token} [token]  the same, or a function that returns one: it is called for the first request, and after a
+ *   401 again, with the token that was refused; what it returns is used until then
  * @property {AbortSignal} [signal]
  * @property {typeof fetch} [fetch]
  *
@@ -31,7 +35,8 @@
  * @property {number} [last]  the newest so many, then whatever comes
  * @property {number} [wait]  seconds that a poll may park: for impatient proxies, the server knows best otherwise
  * @property {(gap: Gap) => unknown} [onGap]  messages were lost; awaited before the next message is handed out
- * @property {(state: State, retry?: { error: Error, delay: number }) => void} [onState]  `delay` in milliseconds
+ * @property {(state: State, retry?: { error: Error, delay: number }) => void} [onState]  `delay` in milliseconds;
+ *   unless given, errors go to the browser's console
  */
 
 const BACKOFF = 1_000;
@@ -85,7 +90,7 @@ export function retryAfter(/** @type {Headers} */ headers, now = Date.now()) {
  * server and sleep. It polls only while a message is awaited, so a slow consumer is never flooded.
  *
  * Leaving the loop, `return()` and the signal end it at once and without an error. A request that cannot succeed
- * (an invalid topic, a missing key) throws a NotifierError; everything else is tried again.
+ * (an invalid topic, a missing key, a topic that is not allowed) throws a NotifierError; everything else is tried again.
  *
  * @param {string | string[]} topics  @param {Connection & Following} [options]
  */
@@ -105,8 +110,8 @@ class Subscription {
   #received = [];
   #head = "";
   #url;
-  #begin;
   #options;
+  #credential;
   /** @type {Promise<unknown>} the previous call of `next`, whatever its outcome */
   #turn = Promise.resolve();
   #life = new AbortController();
@@ -114,6 +119,8 @@ class Subscription {
   #interrupt = () => {};
   #hidden = false;
   #failures = 0;
+  /** Whether a new token has been asked for since the last answer. */
+  #renewed = false;
   /** The first poll, also after an error, does not park: it yields a cursor, and a sign that all is well, at once. */
   #quick = true;
   /** @type {State | undefined} */
@@ -122,9 +129,13 @@ class Subscription {
   constructor(/** @type {string | string[]} */ topics, /** @type {Connection & Following} */ options) {
     const { url, after, since, last } = options;
     this.#options = options;
-    this.#url = address(url, topics);
-    this.#begin = { after, since, last };
-    if (/^\d+$/.test(after ?? "")) this.cursor = after;
+    this.#credential = new Credential(options);
+    // The URL stays the same, because browsers keep the answer to a preflight for one URL: so the cursor, which counts
+    // before `since` and `last`, is a header. No two subscriptions have the same URL, because Chrome's cache makes
+    // equal requests wait for one another; the other remedy, `cache: "no-store"`, costs a preflight for each poll.
+    const nonce = Math.random().toString(36).slice(2);
+    this.#url = address(url, topics) + query({ since, last, nonce });
+    this.cursor = after ?? undefined;
   }
 
   [Symbol.asyncIterator]() {
@@ -201,7 +212,8 @@ class Subscription {
   #tell(state, retry) {
     if (state === this.#state && !retry) return;
     this.#state = state;
-    this.#options.onState?.(state, retry);
+    const { onState = () => retry && console.warn("Trying again after an error:", retry.error) } = this.#options;
+    onState(state, retry);
   }
 
   /** One poll, and the pause after it, if it needs one. */
@@ -214,7 +226,9 @@ class Subscription {
       answer = await this.#ask();
     } catch (/** @type {any} */ error) {
       if (this.#over) return;
-      if (error instanceof NotifierError && !error.temporary) throw error;
+      const renewable = this.#credential.refused(error);
+      if (renewable && !this.#renewed) return void (this.#renewed = true);
+      if (error instanceof NotifierError && !error.temporary && !renewable) throw error;
       this.#quick = true;
       const floor = error.retryAfter || 0;
       const delay = floor + backoff(this.#failures++);
@@ -224,6 +238,7 @@ class Subscription {
     this.#quick = !answer;
     if (!answer || this.#over) return;
     this.#failures = 0;
+    this.#renewed = false;
     this.#tell("live");
     if (answer.gap) await this.#options.onGap?.(answer.gap);
     this.#received = answer.messages;
@@ -237,7 +252,7 @@ class Subscription {
 
   /** One request: the answer, or undefined when it was interrupted. */
   async #ask() {
-    const { fetch = globalThis.fetch, key, wait } = this.#options;
+    const { fetch, wait } = this.#options;
     const request = new AbortController();
     let interrupted = false;
     this.#interrupt = () => {
@@ -250,11 +265,13 @@ class Subscription {
     let disarm = deadline((seconds ?? LONGEST_WAIT) * 1_000 + LATE, late);
     try {
       // Only the cursor changes from poll to poll: that is how the server recognises them.
-      const response = await fetch(this.#url + query({ wait: seconds, ...this.#from }), {
-        headers: authorization(key),
-        cache: "no-store", // Chrome makes equal requests wait for one another
-        signal: request.signal,
-      });
+      const aborted = new Promise((_, reject) => request.signal.addEventListener("abort", reject));
+      const headers = await Promise.race([this.#credential.headers(), aborted]); // a function may take forever
+      if (this.cursor !== undefined) headers["Last-Event-ID"] = encodeURIComponent(this.cursor);
+      if (seconds !== undefined) headers.Prefer = `wait=${Math.ceil(seconds)}`;
+      // An answer from something in between may have got into the cache.
+      const cache = this.#failures ? "reload" : "default";
+      const response = await send(this.#url, { headers, cache, signal: request.signal }, fetch);
       disarm();
       disarm = deadline(BODY, late);
       if (!response.ok) throw await NotifierError.from(response);
@@ -269,10 +286,6 @@ class Subscription {
       disarm();
       this.#interrupt = () => {};
     }
-  }
-
-  get #from() {
-    return this.cursor === undefined ? this.#begin : { after: this.cursor };
   }
 
   /** Waits. An interruption ends it early, though not before the `floor` that the server asked for. */
@@ -291,9 +304,44 @@ class Subscription {
   }
 }
 
+/** What a request shows of its caller. */
+class Credential {
+  #source;
+  /** @type {string | undefined} what `#source` is, or returned */
+  #token;
+  /** @type {string | undefined} */
+  #refused;
+
+  constructor(/** @type {Connection} */ { key, token = key }) {
+    this.#source = token;
+    if (typeof token !== "function") this.#token = checked(token);
+  }
+
+  /** @returns {Promise<Record<string, string>>} */
+  async headers() {
+    if (typeof this.#source === "function") this.#token ??= checked(await this.#source(this.#refused));
+    return this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
+  }
+
+  /** Whether `error` refuses a token that can be renewed. (A 429 may do so too: it is said after many a 401.) */
+  refused(/** @type {any} */ error) {
+    if (typeof this.#source !== "function" || ![401, 429].includes(error?.status)) return false;
+    this.#refused = this.#token;
+    this.#token = undefined;
+    return error.status === 401;
+  }
+}
+
+/** No header can hold a login page in the place of a token: that would look like a network that fails. */
+function checked(/** @type {string | null | undefined} */ given) {
+  const token = String(given ?? "").trim();
+  if (/^[!-~]*$/.test(token)) return token || undefined;
+  throw new TypeError("what the option token is, or returns, is not a token: it has spaces or is not ASCII");
+}
+
 /**
  * Publishes one message; resolves with its id once it is stored. A failure throws and is not retried here: only the
- * caller knows whether the message may be stored twice.
+ * caller knows whether the message may be stored twice. (A 401 is: nothing was stored, and `token` may have a new one.)
  *
  * Blobs, buffers, and strings with a `contentType` (such as "text/plain") are sent as they are; all else as JSON.
  *
@@ -303,21 +351,41 @@ class Subscription {
  * @returns {Promise<{ id: string, topic: string }>}
  */
 export async function publish(topic, data, options = {}) {
-  const { title, click, priority, tags, contentType, url, key, signal, fetch = globalThis.fetch } = options;
+  const { title, click, priority, tags, contentType, url, signal, fetch } = options;
   const binary = data instanceof Blob || data instanceof ArrayBuffer || ArrayBuffer.isView(data);
   /** @type {any} */
   const body = binary || (contentType && typeof data === "string") ? data : JSON.stringify(data);
   if (body === undefined) throw new TypeError("this cannot be written as JSON");
   const type = contentType || (binary ? body.type || "application/octet-stream" : "application/json");
   // Display fields travel in the query, because a header can only contain Latin-1.
-  const response = await fetch(address(url, topic) + query({ title, click, priority, tags }), {
-    method: "POST",
-    headers: { ...authorization(key), "Content-Type": type },
-    body,
-    signal,
-  });
-  if (!response.ok) throw await NotifierError.from(response);
-  return response.json();
+  const target = address(url, topic) + query({ title, click, priority, tags });
+  const credential = new Credential(options);
+  for (let attempt = 0; ; attempt += 1) {
+    const headers = new Headers({ ...(await credential.headers()), "Content-Type": type });
+    const response = await send(target, { method: "POST", headers, body, signal }, fetch);
+    if (response.ok) return response.json();
+    const error = await NotifierError.from(response);
+    if (!credential.refused(error) || attempt > 0) throw error;
+  }
+}
+
+/**
+ * A request. Of one to another origin that fails, browsers do not tell why; but whether a server runs, they do.
+ *
+ * @param {string} url  @param {RequestInit} init
+ */
+async function send(url, init, fetch = globalThis.fetch) {
+  try {
+    return await fetch(url, init);
+  } catch (error) {
+    const { origin } = globalThis; // of a page
+    const [service] = url.split("/v1/topics/");
+    if (!origin || url.startsWith(`${origin}/`) || init.signal?.aborted) throw error;
+    const { signal } = init;
+    await fetch(`${service}/healthz`, { mode: "no-cors", cache: "no-store", signal }).catch(() => Promise.reject(error));
+    const remedy = `perhaps its NOTIFIER_ORIGINS must have ${origin}`;
+    throw new Error(`${service} runs, but this page gets no answer from it: ${remedy}`, { cause: error });
+  }
 }
 
 /**
@@ -339,9 +407,6 @@ function query(/** @type {Record<string, any>} */ fields) {
   const given = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
   return given.map(([name, value], at) => `${at ? "&" : "?"}${name}=${encodeURIComponent(value)}`).join("");
 }
-
-/** @param {string | undefined} key  @returns {Record<string, string>} */
-const authorization = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
 /**
  * Calls `late` once `ms` have passed on either clock, because timers stand still while a machine sleeps, and says

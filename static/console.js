@@ -51,7 +51,7 @@ async function watch() {
   } catch (error) {
     if (!current()) return;
     tell("stopped");
-    if (error.status === 401) return askForKey(watch);
+    if (asksForKey(error)) return askForKey(watch, error);
     $("topics-error").textContent = error.detail || error.message;
     $("topics").setAttribute("aria-invalid", "true");
   }
@@ -201,7 +201,7 @@ async function send() {
   } catch (error) {
     outcome.className = "error";
     outcome.textContent = error.detail || error.message;
-    if (error.status === 401) askForKey(send);
+    if (asksForKey(error)) askForKey(send, error);
   }
 }
 
@@ -209,11 +209,12 @@ async function send() {
 
 let afterKey = () => {};
 
-function askForKey(then) {
+/** A caller without a key is refused with 403 where others may do something without one. */
+const asksForKey = ({ status }) => status === 401 || (status === 403 && !accessKey());
+
+function askForKey(then, { detail }) {
   afterKey = then;
-  $("key-hint").textContent = accessKey()
-    ? "The key that was given is not the right one."
-    : "It is kept for this tab only, until the tab is closed.";
+  $("key-reason").textContent = accessKey() ? `The key that was given is refused. ${detail}` : detail;
   $("key").value = "";
   if (!$("key-dialog").open) $("key-dialog").showModal();
 }

@@ -20,7 +20,9 @@ def with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
 
     try:
         # The key is not an argument, because all users of the machine can see arguments.
-        client = Client(url, os.environ.get("NOTIFIER_KEY") or os.environ.get("NOTIFIER_ADMIN_KEY"))
+        # Of several admin keys, any will do.
+        admin_keys = os.environ.get("NOTIFIER_ADMIN_KEY", "").split()
+        client = Client(url, os.environ.get("NOTIFIER_KEY") or next(iter(admin_keys), None))
     except ValueError as error:
         notice(str(error))
         return USAGE

@@ -19,7 +19,7 @@ Command: TypeAlias = Callable[[argparse.Namespace], int]
 ENVIRONMENT_OF_CLIENTS = """
 environment:
   NOTIFIER_URL  the server, unless --url is given; default http://127.0.0.1:PORT (8080)
-  NOTIFIER_KEY  the key, if the server needs one; default NOTIFIER_ADMIN_KEY
+  NOTIFIER_KEY  a key or a token, if the server needs one; default the first NOTIFIER_ADMIN_KEY
 """
 
 ENVIRONMENT_OF_SERVERS = """

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Required, Self, TypedDict
 from urllib.parse import quote
 
-from notifier.client.http import Http, NotifierClientError, backoff_s
+from notifier.client.http import Http, NotifierClientError, Token, backoff_s
 from notifier.client.messages import Batch, Gap, Message, parse
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,15 @@ class Published(NamedTuple):
 
 
 class Client:
-    """A server, and the key for it if it wants one. Used as `async with Client(url) as client:`."""
+    """A server, and a key or a token for it if it wants one. Used as `async with Client(url) as client:`.
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    Tokens end. As `token`, give a function, perhaps a coroutine function, that returns one: it is called for the first
+    request, and again when the server refuses what it returned.
+    """
+
+    def __init__(self, url: str, key: str | None = None, *, token: Token | None = None) -> None:
         """ValueError for a URL that is not http(s) with a host and perhaps a path, or a key that is not one line."""
-        self._http = Http(url, key)
+        self._http = Http(url, key if token is None else token)
 
     async def __aenter__(self) -> Self:
         self._http.open()
@@ -125,7 +129,7 @@ class Client:
             try:
                 batch, retry_after_s = await self._poll(path, query, limit)
             except NotifierClientError as error:
-                if not error.temporary:
+                if not error.temporary and not (error.status == 401 and self._http.renews):
                     raise
                 if error.code == "no_answer":
                     # On a slow line a large answer may never arrive in time; half of it may.

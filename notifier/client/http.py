@@ -1,10 +1,12 @@
 """Requests to one server, with all their bounds, and one kind of error for everything that can go wrong."""
 
+import asyncio
+import inspect
 import json
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -13,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 10.0
+TOKEN_TIMEOUT_S = 30.0
 # Full jitter: the next attempt comes after a random time below a bound that doubles from the first of these to the
 # last, so that clients that lost their server together do not come back together.
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 0.5, 30.0
@@ -23,12 +26,17 @@ RETRY_AFTER_MAX_S = 300.0
 MAX_ANSWER = 128 * 2**20
 
 
+# A key or a token, or a function that returns one. It may be a coroutine function, and is called for the first request
+# and after each refusal.
+Token = str | Callable[[], str | Awaitable[str]]
+
+
 class NotifierClientError(Exception):
     """The server refused (`status`), or gave no answer that can be read (`status` is None).
 
     `code` is the stable code of the server's answer, or one of ours: `unreachable` (nothing was sent), `no_answer`,
-    `http_error` (a refusal without a code), and `outcome_unknown`, which the server says too: what was published
-    may or may not be stored.
+    `no_token` (the function that returns tokens failed), `http_error` (a refusal without a code), and
+    `outcome_unknown`, which the server says too: what was published may or may not be stored.
     """
 
     def __init__(self, status: int | None, code: str, detail: str, retry_after_s: float | None = None) -> None:
@@ -52,9 +60,9 @@ class Answer(NamedTuple):
 
 
 class Http:
-    """The connections to one server. The key goes into a header and nowhere else."""
+    """The connections to one server. Its key or token goes into a header and nowhere else."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, token: Token | None) -> None:
         """ValueError for a URL that is not http(s) with a host and perhaps a path, or a key that is not one line."""
         malformed = "The URL of a server is like https://notifier.example.com."
         try:
@@ -66,14 +74,19 @@ class Http:
             raise ValueError(malformed)
         if parts.username is not None:
             raise ValueError("A key in the URL would end up in logs: give it as the key.")
-        if key is not None and not key.isprintable():
-            raise ValueError("A key is one line of text.")
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._renew = token if callable(token) else None
+        self._token = "" if callable(token) else _one_line(token)  # while it is empty, there is none yet
+        self._renewing = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def renews(self) -> bool:
+        """Whether a token that is refused can be replaced."""
+        return self._renew is not None
+
     def open(self) -> None:
-        self._session = aiohttp.ClientSession(headers=self._headers, cookie_jar=aiohttp.DummyCookieJar())
+        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
     async def close(self) -> None:
         if self._session:
@@ -89,16 +102,62 @@ class Http:
         body: bytes | None = None,
         content_type: str | None = None,
     ) -> Answer:
-        """A 2xx, read to its end within `timeout_s`; NotifierClientError for everything else."""
+        """A 2xx, read to its end within `timeout_s`; NotifierClientError for everything else.
+
+        With a token that can be renewed, a 401 is tried again, once: the request had no effect.
+        """
+        attempts = 0
+        while True:
+            token = await self._current()
+            attempts += 1
+            try:
+                return await self._send(token, method, path, query, timeout_s, body, content_type)
+            except NotifierClientError as error:
+                if not self._refused(token, error) or attempts == 2:
+                    raise
+
+    def _refused(self, token: str, error: NotifierClientError) -> bool:
+        """Whether `error` refuses `token` and there may be another. (After many a 401, a refusal may be a 429.)"""
+        if self._renew and self._token == token and error.status in {401, 429}:
+            self._token = ""
+        return self._renew is not None and error.status == 401
+
+    async def _current(self) -> str:
+        """The token: a new one where there is none, got once however many requests wait for it."""
+        if self._token or self._renew is None:
+            return self._token
+        async with self._renewing:
+            if not self._token:
+                try:
+                    async with asyncio.timeout(TOKEN_TIMEOUT_S):
+                        given = self._renew()
+                        self._token = _one_line(await given if inspect.isawaitable(given) else given)
+                except Exception as error:
+                    raise NotifierClientError(None, "no_token", f"There is no token: {error!r}.") from error
+            return self._token
+
+    async def _send(
+        self,
+        token: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        timeout_s: float,
+        body: bytes | None,
+        content_type: str | None,
+    ) -> Answer:
         if self._session is None:
             raise RuntimeError("A client is used in `async with Client(...) as client:`.")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if content_type:
+            headers["Content-Type"] = content_type
         url = URL(f"{self._url}{path}?{urlencode(query, quote_via=quote)}".removesuffix("?"), encoded=True)
         try:
             async with self._session.request(
                 method,
                 url,
                 data=body,
-                headers={"Content-Type": content_type} if content_type else None,
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
                 allow_redirects=False,  # one would turn a POST into a GET, and take the key elsewhere
             ) as response:
@@ -114,6 +173,12 @@ class Http:
         if response.status >= 300:
             raise _refusal(response, answer)
         return Answer(answer, _retry_after_s(response))
+
+
+def _one_line(token: str | None) -> str:
+    if token and not token.isprintable():
+        raise ValueError("A key or a token is one line of text.")
+    return token or ""
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

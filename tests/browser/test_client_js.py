@@ -27,7 +27,7 @@ FOLLOW = """async ([topics, options]) => {
 async def follow(page: Page, server: Server, topics: str | list[str], **options: object) -> None:
     """Follow `topics` on a page that does nothing else, and return when the poll is parked."""
     await page.goto(f"{server.url}/icon.svg")
-    async with page.expect_request(lambda request: "wait=0" not in request.url and "/v1/" in request.url):
+    async with page.expect_request(lambda request: "/v1/" in request.url and "prefer" not in request.headers):
         await page.evaluate(FOLLOW, [topics, options])
 
 
@@ -58,7 +58,8 @@ async def test_a_killed_server_loses_nothing_either(page: Page, server: Server) 
     assert (await page.evaluate("states"))[-1] == "live"
 
 
-async def test_polls_differ_only_in_their_cursor_and_need_no_preflight(page: Page, server: Server) -> None:
+@pytest.mark.rule("C-8")
+async def test_polls_differ_only_in_their_cursor(page: Page, server: Server) -> None:
     requests: list[Request] = []
     await follow(page, server, ["a", "b/**"])
     page.on("request", lambda request: requests.append(request))
@@ -67,8 +68,11 @@ async def test_polls_differ_only_in_their_cursor_and_need_no_preflight(page: Pag
         await seen(page, n + 1)
     ids = await page.evaluate("seen.map(({ id }) => id)")
     await page.wait_for_function("id => subscription.cursor === id", arg=ids[-1])
-    assert [request.url for request in requests] == [f"{server.url}/v1/topics/a,b/**?after={id_}" for id_ in ids]
-    assert {request.method for request in requests} == {"GET"}
+    headers = [request.headers for request in requests]
+    assert [each.pop("last-event-id") for each in headers] == ids
+    assert all(each == headers[0] for each in headers)
+    [url] = {request.url for request in requests}
+    assert url.startswith(f"{server.url}/v1/topics/a,b/**?nonce=")
 
 
 async def test_return_disconnects_at_once(page: Page, server: Server) -> None:

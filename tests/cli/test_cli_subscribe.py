@@ -228,7 +228,7 @@ def test_a_permanent_refusal_ends_it_with_1(server):
 
 def test_a_missing_key_ends_it_with_1_and_a_right_one_is_used(database, tmp_path):
     server = Server(database, tmp_path / "serve.log")
-    server.env["NOTIFIER_ADMIN_KEY"] = "correct-horse-battery"
+    server.env["NOTIFIER_ADMIN_KEY"] = "correct-horse-battery another-for-the-rotation"
     server.start()
     try:
         with pytest.raises(urllib.error.HTTPError):

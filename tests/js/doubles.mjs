@@ -41,6 +41,7 @@ class HeldRequest {
   constructor(request, response, body) {
     this.method = request.method;
     this.path = request.url;
+    this.asks = described(request);
     this.headers = request.headers;
     this.body = body;
     this.response = response;
@@ -64,6 +65,13 @@ class HeldRequest {
   cut() {
     this.response.destroy();
   }
+}
+
+/** What a poll asks for: the path and the query without the nonce, its cursor, and what it prefers. */
+function described({ url, headers }) {
+  const target = url.replace(/[?&]nonce=[a-z0-9]*$/, "");
+  const after = headers["last-event-id"] === undefined ? [] : ["after", headers["last-event-id"]];
+  return [target, ...after, headers.prefer].filter((part) => part !== undefined).join(" ");
 }
 
 /** Time that moves when the test says so: timers, wall clock and steady clock. Random numbers are what it says, too. */

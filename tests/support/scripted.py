@@ -67,6 +67,16 @@ class Scripted:
     def refuses(self, status: int, code: str = "some_code", **headers: str) -> None:
         self.answers(json.dumps({"code": code, "detail": "A sentence."}), status, Content_Type=PROBLEM, **headers)
 
+    def admits(self, token: str, text: str) -> None:
+        """A 201 with `token`, a 401 with another."""
+
+        async def step(request: web.Request) -> web.StreamResponse:
+            if request.headers["Authorization"] == f"Bearer {token}":
+                return web.Response(text=text, status=201)
+            return web.Response(status=401)
+
+        self._steps.append(step)
+
     def cuts(self) -> None:
         async def step(request: web.Request) -> web.StreamResponse:
             assert request.transport
