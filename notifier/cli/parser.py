@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeAlias
 
 from notifier import __version__
+from notifier.cli.key import change_key, create_key, list_keys, revoke_key
 from notifier.cli.migrate import migrate
 from notifier.cli.publish import TEXT, publish
 from notifier.cli.serve import serve
@@ -57,6 +60,21 @@ ADD_SOURCE = """examples:
   notifier source add ci --scheme none --topic 'ci/{project}'
 """
 
+CREATE_KEY = """The key alone goes to standard output, once; only its hash is stored. Send it as
+Authorization: Bearer KEY. Patterns: * is one segment, ** at the end all the rest.
+
+examples:
+  notifier key create shop --publish 'orders/**' --publish stock
+  notifier key create wallboard --subscribe 'builds/*' --expires 90d
+  notifier key create operator --admin
+"""
+
+CHANGE_KEY = """The key may do what is given here and nothing else. Its polls that wait end within a second.
+
+examples:
+  notifier key change shop --publish 'orders/**'
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its result has `command`, the function to call with it."""
@@ -74,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_publish(commands)
     _add_subscribe(commands)
     _add_source(commands)
+    _add_key(commands)
     return parser
 
 
@@ -144,6 +163,36 @@ def _add_source(commands: Commands) -> None:
     remove.add_argument("name", metavar="NAME")
 
 
+def _add_key(commands: Commands) -> None:
+    keys = _add(commands, "key", "manage the keys of programs and people", "").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    create = _add(keys, "create", "make a key and print it", CREATE_KEY + DATABASE, create_key)
+    create.add_argument("name", metavar="NAME", help="what it is for, such as the name of the program")
+    _add_rights(create)
+    create.add_argument("--expires", type=_span, metavar="SPAN", help="refuse it after 30s, 10m, 12h or 90d")
+    create.add_argument("--json", action="store_true", help="print an object with the key and all about it")
+    listed = _add(keys, "list", "list the keys: what they may do, and when they were used last", DATABASE, list_keys)
+    listed.add_argument("--json", action="store_true", help="print one object a line")
+    change = _add(keys, "change", "change what a key may do", CHANGE_KEY + DATABASE, change_key)
+    change.add_argument("name", metavar="NAME")
+    _add_rights(change)
+    revoke = _add(keys, "revoke", "refuse a key from now on", DATABASE, revoke_key)
+    revoke.add_argument("name", metavar="NAME|ID")
+
+
+def _add_rights(parser: argparse.ArgumentParser) -> None:
+    for name in ("publish", "subscribe"):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="PATTERN",
+            help=f"a topic or pattern that it may {name} to; may be repeated",
+        )
+    parser.add_argument("--admin", action="store_true", help="it may do everything")
+
+
 def _add_url(parser: argparse.ArgumentParser) -> None:
     url = os.environ.get("NOTIFIER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
     parser.add_argument("--url", default=url, help="the server (%(default)s)")
@@ -153,3 +202,12 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def _span(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text, re.ASCII)
+    span = timedelta(**{units[found[2]]: int(found[1])}) if found else timedelta(0)
+    if not timedelta(0) < span <= timedelta(days=36500):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a span such as 30s, 10m, 12h or 90d")
+    return span

@@ -9,7 +9,7 @@ NotifierError
 ├── SlowRequest 408
 ├── TooLarge 413
 ├── UnsupportedMedia 415
-├── Unprocessable 422 ── InvalidMessage, InvalidSource, TooBroad
+├── Unprocessable 422 ── InvalidMessage, InvalidSource, InvalidKey, TooBroad
 ├── TooManyRequests 429 (`retry_after_s`)
 ├── HeadTooLarge 431
 ├── Unavailable 503 (`retry_after_s`; nothing was stored)
@@ -98,6 +98,10 @@ class InvalidMessage(Unprocessable):
 
 class InvalidSource(Unprocessable):
     code = "invalid_source"
+
+
+class InvalidKey(Unprocessable):
+    code = "invalid_key"
 
 
 class TooBroad(Unprocessable):

@@ -1,23 +1,21 @@
 """Configured senders of webhooks, in the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import asyncpg
 
 from notifier.core.errors import InvalidSource
 from notifier.core.webhooks import Source
-from notifier.postgres.database import Connection, Database
+from notifier.postgres.commands import command
+from notifier.postgres.database import Connection
 from notifier.postgres.history import History
-from notifier.postgres.migrations import check_schema
 
 SELECT = "select s.name, s.scheme, s.topic, s.secrets from notifier.source s"
 
 
 async def add_source(url: str, source: Source) -> None:
     """InvalidSource when there is one of that name."""
-    async with _session(url) as connection:
+    async with command(url, "source") as connection:
         added = await connection.fetchval(
             "insert into notifier.source (name, scheme, topic, secrets) values ($1, $2, $3, $4) "
             "on conflict do nothing returning name",
@@ -31,13 +29,13 @@ async def add_source(url: str, source: Source) -> None:
 
 
 async def list_sources(url: str) -> list[Source]:
-    async with _session(url) as connection:
+    async with command(url, "source") as connection:
         return [_source(row) for row in await connection.fetch(f"{SELECT} order by s.name")]
 
 
 async def remove_source(url: str, name: str) -> bool:
     """Whether there was one."""
-    async with _session(url) as connection:
+    async with command(url, "source") as connection:
         return await connection.fetchval("delete from notifier.source where name = $1 returning name", name) is not None
 
 
@@ -55,15 +53,3 @@ async def find_source(history: History, name: str) -> Source | None:
 
 def _source(row: asyncpg.Record) -> Source:
     return Source(name=row["name"], scheme=row["scheme"], topic=row["topic"], secrets=tuple(row["secrets"]))
-
-
-@asynccontextmanager
-async def _session(url: str) -> AsyncIterator[Connection]:
-    database = await Database.probe(url)
-    connection = await database.connect("source", command_timeout_s=10)
-    try:
-        async with database.transaction(connection):
-            await check_schema(connection)
-            yield connection
-    finally:
-        connection.terminate()

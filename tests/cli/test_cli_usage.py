@@ -11,7 +11,7 @@ from notifier import __version__
 NOTIFIER = [sys.executable, "-m", "notifier"]
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
-COMMANDS = ["serve", "migrate", "publish", "subscribe", "source"]
+COMMANDS = ["serve", "migrate", "publish", "subscribe", "source", "key"]
 
 
 @pytest.mark.rule("L-1")
@@ -22,7 +22,7 @@ def test_help_lists_the_commands_and_what_each_exit_status_means():
     assert all(f"\n  {status} " in done.stdout for status in (0, 1, 2, 3, 4, 130))
 
 
-@pytest.mark.parametrize("command", [["publish"], ["subscribe"], ["source", "add"]])
+@pytest.mark.parametrize("command", [["publish"], ["subscribe"], ["source", "add"], ["key", "create"]])
 def test_the_help_of_a_command_has_examples_and_its_environment(command):
     done = run(*NOTIFIER, *command, "--help", env=ENV)
     assert done.returncode == 0
@@ -40,6 +40,12 @@ def test_the_version_is_printed():
         [],
         ["fly"],
         ["source"],
+        ["key"],
+        ["key", "create"],
+        ["key", "revoke"],
+        ["key", "create", "k", "--admin", "--expires", "soon"],
+        ["key", "create", "k", "--admin", "--expires", "0d"],
+        ["key", "create", "k", "--admin", "--expires", "99999d"],
         ["publish"],
         ["publish", "t"],
         ["publish", "t", "1", "--priority", "high"],
