@@ -46,7 +46,7 @@ class Service:
             max_parked_per_address=settings.max_parked_per_address,
             memory=self.memory,
         )
-        self.callers = Callers(settings, on_end=self.lot.dismiss)
+        self.callers = Callers(settings, self.memory, on_end=self.lot.dismiss)
         self.history = History(writing, seen=lambda: self.tail.position, memory=self.memory)
         self.tail = Tail(
             listening,
@@ -160,10 +160,11 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
     service = Service(settings, writing, listening)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
+        stack.push_async_callback(service.callers.stop)
         following = (service.writer, service.pump, service.tail)
         for part in following:
             stack.push_async_callback(part.stop)
-        await asyncio.gather(*(part.start(START_S) for part in following))
+        await asyncio.gather(*(part.start(START_S) for part in following), service.callers.start())
         pruning = asyncio.create_task(prune_for_ever(writing, settings.retention), name="retention")
         stack.callback(pruning.cancel)
         yield service

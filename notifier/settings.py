@@ -139,7 +139,7 @@ def default_max_parked() -> int:
 
 def _tokens(read: "_Reader") -> TokenSettings | None:
     secrets = tuple(secret.encode() for secret in read.keys("NOTIFIER_JWT_SECRET", MIN_SECRET))
-    keys = read.text("NOTIFIER_JWT_KEYS") or None
+    keys = read.place("NOTIFIER_JWT_KEYS")
     if not secrets and not keys:
         return None
     return TokenSettings(
@@ -220,6 +220,22 @@ class _Reader:
                     "http://localhost:3000, in lower case and without a path."
                 )
         return origins
+
+    def place(self, name: str) -> str | None:
+        """A file or an https URL; http only for what is on this machine."""
+        text = self.text(name)
+        if "://" in text:
+            try:
+                parts = urlsplit(text)
+                safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+                known = safe and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+            except ValueError:
+                known = False
+            if not known:
+                raise SettingsError(
+                    f"{name} must be a file or an https URL without a password; http is taken from this machine only."
+                )
+        return text or None
 
     def dsn(self, name: str) -> str | None:
         text = self.text(name)

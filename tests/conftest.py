@@ -296,9 +296,11 @@ def deadline() -> float:
 
 
 def held(app: Running) -> int:
-    """What clients make the service keep; the shapes of re-polls, which outlive connections, are not counted."""
+    """What clients make the service keep; the shapes of re-polls and the tokens that were verified, which outlive
+    connections, are not counted."""
     handover = app.client.app.get(HANDOVER)
-    return app.service.memory.held - (handover.shapes.size if handover else 0)
+    tokens = app.service.callers.tokens
+    return app.service.memory.held - (handover.shapes.size if handover else 0) - (tokens.held if tokens else 0)
 
 
 def free_port() -> int:

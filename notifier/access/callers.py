@@ -4,10 +4,15 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from notifier.core.errors import InvalidToken
 from notifier.core.grants import Grant
+from notifier.core.memory import MemoryBudget
 from notifier.settings import Settings
+
+if TYPE_CHECKING:
+    from notifier.access.token_cache import TokenCache
 
 
 class Callers:
@@ -17,9 +22,11 @@ class Callers:
     `on_end` is called after grants have ended: what is parked with them must be answered.
     """
 
-    def __init__(self, settings: Settings, *, on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, settings: Settings, memory: MemoryBudget, *, on_end: Callable[[], None] = lambda: None) -> None:
+        """SettingsError where the keys for tokens cannot be used."""
         self._on_end = on_end
         self._keys: dict[bytes, Grant] = {}
+        self.tokens = _tokens(settings, memory, on_end)
         self.nobody = Grant("nobody")  # who shows no credential
         self.change(settings)
 
@@ -27,6 +34,8 @@ class Callers:
         """Use the keys of `settings` from here on. Every grant given before has ended."""
         for grant in (*self._keys.values(), self.nobody):
             grant.end()
+        if self.tokens:
+            self.tokens.clear()
         self._keys = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
         if settings.anyone:
             self.nobody = Grant("anyone", admin=True)
@@ -35,11 +44,29 @@ class Callers:
         self._on_end()
 
     async def find(self, credential: bytes) -> Grant:
-        """The grant of `credential`, which is alive. InvalidToken, with the reason, where there is none."""
-        grant = self._keys.get(_digest(credential))
-        if grant is None:
-            raise InvalidToken("There is no such key, or it has been revoked.")
-        return grant
+        """The grant of `credential`, which is alive. InvalidToken, with the reason, where there is none; Unavailable
+        where that cannot be told now."""
+        digest = _digest(credential)
+        grant = self._keys.get(digest)
+        if grant:
+            return grant
+        if credential.count(b".") == 2:
+            if self.tokens:
+                return await self.tokens.find(credential, digest)
+            if credential.startswith(b"eyJ"):  # the beginning of a JSON object, in base64
+                raise InvalidToken(
+                    "This server takes no tokens: it has no NOTIFIER_JWT_SECRET and no NOTIFIER_JWT_KEYS."
+                )
+        raise InvalidToken("There is no such key, or it has been revoked.")
+
+    async def start(self) -> None:
+        """Get what must be asked for; not getting it is not fatal."""
+        if self.tokens:
+            await self.tokens.start()
+
+    async def stop(self) -> None:
+        if self.tokens:
+            await self.tokens.stop()
 
     @contextmanager
     def temporary_key(self) -> Iterator[str]:
@@ -52,6 +79,15 @@ class Callers:
         finally:
             grant.end()
             self._keys.pop(digest, None)
+
+
+def _tokens(settings: Settings, memory: MemoryBudget, on_end: Callable[[], None]) -> "TokenCache | None":
+    if not settings.tokens:
+        return None
+    # Only where there are tokens: with public keys this takes 10 MB.
+    from notifier.access.token_cache import TokenCache
+
+    return TokenCache(settings.tokens, memory, on_end)
 
 
 def _digest(credential: bytes) -> bytes:

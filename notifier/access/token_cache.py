@@ -1,0 +1,140 @@
+"""Tokens that were verified, and the grants that they got."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from notifier.access.expiry import ENTRY_BYTES, Expiry
+from notifier.access.jwks import KeySet, read_keys
+from notifier.access.remote_keys import RemoteKeys
+from notifier.access.tokens import Token, Tokens, UnknownKey
+from notifier.core.errors import InvalidToken
+from notifier.core.grants import Grant
+from notifier.core.memory import MemoryBudget
+from notifier.settings import TokenSettings
+
+# What a token keeps, as measured, beside its texts: its place here, the grant, and an `until`.
+TOKEN_BYTES = 420 + ENTRY_BYTES
+PATTERN_BYTES = 60
+
+# Of the budget: 70,000 tokens with a pattern each in the smallest share that is usual.
+SHARE = 4
+
+# Sets of patterns that many tokens have are one object; these are the last ones seen.
+MAX_COMMON = 1000
+
+
+class TokenCache:
+    """Verifies each token once. First in, first out, within a share of the memory: leaving ends the grant, so that its
+    polls come back and are verified again. So all grants by token that are alive are here.
+
+    `on_end` is called after grants have ended.
+    """
+
+    def __init__(self, settings: TokenSettings, memory: MemoryBudget, on_end: Callable[[], None]) -> None:
+        """SettingsError where the keys are a file that cannot be used."""
+        self.held = 0  # bytes
+        self.is_revoked: Callable[[Token], bool] = lambda _: False
+        self._memory = memory
+        self._on_end = on_end
+        self._grants: dict[bytes, Grant] = {}
+        self._expiry = Expiry(self._drop, self._grants.__contains__)
+        self._common: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
+        self._tokens = Tokens(settings)
+        self._remote: RemoteKeys | None = None
+        if settings.keys and "://" in settings.keys:
+            self._remote = RemoteKeys(settings.keys, self._change_keys)
+        elif settings.keys:
+            self._tokens.keys = read_keys(settings.keys)
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    async def start(self) -> None:
+        if self._remote:
+            await self._remote.start()
+
+    async def stop(self) -> None:
+        if self._remote:
+            await self._remote.stop()
+        self.clear()
+        self._expiry.close()
+
+    async def find(self, token: bytes, digest: bytes) -> Grant:
+        """The grant of `token`, whose SHA-256 is `digest`. InvalidToken; Unavailable where keys cannot be fetched."""
+        name = digest[:16]
+        grant = self._grants.get(name)
+        if grant:
+            assert grant.until is not None
+            if time.time() < grant.until:
+                return grant
+            self._drop([name])
+        try:
+            said = self._tokens.verify(token, time.time())
+        except UnknownKey:
+            if not self._remote:
+                raise
+            await self._remote.refresh()
+            said = self._tokens.verify(token, time.time())
+        # From here on nothing is awaited, so no revocation can come in between.
+        if self.is_revoked(said):
+            raise InvalidToken("The token has been revoked: it was issued before its subject was.")
+        return self._grants.get(name) or self._add(name, said)
+
+    def end(self, subject: str) -> None:
+        """End the grants of `subject`."""
+        self._drop([name for name, grant in self._grants.items() if grant.subject == subject])
+
+    def clear(self) -> None:
+        """End all grants."""
+        self._drop(list(self._grants))
+
+    def _add(self, name: bytes, said: Token) -> Grant:
+        grant = Grant(
+            said.subject,
+            publish=self._shared(said.publish),
+            subscribe=self._shared(said.subscribe),
+            until=said.expires,
+        )
+        self._grants[name] = grant
+        self._expiry.add(name, said.expires)
+        self._count(_size(grant))
+        excess = []
+        held = self.held
+        for oldest, other in self._grants.items():
+            if held <= self._memory.limit // SHARE or other is grant:
+                break
+            excess.append(oldest)
+            held -= _size(other)
+        self._drop(excess)
+        return grant
+
+    def _drop(self, names: Iterable[bytes]) -> None:
+        ended = False
+        for name in names:
+            if grant := self._grants.pop(name, None):
+                self._expiry.removed()
+                self._count(-_size(grant))
+                grant.end()
+                ended = True
+        if ended:
+            self._on_end()
+
+    def _count(self, size: int) -> None:
+        self.held += size
+        self._memory.add(size)
+
+    def _shared(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        found = self._common.setdefault(patterns, patterns)
+        if len(self._common) > MAX_COMMON:
+            del self._common[next(iter(self._common))]
+        return found
+
+    def _change_keys(self, keys: KeySet) -> None:
+        before, self._tokens.keys = self._tokens.keys, keys
+        if before and not before.texts <= keys.texts:
+            self.clear()  # a key is gone, perhaps because others have it: all tokens are verified anew
+
+
+def _size(grant: Grant) -> int:
+    patterns = grant.publish + grant.subscribe
+    return TOKEN_BYTES + len(grant.subject) + sum(PATTERN_BYTES + len(pattern) for pattern in patterns)
