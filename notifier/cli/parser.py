@@ -15,6 +15,7 @@ from notifier.cli.serve import serve
 from notifier.cli.source import add_source, list_sources, remove_source
 from notifier.cli.status import EXPLAINED
 from notifier.cli.subscribe import subscribe
+from notifier.cli.token import token
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no other name
 Command: TypeAlias = Callable[[argparse.Namespace], int]
@@ -75,6 +76,18 @@ examples:
   notifier key change shop --publish 'orders/**'
 """
 
+SIGN_TOKEN = """The token alone goes to standard output. It is for trying things out, and for scripts: for their
+logged-in users, applications sign tokens themselves, with any JWT library.
+
+examples:
+  notifier token 7 --subscribe 'user/7/**' --subscribe news
+  notifier token sensor --publish 'sensors/*' --expires 10m
+
+environment:
+  NOTIFIER_JWT_SECRET  what to sign with, as the server has it; of several, the first
+  NOTIFIER_JWT_...     the other settings for tokens, which are kept to
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its result has `command`, the function to call with it."""
@@ -93,6 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_subscribe(commands)
     _add_source(commands)
     _add_key(commands)
+    _add_token(commands)
     return parser
 
 
@@ -181,7 +195,21 @@ def _add_key(commands: Commands) -> None:
     revoke.add_argument("name", metavar="NAME|ID")
 
 
+def _add_token(commands: Commands) -> None:
+    command = _add(commands, "token", "sign a token for one user and print it", SIGN_TOKEN, token)
+    command.add_argument("subject", metavar="SUBJECT", help="who it is for, such as the id of a user")
+    _add_patterns(command)
+    command.add_argument(
+        "--expires", type=_span, default=timedelta(hours=1), metavar="SPAN", help="30s, 10m, 12h or 1d; default 1h"
+    )
+
+
 def _add_rights(parser: argparse.ArgumentParser) -> None:
+    _add_patterns(parser)
+    parser.add_argument("--admin", action="store_true", help="it may do everything")
+
+
+def _add_patterns(parser: argparse.ArgumentParser) -> None:
     for name in ("publish", "subscribe"):
         parser.add_argument(
             f"--{name}",
@@ -190,7 +218,6 @@ def _add_rights(parser: argparse.ArgumentParser) -> None:
             metavar="PATTERN",
             help=f"a topic or pattern that it may {name} to; may be repeated",
         )
-    parser.add_argument("--admin", action="store_true", help="it may do everything")
 
 
 def _add_url(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from notifier import __version__
 NOTIFIER = [sys.executable, "-m", "notifier"]
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
-COMMANDS = ["serve", "migrate", "publish", "subscribe", "source", "key"]
+COMMANDS = ["serve", "migrate", "publish", "subscribe", "source", "key", "token"]
 
 
 @pytest.mark.rule("L-1")
@@ -22,7 +22,7 @@ def test_help_lists_the_commands_and_what_each_exit_status_means():
     assert all(f"\n  {status} " in done.stdout for status in (0, 1, 2, 3, 4, 130))
 
 
-@pytest.mark.parametrize("command", [["publish"], ["subscribe"], ["source", "add"], ["key", "create"]])
+@pytest.mark.parametrize("command", [["publish"], ["subscribe"], ["source", "add"], ["key", "create"], ["token"]])
 def test_the_help_of_a_command_has_examples_and_its_environment(command):
     done = run(*NOTIFIER, *command, "--help", env=ENV)
     assert done.returncode == 0
@@ -43,6 +43,8 @@ def test_the_version_is_printed():
         ["key"],
         ["key", "create"],
         ["key", "revoke"],
+        ["token"],
+        ["token", "7", "--expires", "1"],
         ["key", "create", "k", "--admin", "--expires", "soon"],
         ["key", "create", "k", "--admin", "--expires", "0d"],
         ["key", "create", "k", "--admin", "--expires", "99999d"],
