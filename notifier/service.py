@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+from notifier.access.brakes import Brakes
 from notifier.access.callers import Callers
+from notifier.access.failures import Failures
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound
 from notifier.core.memory import MemoryBudget
@@ -47,6 +49,8 @@ class Service:
             memory=self.memory,
         )
         self.callers = Callers(settings, self.memory, on_end=self.lot.dismiss)
+        self.failures = Failures(settings.failed_rate)
+        self.brakes = Brakes(settings, self.callers)
         self.history = History(writing, seen=lambda: self.tail.position, memory=self.memory)
         self.tail = Tail(
             listening,
@@ -150,6 +154,7 @@ class Service:
         if self._ending:
             await asyncio.wait(self._ending)
         await self.writer.finish()
+        self.failures.tell()
 
 
 @asynccontextmanager

@@ -10,16 +10,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from notifier.core.errors import InvalidTopic
+from notifier.core.rates import Rate
 from notifier.core.topics import check_item
 
 # Files and connections other than parked clients: database, publishers, health checks, logs.
 SPARE_FILES = 500
+
+# Of failed authentications, for each address: one a second, and sixty at once.
+FAILED_RATE = Rate(60, 60)
 
 MIN_KEY = 8
 # RFC 7518, section 3.2: a key for HS256 has at least 256 bits.
 MIN_SECRET = 32
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
+_RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])", re.ASCII)
 _WEEK = timedelta(days=7)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -63,6 +68,9 @@ class Settings:
     policy: str | None = None  # schema.function
     origins: frozenset[str] = frozenset()  # of pages that may use the service; or "*"
     trusted_proxies: int = 0
+    failed_rate: Rate | None = FAILED_RATE
+    publish_rate: Rate | None = None  # of messages, for each grant
+    poll_rate: Rate | None = None
     max_parked: int = 10_000
     max_parked_per_address: int = 0
     max_body: int = 1024 * 1024
@@ -96,6 +104,9 @@ class Settings:
             policy=read.function("NOTIFIER_POLICY"),
             origins=read.origins("NOTIFIER_ORIGINS"),
             trusted_proxies=read.integer("NOTIFIER_TRUSTED_PROXIES", 0, 0, 10),
+            failed_rate=read.rate("NOTIFIER_FAILED_RATE", FAILED_RATE),
+            publish_rate=read.rate("NOTIFIER_PUBLISH_RATE"),
+            poll_rate=read.rate("NOTIFIER_POLL_RATE"),
             max_parked=read.integer("NOTIFIER_MAX_PARKED", default_max_parked(), 1, 1_000_000),
             max_parked_per_address=read.integer("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 0, 1_000_000),
             max_body=read.integer("NOTIFIER_MAX_BODY", 1024 * 1024, 1, 16 * 1024 * 1024),
@@ -184,6 +195,17 @@ class _Reader:
         if not low <= span <= high:
             raise SettingsError(f"{name} is {text[:40]!r}: it must be a span such as 12h or 7d, up to {high.days}d.")
         return span
+
+    def rate(self, name: str, default: Rate | None = None) -> Rate | None:
+        text = self.text(name)
+        if not text:
+            return default
+        found = _RATE.fullmatch(text)
+        if not found and text != "0":
+            raise SettingsError(
+                f"{name} is {text[:40]!r}: it must be a rate such as 100/s, 30/m or 5/h, or 0 for none."
+            )
+        return Rate(int(found[1]), _UNITS_S[found[2]]) if found else None
 
     def keys(self, name: str, shortest: int = MIN_KEY) -> tuple[str, ...]:
         keys = tuple(self.text(name).split())

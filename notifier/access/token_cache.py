@@ -7,7 +7,7 @@ from notifier.access.expiry import ENTRY_BYTES, Expiry
 from notifier.access.jwks import KeySet, read_keys
 from notifier.access.remote_keys import RemoteKeys
 from notifier.access.tokens import Token, Tokens, UnknownKey
-from notifier.core.errors import InvalidToken
+from notifier.core.errors import EndedToken
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
 from notifier.settings import TokenSettings
@@ -77,7 +77,7 @@ class TokenCache:
             said = self._tokens.verify(token, time.time())
         # From here on nothing is awaited, so no revocation can come in between.
         if self.is_revoked(said):
-            raise InvalidToken("The token has been revoked: it was issued before its subject was.")
+            raise EndedToken("The token has been revoked: it was issued before its subject was.")
         return self._grants.get(name) or self._add(name, said)
 
     def end(self, subject: str) -> None:

@@ -14,7 +14,7 @@ from jwt import InvalidKeyError
 from jwt.algorithms import HMACAlgorithm
 
 from notifier.access.jwks import MAX_KID, Key, KeySet
-from notifier.core.errors import InvalidJSON, InvalidToken, InvalidTopic, Unavailable
+from notifier.core.errors import EndedToken, InvalidJSON, InvalidToken, InvalidTopic, Unavailable
 from notifier.core.strict_json import check_json
 from notifier.core.topics import check_item, check_topic
 from notifier.settings import SettingsError, TokenSettings
@@ -140,7 +140,7 @@ class Tokens:
 
     def _check_times(self, members: dict[str, Any], said: Token, now: float) -> None:
         if now >= said.expires:
-            raise InvalidToken(f"The token expired {_span(now - said.expires)} ago.")
+            raise EndedToken(f"The token expired {_span(now - said.expires)} ago.")
         for name, what in (("nbf", "is not valid yet (nbf)"), ("iat", "was issued in the future (iat)")):
             ahead = members.get(name, 0) - now
             if ahead > LEEWAY_S:

@@ -2,7 +2,7 @@
 
 NotifierError
 ├── BadRequest 400 ── InvalidTopic, InvalidCursor, InvalidJSON
-├── Unauthorized 401 ── InvalidToken, BadSignature
+├── Unauthorized 401 ── InvalidToken (EndedToken), BadSignature
 ├── Forbidden 403
 ├── NotFound 404
 ├── NotAcceptable 406
@@ -15,6 +15,8 @@ NotifierError
 ├── Unavailable 503 (`retry_after_s`; nothing was stored)
 └── OutcomeUnknown 504 (the database went away between commit and answer)
 """
+
+from math import ceil
 
 
 class NotifierError(Exception):
@@ -43,18 +45,29 @@ class InvalidJSON(BadRequest):
 
 
 class Unauthorized(NotifierError):
+    """`reason` is for the log: a few fixed words, nothing that a request says."""
+
     status = 401
     code = "unauthorized"
+    reason = "no credential"
 
 
 class InvalidToken(Unauthorized):
     """A credential that is malformed, unknown, expired or revoked."""
 
     code = "invalid_token"
+    reason = "a wrong credential"
+
+
+class EndedToken(InvalidToken):
+    """A credential that was good until it expired or was revoked, and so is not a guess."""
+
+    reason = "a credential that has ended"
 
 
 class BadSignature(Unauthorized):
     code = "bad_signature"
+    reason = "a bad signature"
 
 
 class Forbidden(NotifierError):
@@ -114,9 +127,9 @@ class TooManyRequests(NotifierError):
     status = 429
     code = "too_many_requests"
 
-    def __init__(self, text: str, retry_after_s: int) -> None:
+    def __init__(self, text: str, wait_s: float) -> None:
         super().__init__(text)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = max(1, ceil(wait_s))
 
 
 class HeadTooLarge(NotifierError):

@@ -1,13 +1,13 @@
 """The middleware that turns errors into answers."""
 
 import logging
-from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from notifier.core.errors import InvalidToken, NotifierError
+from notifier.core.errors import InvalidToken, NotifierError, Unauthorized
 from notifier.service import Service
+from notifier.web.access import address
 from notifier.web.responses import problem, refusal
 
 log = logging.getLogger(__name__)
@@ -20,14 +20,11 @@ def answering_errors(service: Service) -> Middleware:
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             response = await handler(request)
+        except Unauthorized as error:
+            slow_down = service.failures.count(address(request), error)
+            response = _unauthorized(error) if slow_down is None else _problem(slow_down)
         except NotifierError as error:
-            response = problem(error.status, error.code, str(error), error.retry_after_s)
-            if error.status == HTTPStatus.UNAUTHORIZED:
-                # Not Basic: a browser would answer a script's request with a dialog of its own.
-                challenge = 'Bearer realm="notifier"'
-                if isinstance(error, InvalidToken):
-                    challenge += ', error="invalid_token"'  # RFC 6750, section 3.1
-                response.headers["WWW-Authenticate"] = challenge
+            response = _problem(error)
         except web.HTTPException as error:
             response = refusal(error)
         except (ConnectionResetError, web.RequestPayloadError):
@@ -43,3 +40,17 @@ def answering_errors(service: Service) -> Middleware:
         return response
 
     return answer_errors
+
+
+def _problem(error: NotifierError) -> web.Response:
+    return problem(error.status, error.code, str(error), error.retry_after_s)
+
+
+def _unauthorized(error: Unauthorized) -> web.Response:
+    response = _problem(error)
+    # Not Basic: a browser would answer a script's request with a dialog of its own.
+    challenge = 'Bearer realm="notifier"'
+    if isinstance(error, InvalidToken):
+        challenge += ', error="invalid_token"'  # RFC 6750, section 3.1
+    response.headers["WWW-Authenticate"] = challenge
+    return response

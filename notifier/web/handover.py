@@ -57,6 +57,7 @@ class Handover:
         self._origins = origins
         self.sending: tuple[bytes, Answer] | None = None  # the large body that is being written
         self.polling = service.polling
+        self.brakes = service.brakes if service.brakes.on_polls else None
         self.lot = service.lot
         self.server: Server  # makes aiohttp's handlers
         self.shapes = Shapes(clients.budget)
@@ -209,7 +210,9 @@ class ParkedConnection(asyncio.Protocol):
                 shape, cursor = recognised
             if cursor is not None:
                 found = handover.polling.look_again(shape.poll, cursor, shape.address, shape.grant.until)
-                if found is not None:
+                brakes = handover.brakes
+                # One beyond the rate is told so by aiohttp's handler.
+                if found is not None and (brakes is None or brakes.passes(shape.grant, shape.address)):
                     self.shape = shape
                     if isinstance(found, Wait):
                         self.park(found)

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from notifier.core.errors import NotFound
+from notifier.core.errors import BadSignature, NotFound
 from notifier.core.messages import NewMessage
 from notifier.core.publishing import from_body, webhook_headers
 from notifier.core.webhooks import Source, is_name, kept_headers, topic_for, verify
@@ -24,7 +24,11 @@ async def hook(request: web.Request) -> web.Response:
     content_type = request.headers.get("Content-Type")
 
     def read(source: Source, body: bytes) -> NewMessage:
-        verify(source, headers, body)
+        try:
+            verify(source, headers, body)
+        except BadSignature as error:
+            error.reason = f"{error.reason} for the source {source.name}"
+            raise
         kept = webhook_headers(kept_headers(headers))
         return from_body(topic_for(source, headers, body), body, content_type, headers=kept, lenient=True)
 

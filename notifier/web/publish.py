@@ -11,7 +11,7 @@ from notifier.core.messages import is_json_type, media_type
 from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
 from notifier.core.topics import check_topic, decode_path
 from notifier.offload import offload
-from notifier.web.access import authorise_publish, authorise_subscribe
+from notifier.web.access import address, authorise_publish, authorise_subscribe
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.requests import parse_query
@@ -26,6 +26,7 @@ async def publish(request: web.Request) -> web.Response:
     topic = check_topic(decode_path(request.rel_url.raw_path.removeprefix("/v1/topics/")))
     grant = await authorise_publish(request, [topic])
     service = request.app[SERVICE]
+    service.brakes.publish(grant, address(request))
     fields = fields_from_text(_given(request))
     content_type = request.headers.get("Content-Type")
 
@@ -41,8 +42,10 @@ async def publish(request: web.Request) -> web.Response:
 
 
 async def publish_batch(request: web.Request) -> web.Response:
-    await authorise_publish(request)  # no body is read for a caller that may publish nothing
+    grant = await authorise_publish(request)  # no body is read for a caller that may publish nothing
     service = request.app[SERVICE]
+    client = address(request)
+    service.brakes.before_publish(grant, client)
     if given := _given(request):
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
     content_type = request.headers.get("Content-Type")
@@ -50,7 +53,8 @@ async def publish_batch(request: web.Request) -> web.Response:
     async def store(body: bytes) -> web.Response:
         # A batch of small messages takes several times as long as one body of its size.
         messages = await offload(4 * len(body), parse_batch, body, content_type)
-        await authorise_publish(request, [message.topic for message in messages])
+        grant = await authorise_publish(request, [message.topic for message in messages])
+        service.brakes.publish(grant, client, len(messages))
         seqs = await service.publish(messages)
         return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
 
@@ -60,9 +64,10 @@ async def publish_batch(request: web.Request) -> web.Response:
 async def message(request: web.Request) -> web.Response:
     """The bytes of one message. Any publisher may have sent them, so a browser must neither guess their type nor run
     them."""
-    await authorise_subscribe(request)
+    grant = await authorise_subscribe(request)
     seq = parse_cursor(request.match_info["id"])
     service = request.app[SERVICE]
+    service.brakes.poll(grant, address(request))
     if service.memory.full:
         raise Unavailable("The server is short of memory at the moment. Try again.")
     stored = await service.message(seq)

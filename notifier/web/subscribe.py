@@ -26,6 +26,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         headers.getall("Prefer", []),
     )
     client = address(request)
+    request.app[SERVICE].brakes.poll(grant, client)
     polling = request.app[SERVICE].polling
     found = await polling.look(poll, client, grant.until)
     while not grant.alive:  # it ended while the table was read

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from notifier.core.rates import Rate
 from notifier.settings import Settings, SettingsError, TokenSettings, default_max_parked, is_loopback
 
 URL = "postgres://someone:secret@db.example.com/notifier"
@@ -20,6 +21,7 @@ def test_without_any_variable_every_setting_has_its_default():
     assert settings.admin_keys == settings.public_subscribe == settings.public_publish == ()
     assert (settings.tokens, settings.policy, settings.open) == (None, None, False)
     assert (settings.origins, settings.trusted_proxies) == (frozenset(), 0)
+    assert (settings.failed_rate, settings.publish_rate, settings.poll_rate) == (Rate(60, 60), None, None)
     assert settings.max_parked == default_max_parked()
     assert settings.max_parked_per_address == 0
     assert settings.max_body == 1024 * 1024
@@ -125,6 +127,37 @@ def test_a_number_is_accepted_only_within_its_bounds(name, low, high):
 )
 def test_a_retention_is_a_span(text, span):
     assert Settings.from_env({"NOTIFIER_RETENTION": text}).retention == span
+
+
+RATES = {
+    "NOTIFIER_FAILED_RATE": "failed_rate",
+    "NOTIFIER_PUBLISH_RATE": "publish_rate",
+    "NOTIFIER_POLL_RATE": "poll_rate",
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("100/s", Rate(100, 1)),
+        ("30/m", Rate(30, 60)),
+        ("1/h", Rate(1, 3600)),
+        ("999999/s", Rate(999999, 1)),
+        ("0", None),
+    ],
+)
+def test_a_rate_is_a_number_for_a_unit_of_time(name, text, rate):
+    assert getattr(Settings.from_env({name: text}), RATES[name]) == rate
+
+
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize(
+    "text", ["0/s", "1", "1/d", "1/ s", "1.5/s", "-1/s", "01/s", "1000000/s", "1/s2", "off", "٣/s"]
+)
+def test_any_other_rate_is_refused(name, text):
+    with pytest.raises(SettingsError, match=rf"^{name} is .*: it must be a rate such as 100/s, 30/m or 5/h, or 0 for"):
+        Settings.from_env({name: text})
 
 
 @pytest.mark.parametrize("text", ["0s", "7", "7 d", "7D", "1w", "-1d", "1.5d", "3651d", "9999999d", "forever"])
