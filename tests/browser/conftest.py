@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -44,8 +45,14 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(context: BrowserContext, server: Server) -> AsyncIterator[Page]:
     """A page that fails its test when a script throws, a policy is violated, or any other server is asked."""
+    async with strict_page(context, server.url) as page:
+        yield page
+
+
+@asynccontextmanager
+async def strict_page(context: BrowserContext, *servers: str) -> AsyncIterator[Page]:
     page = await context.new_page()
-    ours = (server.url, f"blob:{server.url}")
+    ours = (*servers, *(f"blob:{server}" for server in servers))
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
     page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
@@ -58,8 +65,9 @@ async def page(context: BrowserContext, server: Server) -> AsyncIterator[Page]:
 async def publish(server: Server, topic: str, data: object, **fields: object) -> str:
     """Publish from outside the browser; the id. Bytes and text go as they are, under the type in `content_type`."""
     content_type = str(fields.pop("content_type", "application/json"))
+    key = server.env.get("NOTIFIER_ADMIN_KEY")
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return (await _post(f"{server.url}/v1/topics/{topic}?{urlencode(fields)}", body, content_type))["id"]
+    return (await _post(f"{server.url}/v1/topics/{topic}?{urlencode(fields)}", body, content_type, key))["id"]
 
 
 async def publish_all(server: Server, topic: str, data: list[object]) -> list[str]:
@@ -67,8 +75,10 @@ async def publish_all(server: Server, topic: str, data: list[object]) -> list[st
     return (await _post(f"{server.url}/v1/messages", body, "application/json"))["ids"]
 
 
-async def _post(url: str, body: bytes, content_type: str) -> Any:
+async def _post(url: str, body: bytes, content_type: str, key: str | None = None) -> Any:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": content_type})
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
 
     def post() -> Any:
         with urllib.request.urlopen(request, timeout=20) as response:

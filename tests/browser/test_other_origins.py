@@ -1,0 +1,230 @@
+"""Pages of other origins in a real Chromium: what is allowed works and costs one preflight, the rest gets nothing."""
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from conftest import ROOT, Server
+from playwright.async_api import BrowserContext, Page
+from support.overheard import Overheard, overhearing
+
+from browser.conftest import publish, strict_page
+
+pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
+
+KEY = "s3cret-but-long-enough-for-anyone"
+
+# Follows `topics` from the page, with the tokens of its own application.
+FOLLOW = """async ([service, topics, options]) => {
+    const { subscribe } = await import(`${service}/client.js`);
+    Object.assign(window, { seen: [], states: [], errors: [], refused: [] });
+    const onState = (state, retry) => {
+        states.push(state);
+        if (retry) errors.push(retry.error.message);
+    };
+    const token = async (of) => {
+        refused.push(of ?? null);
+        return (await fetch("/notifier-token")).text();
+    };
+    window.subscription = subscribe(topics, { onState, token, ...options });
+    (async () => {
+        for await (const message of subscription) seen.push(message);
+    })().catch((error) => errors.push(error.message));
+}"""
+
+
+class Site:
+    """An application on an origin of its own, http://localhost:PORT, which gives its pages `token`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.token = KEY
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site() -> AsyncIterator[Site]:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>A page</title>", content_type="text/html")
+
+    async def token(_: web.Request) -> web.Response:
+        return web.Response(text=site.token)
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    app.router.add_get("/notifier-token", token)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    site = Site(f"http://localhost:{runner.addresses[0][1]}")
+    yield site
+    await runner.cleanup()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def service(server: Server) -> AsyncIterator[Overheard]:
+    """The way of the browser to the server."""
+    async with overhearing(server.port) as overheard:
+        yield overheard
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(context: BrowserContext, site: Site, service: Overheard) -> AsyncIterator[Page]:
+    """A page of the site, which asks nothing but the site and the service."""
+    async with strict_page(context, site.url, service.url) as page:
+        await page.goto(site.url)
+        yield page
+
+
+async def restart(server: Server, **env: str) -> None:
+    server.env |= env
+    await asyncio.to_thread(server.restart)
+
+
+async def follow(page: Page, service: Overheard, topics: str, **options: object) -> None:
+    """Follow `topics`, and return when the poll is parked."""
+    parks = page.expect_request(lambda request: "/v1/" in request.url and "prefer" not in request.headers)
+    async with parks:
+        await page.evaluate(FOLLOW, [service.url, topics, options])
+
+
+async def seen(page: Page, count: int) -> list[object]:
+    await page.wait_for_function("count => seen.length >= count", arg=count)
+    return await page.evaluate("seen.map(({ data }) => data)")
+
+
+@pytest.mark.rule("C-8", "B-4")
+async def test_a_run_of_polls_costs_one_preflight(page: Page, server: Server, site: Site, service: Overheard) -> None:
+    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
+    await follow(page, service, "orders/*,all", last=5)
+    for n in range(6):
+        await publish(server, f"orders/{n}", n)
+        await seen(page, n + 1)
+    assert await seen(page, 6) == list(range(6))
+    await page.wait_for_function("subscription.cursor === seen.at(-1).id")
+    polls = service.of("GET")
+    assert len(polls) >= 7
+    assert len({poll.target for poll in polls}) == 1
+    assert len(service.of("OPTIONS")) == 1
+    assert await page.evaluate("[states, errors, refused]") == [["connecting", "live"], [], [None]]
+
+
+@pytest.mark.rule("C-8")
+async def test_two_pages_with_equal_polls_do_not_wait_for_each_other(
+    page: Page, context: BrowserContext, server: Server, site: Site, service: Overheard
+) -> None:
+    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
+    await follow(page, service, "a")
+    async with strict_page(context, site.url, service.url) as other:
+        await other.goto(site.url)
+        await other.evaluate(FOLLOW, [service.url, "a", {}])
+        await other.wait_for_function("states.includes('live')")
+        # The first page's poll is still parked: it has asked for a cursor, and then parked.
+        first = service.of("GET")[0].target
+        assert [poll.target for poll in service.of("GET")].count(first) == 2
+        await publish(server, "a", 1)
+        for each in (page, other):
+            assert await seen(each, 1) == [1]
+
+
+@pytest.mark.rule("C-7")
+async def test_it_follows_over_a_restart_and_a_new_token_without_loss_or_repeat(
+    page: Page, server: Server, site: Site, service: Overheard
+) -> None:
+    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
+    await follow(page, service, "a")
+    await publish(server, "a", 1)
+    await seen(page, 1)
+    await asyncio.to_thread(server.kill)
+    await page.wait_for_function("states.includes('retrying')")
+    await asyncio.to_thread(server.start)
+    await publish(server, "a", 2)
+    await seen(page, 2)
+    # The key that was the page's token is gone from now on.
+    site.token = server.env["NOTIFIER_ADMIN_KEY"] = "another-key-that-is-long-enough"
+    await asyncio.to_thread(server.stop, signal.SIGINT)
+    await asyncio.to_thread(server.start)
+    await publish(server, "a", 3)
+    assert await seen(page, 3) == [1, 2, 3]
+    await publish(server, "a", 4)
+    assert await seen(page, 4) == [1, 2, 3, 4]
+    assert await page.evaluate("refused") == [None, KEY]
+
+
+@pytest.mark.rule("B-1")
+async def test_a_page_that_is_allowed_can_publish_and_reads_why_it_is_refused(
+    page: Page, server: Server, site: Site, service: Overheard
+) -> None:
+    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
+    await follow(page, service, "a")
+    published, refused = await page.evaluate(
+        """async ([service, key]) => {
+            const { publish } = await import(`${service}/client.js`);
+            const fields = { title: "Überall ✓", tags: ["money", "új"] };
+            return [
+                await publish("a", { n: 1 }, { key, ...fields }),
+                await publish("a", { n: 2 }, { key: "wrong-key" }).catch(({ status, code }) => [status, code]),
+            ];
+        }""",
+        [service.url, KEY],
+    )
+    assert refused == [401, "invalid_token"]
+    assert await seen(page, 1) == [{"n": 1}]
+    [message] = await page.evaluate("seen")
+    assert (published["id"], message["title"]) == (message["id"], "Überall ✓")
+
+
+@pytest.mark.rule("B-3", "C-9")
+@pytest.mark.parametrize("env", [{"NOTIFIER_ADMIN_KEY": KEY, "NOTIFIER_ORIGINS": "https://other.example"}, {}])
+async def test_a_page_that_is_not_allowed_is_told_what_may_be_missing(
+    page: Page, server: Server, site: Site, service: Overheard, env: dict[str, str]
+) -> None:
+    await restart(server, **env)
+    await page.evaluate(FOLLOW, [service.url, "a", {}])
+    await page.wait_for_function("errors.length")
+    told = (
+        f"{service.url} runs, but this page gets no answer from it: perhaps its NOTIFIER_ORIGINS must have {site.url}"
+    )
+    assert (await page.evaluate("errors"))[0] == told
+    refused = await page.evaluate(
+        """async (service) => {
+            const { publish } = await import(`${service}/client.js`);
+            return publish("a", 1).catch(({ message }) => message);
+        }""",
+        service.url,
+    )
+    assert refused == told
+    # The preflights were refused, so nothing else came.
+    assert service.of("OPTIONS")
+    assert service.of("GET") == service.of("POST") == []
+
+
+@pytest.mark.rule("C-9")
+async def test_a_server_that_is_away_is_not_mistaken_for_one_that_refuses(
+    page: Page, server: Server, site: Site, service: Overheard
+) -> None:
+    await page.evaluate(f"import('{service.url}/client.js')")
+    await asyncio.to_thread(server.kill)
+    await page.evaluate(FOLLOW, [service.url, "a", {}])
+    await page.wait_for_function("errors.length")
+    assert "NOTIFIER_ORIGINS" not in (await page.evaluate("errors"))[0]
+
+
+@pytest.mark.rule("B-1", "C-7")
+async def test_the_program_of_the_readme_runs_on_a_page(
+    page: Page, server: Server, site: Site, service: Overheard
+) -> None:
+    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
+    id_ = await publish(server, "user/42/orders", "for you")
+    _, program = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    program = program.replace("https://notifier.example.com", service.url).replace("token }", "token, last: 1 }")
+    shown = await page.evaluate(
+        f"""async () => {{
+            const {{ subscribe }} = await import("{service.url}/client.js");
+            return new Promise(async (show) => {{ {program} }});
+        }}"""
+    )
+    assert (shown["id"], shown["data"]) == (id_, "for you")
