@@ -3,8 +3,9 @@
 A parked poll is an entry in the hub and in a bucket of deadlines: no task, no timer, no database connection.
 
 What a parked poll has been told is a fact, kept in two places: its own `cursor`, and, while its group is in the queue,
-the group's `told`. A group that is not in the queue has nothing for any of its polls up to the window's head. So a look
-reads the window after the later of the two, whatever woke it and however many messages came since.
+the group's `told`. A group that is not in the queue has nothing for any of its polls up to where the search for groups
+of new messages has come. So a look reads the window after the later of the two, whatever woke it and however many
+messages came since.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from notifier.core.grants import Grant
-from notifier.core.hub import Group, Hub
+from notifier.core.hub import Group, Hub, Search
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
 from notifier.core.polls import Answer
@@ -35,6 +36,11 @@ ANSWERED = 12
 KEPT = 1
 MESSAGES_PER_UNIT = 3
 BYTES_PER_UNIT = 4096
+# Of the search for the groups of a topic.
+STEPS_PER_UNIT = 3
+
+# Topics to find the groups of: as many as the window has messages. Beyond that, all groups are looked at.
+MAX_TOPICS = 10_000
 
 # Polls with the same answer share it. This much is kept while many polls are being answered.
 MAX_SHARED_BYTES = 16 * 1024 * 1024
@@ -126,6 +132,7 @@ class ParkingLot:
         self._addresses: dict[str, int] = {}  # empty without a maximum
         self._buckets: dict[int, dict[Parked, None]] = {}
         self._ticking = False
+        self._search = Search(self._hub)  # for groups to check
         self._queue: OrderedDict[Group[Parked], _Look] = OrderedDict()  # groups to check
         self._overdue: deque[Parked] = deque()
         self._suspects: deque[Parked] = deque()  # to see whether they have ended
@@ -144,7 +151,7 @@ class ParkingLot:
     @property
     def busy(self) -> bool:
         """Whether polls are about to be answered, some in each turn of the loop."""
-        return bool(self._queue or self._overdue or self._suspects)
+        return bool(self._queue or self._search or self._overdue or self._suspects)
 
     def has_room(self, address: str) -> bool:
         """Whether one more poll, from `address`, may be parked."""
@@ -189,16 +196,18 @@ class ParkingLot:
 
     def wake(self, messages: Iterable[Message], before: int) -> None:
         """`messages`, which are in the window, came when its head was `before`: answer the polls that they match."""
-        for topic in {message.topic for message in messages}:
-            for group in self._hub.groups(topic):
-                self._enqueue(group, before)
+        self._search.add((message.topic for message in messages), before)
+        if len(self._search) > MAX_TOPICS:
+            self.reset(before)
         self._start()
 
     def reset(self, before: int) -> None:
         """The window, whose head was `before`, has begun anew: polls that have not been told everything below its floor
         are answered with nothing, and come back with their own cursor to be told of a gap."""
+        told = min(before, self._search.told(before))
+        self._search.clear()
         for group in self._hub.all_groups():
-            self._enqueue(group, before)
+            self._enqueue(group, told)
         self._start()
 
     def end(self, *, retry_after_s: int) -> None:
@@ -289,14 +298,25 @@ class ParkingLot:
         if self._suspect_again and not self._suspects:
             self._suspect_again = False
             self.dismiss()
-        while self._overdue and budget > (TURN // 2 if self._queue else 0):
+        while self._overdue and budget > (TURN // 2 if self._queue or self._search else 0):
             budget -= self._end(self._overdue.popleft(), now)
+        while self._search and budget > (TURN // 4 if self._queue else 0):
+            budget -= self._find()
         while self._queue and budget > 0:
             group = next(iter(self._queue))
             budget = self._look(group, self._queue[group], budget)
         if not self.busy:
             self._shared.clear()
             self._shared_bytes = 0
+
+    def _find(self) -> int:
+        """Returns what it has cost."""
+        for _ in range(STEPS_PER_UNIT):
+            if self._search:
+                group, before = self._search.step()
+                if group is not None and group.parked:
+                    self._enqueue(group, before)
+        return 1
 
     def _dismiss(self, parked: Parked) -> int:
         """Returns what it has cost."""
@@ -314,7 +334,9 @@ class ParkingLot:
             parked.expire()
             return ANSWERED
         look = self._queue.get(group)
-        told = self._window.head if look is None else look.told
+        told = self._search.told(self._window.head)
+        if look is not None:
+            told = min(told, look.told)  # which may be that of a poll that came back
         before = self._window.looked
         answer = self._read(group.topics, max(told, parked.cursor), parked)
         self._answer(parked, answer or self._share((), max(self._window.head, parked.cursor)))

@@ -4,7 +4,8 @@ Polls are grouped by their list of topics, so that a wake costs a look-up for ea
 many polls wait on other topics, and so that the polls of one list can share an answer.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from notifier.core.memory import MemoryBudget
@@ -82,11 +83,52 @@ class Hub(Generic[P]):
                 self._patterns.remove(pattern, group)
         return True
 
-    def groups(self, topic: str) -> Iterator[Group[P]]:
-        """The groups of all lists that match `topic`; one may come twice, through several of its patterns."""
-        yield from self._exact.get(topic, ())
+    def groups(self, topic: str) -> Iterator[Group[P] | None]:
+        """The groups of all lists that match `topic`; one may come twice, through several of its patterns. A None for
+        each step that finds none. Polls may come and go between two of them: those that stay are found."""
+        yield from list(self._exact.get(topic, ()))
         if self._patterns:
             yield from self._patterns.find(topic)
 
     def all_groups(self) -> list[Group[P]]:
         return list(self._groups.values())
+
+
+class Search(Generic[P]):
+    """The topics of new messages whose groups are still to be found, oldest message first.
+
+    A batch has up to a thousand topics, and ten thousand lists may match each of them; so this is done in steps.
+    """
+
+    def __init__(self, hub: Hub[P]) -> None:
+        self._hub = hub
+        self._topics: OrderedDict[str, int] = OrderedDict()  # with the head of the window before their first message
+        self._groups: Iterator[Group[P] | None] | None = None  # of the topic that is being looked up
+        self._before = 0
+
+    def __len__(self) -> int:
+        """How many topics are left."""
+        return len(self._topics) + (self._groups is not None)
+
+    def add(self, topics: Iterable[str], before: int) -> None:
+        for topic in topics:
+            self._topics.setdefault(topic, before)
+
+    def told(self, head: int) -> int:
+        """The position up to which no group is still to be found, in a window that ends at `head`."""
+        return self._before if self._groups is not None else next(iter(self._topics.values()), head)
+
+    def step(self) -> tuple[Group[P] | None, int]:
+        """A group, if this step has found one, and the position up to which its polls have been told everything."""
+        if self._groups is None:
+            topic, self._before = self._topics.popitem(last=False)
+            self._groups = self._hub.groups(topic)
+        try:
+            return next(self._groups), self._before
+        except StopIteration:
+            self._groups = None
+            return None, self._before
+
+    def clear(self) -> None:
+        self._topics.clear()
+        self._groups = None

@@ -59,10 +59,28 @@ class Patterns(Generic[V]):
         that `item` matches. Unions are not computed: `*` and `*/**` do not cover `**`."""
         return bool(self._ends(item))
 
-    def find(self, item: str) -> Iterator[V]:
-        """The values of the patterns that match or cover `item`, once for each such pattern."""
-        for node in self._ends(item):
-            yield from node.values
+    def find(self, item: str) -> Iterator[V | None]:
+        """The values of the patterns that match or cover `item`, once for each such pattern, and a None for each node
+        visited.
+
+        The tree may change between two of them: what is there all the time is found.
+        """
+        segments = item.split("/")
+        nodes = [(self._root, 0)]
+        while nodes:
+            node, depth = nodes.pop()
+            yield None
+            if depth == len(segments):
+                yield from list(node.values)
+                continue
+            children = node.children
+            if "**" in children:
+                yield from list(children["**"].values)
+            segment = segments[depth]
+            if segment in children and segment != "**":
+                nodes.append((children[segment], depth + 1))
+            if "*" in children and segment not in STARS:
+                nodes.append((children["*"], depth + 1))
 
     def _ends(self, item: str) -> list[_Node[V]]:
         """The nodes where those patterns end. No node is visited twice, so the size of the tree bounds the work."""

@@ -8,6 +8,11 @@ from notifier.core import patterns as module
 from notifier.core.hub import Hub
 from notifier.core.topics import TopicList
 
+
+def found(hub, topic):
+    return [group for group in hub.groups(topic) if group]
+
+
 segments = st.sampled_from(["a", "b", "c"])
 topics = st.lists(segments, min_size=1, max_size=3).map("/".join)
 patterns = st.builds(
@@ -47,11 +52,11 @@ class HubModel(RuleBasedStateMachine):
 
     @rule(topic=topics)
     def wake(self, topic):
-        found = set(self.hub.groups(topic))
-        assert {serial for group in found for serial in group.parked} == {
+        matching = set(found(self.hub, topic))
+        assert {serial for group in matching for serial in group.parked} == {
             serial for serial, listed in self.model.items() if listed.matches(topic)
         }
-        assert all(group.topics.matches(topic) for group in found)
+        assert all(group.topics.matches(topic) for group in matching)
 
     @invariant()
     def all_are_counted(self):
@@ -81,13 +86,27 @@ def test_polls_of_equal_lists_share_a_group_in_the_order_they_came():
     assert hub.park(TopicList(["a"]), "third") is not first
 
 
+def test_lists_that_stay_are_found_while_others_come_and_go():
+    hub = Hub()
+    lists = [[f"a/{n}", "a/*", "*/b", "a/**", "a/b"] for n in range(20)]
+    groups = [hub.park(TopicList(items), n) for n, items in enumerate(lists)]
+    seen = set()
+    for n, group in enumerate(hub.groups("a/b")):
+        if group:
+            seen.add(group)
+        if n < 10:
+            hub.forget(groups[2 * n], 2 * n)
+            hub.park(TopicList([f"c/{n}", "a/b", "a/*"]), f"new {n}")
+    assert set(groups[1::2]) <= seen
+
+
 def test_a_poll_that_comes_back_to_a_forgotten_list_is_found():
     hub = Hub()
     old = hub.park(TopicList(["a/*"]), "old")
     assert hub.forget(old, "old")
     hub.park(TopicList(["a/*"]), "new")
     assert not hub.forget(old, "old")
-    assert [list(group.parked) for group in hub.groups("a/b")] == [["new"]]
+    assert [list(group.parked) for group in found(hub, "a/b")] == [["new"]]
 
 
 lookups = []
@@ -125,8 +144,8 @@ def work_of_a_wake(monkeypatch, unrelated):
     for wanted in (["orders/42"], ["orders/*"], ["orders/**", "x"], ["*/42"]):
         hub.park(TopicList(wanted), ",".join(wanted))
     lookups.clear()
-    found = sorted(poll for group in hub.groups("orders/42") for poll in group.parked)
-    assert found == ["*/42", "orders/*", "orders/**,x", "orders/42"]
+    waiting = sorted(poll for group in found(hub, "orders/42") for poll in group.parked)
+    assert waiting == ["*/42", "orders/*", "orders/**,x", "orders/42"]
     return len(lookups)
 
 
@@ -140,6 +159,6 @@ def test_a_wake_yields_as_many_groups_as_match_and_none_of_the_others():
         hub.park(TopicList([f"topic/{n}"]), n)
     for n in range(1000):
         hub.park(TopicList([f"pattern/{n}/*"]), -n - 1)
-    assert [list(group.parked) for group in hub.groups("topic/42")] == [[42]]
-    assert [list(group.parked) for group in hub.groups("pattern/42/x")] == [[-43]]
-    assert list(hub.groups("elsewhere")) == []
+    assert [list(group.parked) for group in found(hub, "topic/42")] == [[42]]
+    assert [list(group.parked) for group in found(hub, "pattern/42/x")] == [[-43]]
+    assert found(hub, "elsewhere") == []

@@ -144,6 +144,8 @@ async def test_after_a_reset_each_poll_keeps_its_own_cursor_and_gets_no_newer_me
     publish(window, lot, "other")
     crowd = [parked(lot, topics, 1) for _ in range(CROWD)]
     publish(window, lot, *["other"] * 4)
+    while lot._scheduled:  # so that what follows begins at once
+        await asyncio.sleep(0)
     if busy:
         publish(window, lot, "t")  # 6: some have it before the reset, the others do not
     before = window.head
@@ -195,6 +197,8 @@ async def test_a_poll_below_the_window_comes_back_to_read_from_the_table(lot: Pa
     topics = TopicList(["t"])
     crowd = [parked(lot, topics, 0) for _ in range(CROWD)]
     publish(window, lot, *["other"] * 5)
+    while lot._scheduled:  # so that what follows begins at once
+        await asyncio.sleep(0)
     publish(window, lot, "t")
     publish(window, lot, *["other"] * 20)  # before the last of the crowd has its message
     await settled(lot)
@@ -241,6 +245,70 @@ async def test_one_message_to_many_lists_costs_no_more_in_one_turn_than_to_one(
     assert most <= TURN // ANSWERED + 1
     # They are told the same, so the answer is made once.
     assert len({id(poll.future.result()) for poll in polls}) == 1
+
+
+async def test_the_search_for_the_lists_of_many_topics_counts_against_the_turn(
+    window: Window, lot: ParkingLot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand topics in one batch, each matched by the lists of all clients."""
+    steps: list[int] = [0]
+    step = lot._search.step
+
+    def counted() -> object:
+        steps[-1] += 1
+        return step()
+
+    monkeypatch.setattr(lot._search, "step", counted)
+    polls = [parked(lot, TopicList([f"user/{n}", "all/*"]), 0) for n in range(300)]
+    publish(window, lot, *[f"all/{n}" for n in range(300)])
+    while lot.busy:
+        steps.append(0)
+        await asyncio.sleep(0)
+    assert len(steps) > 5
+    assert max(steps) <= parking.STEPS_PER_UNIT * TURN
+    assert {told(poll)[1] for poll in polls} == {100}
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("one_is_back", [False, True])
+async def test_whatever_happens_before_a_list_is_found_its_polls_miss_nothing(
+    window: Window, lot: ParkingLot, monkeypatch: pytest.MonkeyPatch, turns: int, one_is_back: bool
+) -> None:
+    """A deadline, a poll of the same list that comes back, an end: all look at polls that are not found yet."""
+    monkeypatch.setattr(parking, "TURN", 4)
+    rare = TopicList(["rare"])
+    for n in range(10):
+        parked(lot, TopicList([f"user/{n}", "all/*"]), 0)
+    due, companion, later, last = (parked(lot, rare, 0) for _ in range(4))
+    publish(window, lot, *[f"all/{n}" for n in range(10)], "rare")
+    newest = publish(window, lot, "all/1")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert lot._search
+    lot._overdue.append(due)
+    due.due = 0
+    if one_is_back:
+        parked(lot, rare, 11, read=False)  # another process has told it
+    lot._end(due, 1)
+    assert told(due) == ([11], newest)
+    lot.end(retry_after_s=1)
+    await settled(lot)
+    for poll in (companion, later, last):
+        assert told(poll) == ([11], newest)
+
+
+async def test_topics_whose_lists_are_still_to_be_found_are_bounded(
+    window: Window, lot: ParkingLot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "MAX_TOPICS", 5)
+    polls = [parked(lot, TopicList([f"t/{n}"]), 0) for n in range(20)]
+    lot._scheduled = True  # as in a turn whose budget is spent
+    for n in range(20):
+        publish(window, lot, f"t/{n}")
+        assert len(lot._search) <= 5
+    lot._turn()
+    await settled(lot)
+    assert [told(poll) for poll in polls] == [([n], 20) for n in range(1, 21)]
 
 
 async def test_messages_that_a_read_examines_count_against_the_turn(window: Window, lot: ParkingLot) -> None:
