@@ -76,7 +76,7 @@ examples:
   notifier key change shop --publish 'orders/**'
 """
 
-SIGN_TOKEN = """The token alone goes to standard output. It is for trying things out, and for scripts: for their
+SIGN = """The token alone goes to standard output. It is for trying things out, and for scripts: for their
 logged-in users, applications sign tokens themselves, with any JWT library.
 
 examples:
@@ -196,7 +196,7 @@ def _add_key(commands: Commands) -> None:
 
 
 def _add_token(commands: Commands) -> None:
-    command = _add(commands, "token", "sign a token for one user and print it", SIGN_TOKEN, token)
+    command = _add(commands, "token", "sign a token for one user and print it", SIGN, token)
     command.add_argument("subject", metavar="SUBJECT", help="who it is for, such as the id of a user")
     _add_patterns(command)
     command.add_argument(
