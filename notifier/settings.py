@@ -25,6 +25,7 @@ MIN_SECRET = 32
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])", re.ASCII)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+", re.ASCII)
 _WEEK = timedelta(days=7)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -236,11 +237,14 @@ class _Reader:
     def origins(self, name: str) -> frozenset[str]:
         origins = frozenset(self.text(name).replace(",", " ").split())
         for origin in origins - {"*"}:
-            if not re.fullmatch(r"https?://[a-z0-9.:\[\]_-]+", origin, re.ASCII):
+            # Apps have schemes of their own: capacitor://localhost.
+            if not _ORIGIN.fullmatch(origin):
                 raise SettingsError(
                     f"{name}: {origin[:80]!r} is not an origin, such as https://app.example.com or "
-                    "http://localhost:3000, in lower case and without a path."
+                    "http://localhost:3000, in lower case and without a path. For all pages, use *."
                 )
+            if re.fullmatch("http://.*:80|https://.*:443", origin):
+                raise SettingsError(f"{name}: {origin[:80]!r} has the port that browsers leave out. Leave it out too.")
         return origins
 
     def place(self, name: str) -> str | None:

@@ -3,7 +3,6 @@
 Callers are holders of a credential, the public, and, in open mode, every program except pages of other websites.
 """
 
-import ipaddress
 from base64 import b64decode
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -14,6 +13,8 @@ from notifier.access.callers import Callers
 from notifier.core.errors import Forbidden, InvalidToken, Unauthorized
 from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
+from notifier.web.addresses import client_address
+from notifier.web.origins import Origins
 
 HOW = "Send Authorization: Bearer KEY, or Basic with the key as the password."
 
@@ -21,16 +22,16 @@ HOW = "Send Authorization: Bearer KEY, or Basic with the key as the password."
 class Access:
     """What the callers of requests may do. One for each application."""
 
-    def __init__(self, settings: Settings, callers: Callers) -> None:
+    def __init__(self, settings: Settings, callers: Callers, origins: Origins) -> None:
         self._callers = callers
+        self._origins = origins
+        self.proxies = settings.trusted_proxies
         self._local = settings.anyone and not settings.open
 
     async def publisher(self, request: web.Request) -> Grant:
         """The grant of a caller that publishes. Unauthorized without a credential where one is needed; InvalidToken
         with one that is not good; Forbidden for a page of another website in open mode."""
-        self.check_host(request)
-        if self._local:
-            _check_origin(request)
+        self._check_page(request)
         grant = await self._caller(request)
         if grant is self._callers.nobody and not grant.publishes:
             raise _no_key()
@@ -38,7 +39,7 @@ class Access:
 
     async def subscriber(self, request: web.Request) -> Grant:
         """The same for a caller that reads."""
-        self.check_host(request)
+        self._check_page(request)
         grant = await self._caller(request)
         if grant is self._callers.nobody and not grant.subscribes:
             raise _no_key()
@@ -51,6 +52,15 @@ class Access:
             raise Forbidden(
                 "This server has no key, so it answers only to names of this machine. "
                 "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
+            )
+
+    def _check_page(self, request: web.Request) -> None:
+        """Forbidden, without a key, for what a website could make the browser of somebody on this machine send."""
+        self.check_host(request)
+        if self._local and self._origins.foreign(request):
+            raise Forbidden(
+                "This server has no key, so it does not serve pages of other websites. "
+                "If it should serve this one, add its origin to NOTIFIER_ORIGINS."
             )
 
     async def _caller(self, request: web.Request) -> Grant:
@@ -76,13 +86,6 @@ async def authorise_subscribe(request: web.Request, items: Sequence[str] = ()) -
     if refused := grant.may_not_subscribe(items):
         raise Forbidden(f"You may not subscribe to {refused}.")
     return grant
-
-
-def _check_origin(request: web.Request) -> None:
-    origin = request.headers.get("Origin")
-    foreign = origin is not None and origin.partition("://")[2] != _host(request)
-    if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
-        raise Forbidden("This server has no key, so it accepts nothing from pages of other websites.")
 
 
 def _credential(request: web.Request) -> bytes | None:
@@ -112,19 +115,9 @@ def _no_key() -> Unauthorized:
 
 
 def address(request: web.Request) -> str:
-    """The client's address, for limits: behind a proxy the last X-Forwarded-For entry (the proxy appends the peer that
-    it saw; the client may have made up the entries before it), else the peer. IPv6 by /64, one customer's block."""
-    peer = request.remote or ""
-    forwarded = request.headers.getall("X-Forwarded-For", [])
-    try:
-        parsed = ipaddress.ip_address(peer)
-        if forwarded and parsed.is_private:
-            parsed = ipaddress.ip_address(forwarded[-1].rpartition(",")[2].strip())
-    except ValueError:
-        return peer
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
+    """The client's address, for limits."""
+    proxies = request.app[ACCESS].proxies
+    return client_address(request.remote or "", request.headers.getall("X-Forwarded-For", []), proxies)
 
 
 def _host(request: web.Request) -> str:

@@ -67,7 +67,7 @@ async def test_without_a_key_any_other_host_is_refused(app: Running) -> None:
 
 
 @pytest.mark.rule("A-4")
-async def test_without_a_key_pages_of_other_origins_cannot_publish(app: Running) -> None:
+async def test_without_a_key_pages_of_other_origins_can_neither_publish_nor_read(app: Running) -> None:
     url = str(app.client.make_url("/")).rstrip("/")
     for headers in (
         {"Origin": "https://example.com"},
@@ -78,12 +78,80 @@ async def test_without_a_key_pages_of_other_origins_cannot_publish(app: Running)
         {"Origin": url + ".example.com"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Origin": url, "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://localhost:1", "Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://example.com", "Sec-Fetch-Site": "none"},
+        # What a page loads and cannot read: an image, a script, another window.
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "something new"},
+        [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")],
+        [("Origin", url), ("Origin", "https://example.com")],
     ):
-        for method, path, body in PUBLISH:
+        for method, path, body in PUBLISH + SUBSCRIBE:
             response = await app.client.request(method, path, data=body, headers=headers)
-            assert "pages of other websites" in await refusal(response, 403, "forbidden"), headers
-    for headers in ({}, {"Origin": url, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
-        assert await may(app, PUBLISH, headers)
+            assert "Access-Control-Allow-Origin" not in response.headers
+            detail = await refusal(response, 403, "forbidden")
+            assert "pages of other websites" in detail, headers
+            assert "NOTIFIER_ORIGINS" in detail
+    for headers in (
+        {},
+        {"Origin": url},
+        {"Origin": url, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
+        # A development server that proxies to this one has changed Host.
+        {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+    ):
+        assert await may(app, PUBLISH + SUBSCRIBE, headers), headers
+    # They may tell that it is there, open its page and import its client.
+    for path in ("/healthz", "/readyz", "/", "/client.js"):
+        assert (
+            await status(app, "GET", path, headers={"Origin": "https://example.com", "Sec-Fetch-Site": "cross-site"})
+            == 200
+        )
+
+
+@pytest.mark.rule("A-4")
+async def test_without_a_key_pages_of_origins_in_the_setting_can_do_everything(start: Start) -> None:
+    origin = "http://localhost:3000"
+    app = await start(origins=frozenset({origin}))
+    for site in ({}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert await may(app, PUBLISH + SUBSCRIBE, {"Origin": origin} | site)
+        for other in ("http://localhost:30000", "https://localhost:3000", "http://localhost", "null"):
+            assert not await may(app, PUBLISH + SUBSCRIBE, {"Origin": other} | site)
+    assert not await may(app, PUBLISH + SUBSCRIBE, {"Sec-Fetch-Site": "cross-site"})
+    async with app.client.get("/v1/topics/t?wait=0", headers={"Origin": origin}) as response:
+        assert response.headers["Access-Control-Allow-Origin"] == origin
+    # Still only by a name of this machine.
+    assert not await may(app, PUBLISH + SUBSCRIBE, {"Origin": origin, "Host": "example.com"})
+    everybody = await start(origins=frozenset({"*"}))
+    assert await may(everybody, PUBLISH + SUBSCRIBE, {"Origin": "null", "Sec-Fetch-Site": "cross-site"})
+    assert await may(everybody, PUBLISH + SUBSCRIBE, {"Sec-Fetch-Site": "cross-site"})
+
+
+@pytest.mark.both_paths
+@pytest.mark.rule("A-4")
+async def test_without_a_key_a_page_of_another_origin_parks_nothing(app: Running) -> None:
+    poll = f"GET /v1/topics/t?after={app.service.window.head} HTTP/1.1"
+    async with line(app) as raw:
+        # Neither on a connection of its own, nor on one that a proxy shares with a program that may.
+        for headers, parked in (
+            (["Sec-Fetch-Site: cross-site"], False),
+            ([], True),
+            (["Origin: https://example.com"], False),
+            ([], True),
+            (["Sec-Fetch-Site: same-site"], False),
+            (["Sec-Fetch-Site: same-origin"], True),
+        ):
+            await raw.send(poll, *headers)
+            if parked:
+                await app.parked()
+                await app.publish("t")
+                await app.parked(0)
+                poll = f"GET /v1/topics/t?after={app.service.window.head} HTTP/1.1"
+            assert (await raw.answer()).status == (200 if parked else 403)
+            assert not len(app.service.lot)
 
 
 @pytest.mark.rule("A-4")

@@ -135,7 +135,7 @@ async def test_beyond_the_limit_a_poll_is_answered_empty_at_once(start: Start) -
 
 @pytest.mark.rule("S-17")
 async def test_an_address_has_a_limit_of_its_own(start: Start) -> None:
-    app = await start(max_parked_per_address=1)
+    app = await start(max_parked_per_address=1, trusted_proxies=1)
     poll = app.start_poll("t", wait=28)
     await app.parked()
     assert await turned_away(app)
@@ -147,7 +147,7 @@ async def test_an_address_has_a_limit_of_its_own(start: Start) -> None:
 
 @pytest.mark.rule("S-18")
 async def test_behind_a_proxy_the_address_is_the_one_that_the_proxy_saw(start: Start) -> None:
-    app = await start(max_parked_per_address=1)
+    app = await start(max_parked_per_address=1, trusted_proxies=1)
     for parked, coming, same in (
         ("203.0.113.9", "203.0.113.9", True),
         ("203.0.113.9", "203.0.113.10", False),
@@ -158,6 +158,9 @@ async def test_behind_a_proxy_the_address_is_the_one_that_the_proxy_saw(start: S
         ("unknown", "made up", True),  # both are the proxy's
         ("203.0.113.9", "unknown", False),
         ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("203.0.113.9:40001", "203.0.113.9:40002", True),
+        ("203.0.113.9:40001", "203.0.113.10:40001", False),
+        ("198.51.100.1, 203.0.113.9:40001", "203.0.113.9", True),
     ):
         async with line(app) as raw:
             await raw.send(POLL, f"X-Forwarded-For: {parked}")
@@ -168,12 +171,22 @@ async def test_behind_a_proxy_the_address_is_the_one_that_the_proxy_saw(start: S
 
 @pytest.mark.rule("S-18")
 async def test_of_several_forwarded_headers_the_last_one_counts(start: Start) -> None:
-    app = await start(max_parked_per_address=1)
+    app = await start(max_parked_per_address=1, trusted_proxies=1)
     async with line(app) as raw:
         await raw.send(POLL, "X-Forwarded-For: 198.51.100.1", "X-Forwarded-For: 203.0.113.9")
         await app.parked()
         assert await turned_away(app, {"X-Forwarded-For": "203.0.113.9"})
         assert not await turned_away(app, {"X-Forwarded-For": "198.51.100.1"})
+
+
+@pytest.mark.rule("S-18")
+async def test_without_a_trusted_proxy_what_a_client_says_of_itself_does_not_count(start: Start) -> None:
+    app = await start(max_parked_per_address=1)
+    async with line(app) as raw:
+        await raw.send(POLL, "X-Forwarded-For: 198.51.100.1")
+        await app.parked()
+        assert await turned_away(app, {"X-Forwarded-For": "203.0.113.9"})
+        assert await turned_away(app)
 
 
 # Connections

@@ -18,6 +18,7 @@ async def both(start: Start) -> Both:
         "admin_keys": (KEY,),
         "max_parked_per_address": 2,
         "max_parked": 3,
+        "trusted_proxies": 1,
         "origins": frozenset({"https://app.example.com", "https://other.example.com"}),
     }
     return Both(await start(fast=True, **options), await start(fast=False, **options))

@@ -29,7 +29,7 @@ def env(database: str, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def test_honcho_starts_the_web_process_of_the_procfile(env: dict[str, str], tmp_path: Path) -> None:
     procfile = (ROOT / "Procfile").read_text()
-    assert procfile == "release: notifier migrate\nweb: HOST=0.0.0.0 notifier serve\n"
+    assert procfile == "release: notifier migrate\nweb: HOST=0.0.0.0 NOTIFIER_TRUSTED_PROXIES=1 notifier serve\n"
     (tmp_path / "Procfile").write_text(procfile.replace("0.0.0.0", "127.0.0.1"))
     port = str(free_port())
     key = "a-key-for-the-test"

@@ -168,6 +168,11 @@ def test_any_other_retention_is_refused(text):
         Settings.from_env({"NOTIFIER_RETENTION": text})
 
 
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "chrome-extension://abcdefgh", "http://[::1]:3000", "*"])
+def test_an_origin_may_have_any_scheme(origin):
+    assert Settings.from_env({"NOTIFIER_ORIGINS": origin}).origins == {origin}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "because"),
     [
@@ -181,6 +186,10 @@ def test_any_other_retention_is_refused(text):
         ("NOTIFIER_ORIGINS", "app.example.com", "is not an origin"),
         ("NOTIFIER_ORIGINS", "https://app.example.com/", "is not an origin"),
         ("NOTIFIER_ORIGINS", "https://App.example.com", "is not an origin"),
+        ("NOTIFIER_ORIGINS", "https://*.example.com", "For all pages, use \\*"),
+        ("NOTIFIER_ORIGINS", "null", "is not an origin"),
+        ("NOTIFIER_ORIGINS", "https://app.example.com:443", "has the port that browsers leave out"),
+        ("NOTIFIER_ORIGINS", "http://localhost:80", "has the port that browsers leave out"),
         ("NOTIFIER_ADMIN_KEY", "short", "must have at least 8 printable ASCII characters; several are separated"),
         ("NOTIFIER_ADMIN_KEY", "long-enough short", "must have at least 8"),
         ("NOTIFIER_ADMIN_KEY", "schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel", "must have at least 8"),
