@@ -46,6 +46,8 @@ LARGE = 1024 * 1024
 MAX_TOPICS = 200
 MAX_CANDIDATES = 2000
 MAX_SCAN = 5000
+# So many names are matched in one turn of the event loop; fewer where the patterns are many and long.
+MATCHED = 2000
 # `last` has to find its beginning in one read: this many rows are scanned backwards before it is refused.
 MAX_SCAN_BACK = 50_000
 
@@ -301,7 +303,7 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
     ids = await _resolve(connection, topics)
     if ids is None:
         scanned = await connection.fetch(SCAN, low, MAX_SCAN)
-        seqs = _matching(scanned, topics)
+        seqs = await _matching(scanned, topics)
         if len(scanned) == MAX_SCAN:
             cursor, complete = scanned[-1]["seq"], False
     else:
@@ -322,7 +324,7 @@ async def _last(connection: Connection, topics: TopicList, count: int) -> int:
     below = await _head(connection) + 1
     for _ in range(MAX_SCAN_BACK // MAX_SCAN):
         scanned = await connection.fetch(SCAN_BACK, below, MAX_SCAN)
-        found += _matching(scanned, topics)
+        found += await _matching(scanned, topics)
         if len(found) >= count:
             return found[count - 1] - 1
         if len(scanned) < MAX_SCAN:
@@ -342,18 +344,24 @@ async def _resolve(connection: Connection, topics: TopicList) -> list[int] | Non
         rows = await connection.fetch(CANDIDATES, lows, highs, MAX_CANDIDATES + 1)
         if len(rows) > MAX_CANDIDATES:
             return None
-        known.update(row["id"] for row in rows if topics.matches(row["name"]))
+        known.update(await _matching(rows, topics))
         if len(known) > MAX_TOPICS:
             return None
     return sorted(known)
 
 
-def _matching(scanned: Sequence[asyncpg.Record], topics: TopicList) -> list[int]:
+async def _matching(rows: Sequence[asyncpg.Record], topics: TopicList) -> list[int]:
+    """The numbers, which come first, of the rows whose topics, which come next, are in the list."""
     matches: dict[str, bool] = {}
-    seqs: list[int] = []
-    for seq, name in scanned:
+    left = most = MATCHED // topics.weight
+    numbers: list[int] = []
+    for number, name in rows:
         if name not in matches:
             matches[name] = topics.matches(name)
+            left -= 1
+            if left <= 0:
+                left = most
+                await asyncio.sleep(0)
         if matches[name]:
-            seqs.append(seq)
-    return seqs
+            numbers.append(number)
+    return numbers

@@ -172,6 +172,30 @@ async def test_last_looks_back_a_bounded_way_and_then_refuses(
         await app.service.history.position_of_last(TopicList(["*/none"]), 1, deadline())
 
 
+@pytest.mark.parametrize("candidates", [5000, 0], ids=["topics", "messages"])
+async def test_matching_many_names_with_a_large_list_is_not_one_turn(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, candidates: int
+) -> None:
+    await fill(sql, topics=1000, messages=3000)
+    monkeypatch.setattr(history, "MAX_CANDIDATES", candidates)
+    topics = TopicList([f"*/{n}/x/x" for n in range(90)])
+    matched = [0]
+    matches = TopicList.matches
+
+    def counted(self: TopicList, topic: str) -> bool:
+        matched[-1] += 1
+        return matches(self, topic)
+
+    monkeypatch.setattr(TopicList, "matches", counted)
+    read = asyncio.create_task(app.service.history.read(topics, 0, 100, deadline()))
+    while not read.done():
+        matched.append(0)
+        await asyncio.sleep(0)
+    assert (await read).messages == []
+    assert sum(matched) >= 1000
+    assert max(matched) <= history.MATCHED // topics.weight
+
+
 async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connection) -> None:
     await fill(sql, topics=3, messages=30)
     await sql.execute("begin; lock table notifier.retention in access exclusive mode")
