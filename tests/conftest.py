@@ -301,7 +301,7 @@ def held(app: Running) -> int:
     connections, are not counted."""
     handover = app.client.app.get(HANDOVER)
     tokens = app.service.callers.tokens
-    return app.service.memory.held - (handover.shapes.size if handover else 0) - (tokens.held if tokens else 0)
+    return app.service.memory.held - (handover.shapes.size if handover else 0) - (0 if tokens is None else tokens.held)
 
 
 def free_port() -> int:

@@ -34,7 +34,7 @@ class Callers:
         """Use the keys of `settings` from here on. Every grant given before has ended."""
         for grant in (*self._keys.values(), self.nobody):
             grant.end()
-        if self.tokens:
+        if self.tokens is not None:
             self.tokens.clear()
         self._keys = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
         if settings.anyone:
@@ -51,7 +51,7 @@ class Callers:
         if grant:
             return grant
         if credential.count(b".") == 2:
-            if self.tokens:
+            if self.tokens is not None:
                 return await self.tokens.find(credential, digest)
             if credential.startswith(b"eyJ"):  # the beginning of a JSON object, in base64
                 raise InvalidToken(
@@ -61,11 +61,11 @@ class Callers:
 
     async def start(self) -> None:
         """Get what must be asked for; not getting it is not fatal."""
-        if self.tokens:
+        if self.tokens is not None:
             await self.tokens.start()
 
     async def stop(self) -> None:
-        if self.tokens:
+        if self.tokens is not None:
             await self.tokens.stop()
 
     @contextmanager

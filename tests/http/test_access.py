@@ -1,10 +1,14 @@
 """Access: the open mode of a developer's machine, the key, and a public that may only read."""
 
 import base64
+import time
 
+import jwt
 import pytest
 from conftest import Running, Start
 from support.protocol import JSON, line, refusal
+
+from notifier.settings import TokenSettings
 
 KEY = "a-good-key!"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -247,3 +251,17 @@ async def test_a_refused_body_is_neither_stored_nor_repeated(start: Start) -> No
     assert KEY not in detail
     async with app.client.get("/v1/topics/t", params={"after": "earliest", "wait": "0"}, headers=BEARER) as response:
         assert (await response.json())["messages"] == []
+
+
+# Tokens
+
+
+@pytest.mark.rule("A-40")
+async def test_the_first_token_that_a_server_sees_is_taken(start: Start) -> None:
+    secret = "a-secret-that-has-32-bytes-or-more"
+    app = await start(tokens=TokenSettings(secrets=(secret.encode(),)))
+    claims = {"sub": "7", "exp": int(time.time()) + 60, "notifier": {"subscribe": ["user/7/**"]}}
+    headers = {"Authorization": f"Bearer {jwt.encode(claims, secret, algorithm='HS256')}"}
+    assert await status(app, "GET", "/v1/topics/user/7/*?wait=0", headers=headers) == 200
+    assert await status(app, "GET", "/v1/topics/user/8/*?wait=0", headers=headers) == 403
+    assert await status(app, "POST", "/v1/topics/user/7/x", b"1", headers) == 403
