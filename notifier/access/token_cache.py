@@ -46,9 +46,6 @@ class TokenCache:
         elif settings.keys:
             self._tokens.keys = read_keys(settings.keys)
 
-    def __len__(self) -> int:
-        return len(self._grants)
-
     async def start(self) -> None:
         if self._remote:
             await self._remote.start()

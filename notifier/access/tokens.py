@@ -144,7 +144,7 @@ class Tokens:
         for name, what in (("nbf", "is not valid yet (nbf)"), ("iat", "was issued in the future (iat)")):
             ahead = members.get(name, 0) - now
             if ahead > LEEWAY_S:
-                raise InvalidToken(f"The token {what}: {_span(ahead)} from now. Are the clocks right?")
+                raise InvalidToken(f"The token {what}: {_span(ahead)} from now. Check the clocks.")
         lifetime_s = said.expires - (now + LEEWAY_S if said.issued is None else said.issued)
         if lifetime_s > self._lifetime_s:
             raise InvalidToken(
