@@ -7,13 +7,29 @@ from statistics import median
 
 from bench import peers, procs
 from bench.figures import Figure, Measured, pairs
+from bench.load.dialects import ALL
 from bench.server import PARKING, running
-from bench.stage import FEW, OURS, WARM_UPS, Crowd, FanOut, Opponent, Side, Stage, crowd, ours, proxied, theirs
+from bench.stage import (
+    FEW,
+    OURS,
+    WARM_UPS,
+    Crowd,
+    FanOut,
+    Opponent,
+    Side,
+    Stage,
+    crowd,
+    ours,
+    proxied,
+    theirs,
+)
 
 CPU, MEMORY, TIME = "CPU per delivery", "memory per parked client", "time until all have it"
 LATER = "the same after the fan-outs"
 POSTGRES, THREADS = "Postgres' CPU per delivery, beside ours", f"threads, compared with {FEW} clients"
 TOKENS = f"{MEMORY}, a token each"
+OWN, OWN_CPU = f"{MEMORY}, a token and a topic each", f"{CPU}, a token and a topic each"
+OPEN = "open access"
 PROXIED, PROXY = f"{CPU} behind nginx", "nginx' own CPU per delivery, beside"
 CLIENT = "the crowd's CPU per delivery"
 
@@ -42,7 +58,7 @@ async def fight(
     duels = {count: Duel(peer.name, count) for count in sorted({min(count, peer.most) for count in stage.clients})}
     for _ in range(repeats):
         async with AsyncExitStack() as stack:
-            us = await stack.enter_async_context(ours(stage))
+            us = await stack.enter_async_context(ours(stage, verifying=tokens))
             sides = [us, await stack.enter_async_context(theirs(stage, peer))]
             if behind_nginx:
                 sides = [await stack.enter_async_context(proxied(side)) for side in sides]
@@ -157,6 +173,31 @@ async def tokens(stage: Stage) -> Measured:
     duels, failed = await fights(replace(stage, opponents=first), tokens=True)
     more, why = await fights(replace(stage, opponents=rest, clients=stage.clients[:1]), tokens=True)
     return Measured(rows([*duels, *more], TOKENS, "bytes", lambda duel: duel.memory), failed=[*failed, *why])
+
+
+async def access(stage: Stage) -> Measured:
+    """Two servers of ours: at one each client has a token, the other is open."""
+    [count] = stage.clients
+    topics = [f"{ALL},user/{number}" for number in range(count)]
+    async with AsyncExitStack() as stack:
+        closed = await stack.enter_async_context(ours(stage, verifying=True))
+        opened = await stack.enter_async_context(ours(stage))
+        mine = await stack.enter_async_context(crowd(closed, topics, tokens=True))
+        others = await stack.enter_async_context(crowd(opened, topics))
+        for each in (mine, others):
+            await each.park(FEW)
+        before = mine.memory(), others.memory()
+        memory = [(await held(mine, count, before[0]), await held(others, count, before[1]))]
+        await pairs(WARM_UPS, lambda: mine.fan_out(ALL), lambda: others.fan_out(ALL))
+        fan_outs = await pairs(stage.scale.pairs, lambda: mine.fan_out(ALL), lambda: others.fan_out(ALL))
+        later = [(mine.memory() - before[0]) / (count - FEW)]
+    duel = Duel(OPEN, count, memory, fan_outs, void=[*mine.void, *others.void])
+    figures = [
+        *rows([duel], OWN, "bytes", lambda duel: duel.memory),
+        Figure(f"{OWN}, after the fan-outs", f"{count:,}", "bytes", later, void=duel.void),
+        *rows([duel], OWN_CPU, "µs", fans(lambda fan: fan.cpu_us)),
+    ]
+    return Measured(figures)
 
 
 async def before(stage: Stage) -> Measured:

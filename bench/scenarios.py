@@ -106,12 +106,25 @@ SCENARIOS = (
     Scenario(
         "tokens",
         "Parking clients with a token each",
-        f"As under *Parking and fan-out*, and each client's requests have an `Authorization` header of {TOKEN_BYTES} "
-        "bytes of its own, as with signed tokens. Nothing is published.",
+        f"As under *Parking and fan-out*, and each client's requests have a token of {TOKEN_BYTES} bytes of its own in "
+        "`Authorization`. Ours verifies them; the peers read past them. Nothing is published.",
         duels.tokens,
         ("nchan", "node", "express", "fastapi", "aiohttp", "flask"),
         every,
         (Bound(duels.TOKENS, at_most(3500, "bytes"), peer="nchan"),),
+    ),
+    Scenario(
+        "access",
+        "A token and a topic each",
+        f"Each client waits on its own list, `all,user/N`, with a token of {TOKEN_BYTES} bytes that allows it. One "
+        "message is published to `all`. Beside it, the same clients at an open server, without tokens. The first poll "
+        "of each client verifies its token; the CPU per delivery has the next poll of each in it, which does not.",
+        duels.access,
+        clients=lambda scale: (scale.last,),
+        bounds=(
+            Bound(duels.OWN, at_most(3300, "bytes"), peer=duels.OPEN),
+            Bound(duels.OWN_CPU, at_most(1.1), peer=duels.OPEN),
+        ),
     ),
     Scenario(
         "proxy",

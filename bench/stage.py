@@ -11,11 +11,11 @@ from typing import Any
 from bench import peers, procs
 from bench.database import NATIVE, Flush, database, postmaster
 from bench.load import Load, loading
+from bench.load.dialects import SECRET, TOPIC
 from bench.peers.peer import MOST
 from bench.server import NOTIFIER, ROOT, running
 
 OURS = "Notifier"
-TOPIC = "bench"
 
 # Parked before memory is first looked at, so that what a server loads with its first clients is not theirs.
 FEW = 10
@@ -100,6 +100,9 @@ class Checkout:
 
 HERE = Checkout(OURS, ROOT)
 
+# A server that verifies tokens, and lets publishers and the bench's own requests in without one.
+VERIFYING = {"NOTIFIER_JWT_SECRET": SECRET, "NOTIFIER_PUBLIC_SUBSCRIBE": "**", "NOTIFIER_PUBLIC_PUBLISH": "**"}
+
 
 @contextmanager
 def checkout(revision: str) -> Iterator[Checkout]:
@@ -153,11 +156,11 @@ class Side:
 
 
 @asynccontextmanager
-async def ours(stage: Stage, source: Checkout = HERE) -> AsyncIterator[Side]:
-    """Notifier as shipped, on a database of its own."""
+async def ours(stage: Stage, source: Checkout = HERE, *, verifying: bool = False) -> AsyncIterator[Side]:
+    """Notifier as shipped, on a database of its own; `verifying`: with tokens."""
     async with (
         database(stage.postgres, stage.flush, source.root) as url,
-        running(NOTIFIER, url, source.root) as server,
+        running(NOTIFIER, url, source.root, **(VERIFYING if verifying else {})) as server,
     ):
         master = await postmaster(url)
         yield Side(
