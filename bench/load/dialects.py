@@ -37,7 +37,7 @@ Cookie: theme=dark; session=a1f0c2d4e6b8497d9a3c5e7f80912b3d
 """.replace("\n", "\r\n")
 
 TOKEN_BYTES = 300
-SECRET = "what the tokens of the bench are signed with"
+SECRET = "what-the-tokens-of-the-bench-are-signed-with"
 # One time for all processes of a run would do too; no run takes as long.
 EXPIRES = int(time.time()) + 12 * 3600
 
