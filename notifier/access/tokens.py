@@ -66,7 +66,7 @@ class Tokens:
             self._secrets = [Key("HS256", hmac, hmac.prepare_key(secret)) for secret in settings.secrets]
         except InvalidKeyError:
             raise SettingsError(
-                "NOTIFIER_JWT_SECRET has a key pair's part; that belongs in NOTIFIER_JWT_KEYS."
+                "NOTIFIER_JWT_SECRET has part of a key pair, which belongs in NOTIFIER_JWT_KEYS."
             ) from None
         self._templates_name_subject = any("{sub}" in item for item in settings.publish + settings.subscribe)
 
@@ -180,9 +180,7 @@ def _read_header(members: dict[str, Any]) -> tuple[str, str | None]:
             raise InvalidToken(f"The header of the token has {member}, which is not taken.")
     algorithm = members.get("alg")
     if not isinstance(algorithm, str) or not (algorithm == "HS256" or algorithm in _ALGORITHMS):
-        raise InvalidToken(
-            "The token is signed in a way (alg) that is not taken, or not at all. Use HS256, or a key pair."
-        )
+        raise InvalidToken("The token is not signed, or in a way (alg) that is not taken. Use HS256 or a key pair.")
     name = members.get("kid")
     if name is not None and not (isinstance(name, str) and 1 <= len(name) <= MAX_KID):
         raise InvalidToken(f"The header of the token has a kid that is not a string of 1 to {MAX_KID} characters.")
