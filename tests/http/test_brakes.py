@@ -2,33 +2,34 @@
 
 import json
 import logging
-from hashlib import sha256
+import time
 
 import pytest
-from conftest import Running, Start
+from conftest import Start
 from support.protocol import JSON, line, refusal
 from support.seam import connections
+from support.tokens import SECRET, hs256
 
-from notifier.core.grants import Grant
 from notifier.core.rates import Rate
-from notifier.settings import FAILED_RATE
+from notifier.settings import FAILED_RATE, TokenSettings
 
 KEY = "a-good-key!"
 ADMIN = {"Authorization": f"Bearer {KEY}"}
-ONE = {"Authorization": "Bearer the-first-user"}
-OTHER = {"Authorization": "Bearer the-other-user"}
+
+
+def token(user: str) -> dict[str, str]:
+    claims = {"sub": user, "exp": int(time.time()) + 3600, "notifier": {"publish": ["**"], "subscribe": ["**"]}}
+    return {"Authorization": f"Bearer {hs256(claims).decode()}"}
+
+
+# Users who may do everything and are no admins.
+USERS = {"admin_keys": (KEY,), "tokens": TokenSettings(secrets=(SECRET,))}
+ONE = token("one")
+OTHER = token("other")
 WRONG = {"Authorization": "Bearer wrong-secret"}
 
 # So slow that no test ever gets another hit.
 TWO = Rate(2, 86400)
-
-
-def users(app: Running) -> Running:
-    """With the keys of two users who may do everything and are no admins."""
-    for number, headers in enumerate((ONE, OTHER)):
-        digest = sha256(headers["Authorization"].removeprefix("Bearer ").encode()).digest()
-        app.service.callers._keys[digest] = Grant(f"user {number}", publish=["**"], subscribe=["**"])
-    return app
 
 
 async def told_to_slow_down(response) -> None:
@@ -61,6 +62,19 @@ async def test_a_good_credential_is_taken_from_an_address_that_others_fail_from(
     assert status == 429
     async with app.client.post("/v1/topics/t", data=b"1", headers=ADMIN) as response:
         assert response.status == 201
+
+
+@pytest.mark.rule("A-30")
+async def test_a_token_that_has_expired_is_no_guess(start: Start) -> None:
+    app = await start(**USERS, failed_rate=TWO)
+    now = int(time.time())
+    expired = {"Authorization": f"Bearer {hs256({'sub': 'one', 'exp': now - 100}).decode()}"}
+    for _ in range(5):
+        await refusal(await app.client.get("/v1/topics/t", headers=expired), 401, "invalid_token")
+    forged = {"Authorization": f"Bearer {hs256({'sub': 'one', 'exp': now - 100}, b'another-secret' * 3).decode()}"}
+    for status in (401, 401, 429):
+        async with app.client.get("/v1/topics/t", headers=forged) as response:
+            assert response.status == status
 
 
 @pytest.mark.rule("A-30")
@@ -124,7 +138,7 @@ async def test_bad_signatures_are_counted_and_never_slowed_down(
 
 @pytest.mark.rule("A-31")
 async def test_publishes_are_counted_for_each_grant(start: Start) -> None:
-    app = users(await start(admin_keys=(KEY,), publish_rate=TWO))
+    app = await start(**USERS, publish_rate=TWO)
     for headers in (ONE, OTHER):
         for _ in range(2):
             async with app.client.post("/v1/topics/t", data=b"1", headers=headers) as response:
@@ -144,7 +158,7 @@ async def test_a_batch_counts_its_messages(start: Start) -> None:
     def batch(size: int) -> str:
         return json.dumps([{"topic": "t", "data": 1}] * size)
 
-    app = users(await start(admin_keys=(KEY,), publish_rate=Rate(10, 86400)))
+    app = await start(**USERS, publish_rate=Rate(10, 86400))
     for size, status in ((8, 201), (3, 429), (2, 201)):
         async with app.client.post("/v1/messages", data=batch(size), headers=ONE | JSON) as response:
             assert response.status == status
@@ -194,7 +208,7 @@ async def test_admins_are_not_slowed_down_and_the_public_is_by_address(start: St
 @pytest.mark.both_paths
 @pytest.mark.parametrize("proxied", [False, True], ids=["same bytes", "numbered by a proxy"])
 async def test_polls_are_counted_also_where_aiohttp_never_sees_them(start: Start, fast: bool, proxied: bool) -> None:
-    app = users(await start(admin_keys=(KEY,), poll_rate=Rate(5, 86400)))
+    app = await start(**USERS, poll_rate=Rate(5, 86400))
     at = "0"
     async with line(app) as raw:
         for number in range(4):
@@ -226,7 +240,7 @@ async def test_polls_are_counted_also_where_aiohttp_never_sees_them(start: Start
 
 @pytest.mark.rule("A-31")
 async def test_by_default_neither_polls_nor_publishes_are_counted(start: Start) -> None:
-    app = users(await start(admin_keys=(KEY,)))
+    app = await start(**USERS)
     for _ in range(150):
         async with app.client.post("/v1/topics/t", data=b"1", headers=ONE) as response:
             assert response.status == 201
