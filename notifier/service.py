@@ -17,6 +17,7 @@ from notifier.core.webhooks import Source
 from notifier.core.window import Window
 from notifier.parking import ParkingLot
 from notifier.polling import DRAIN_RETRY_S, Polling
+from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database, retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
@@ -49,18 +50,22 @@ class Service:
             memory=self.memory,
         )
         self.callers = Callers(settings, self.memory, on_end=self.lot.dismiss)
+        self.access = AccessLog(self.callers.lifetime, on_change=self.callers.change)
         self.failures = Failures(settings.failed_rate)
         self.brakes = Brakes(settings, self.callers)
-        self.history = History(writing, seen=lambda: self.tail.position, memory=self.memory)
+        self.history = History(writing, self.access, seen=lambda: self.tail.position, memory=self.memory)
         self.tail = Tail(
             listening,
             writing,
+            self.access,
             on_connect=self._on_connect,
             on_hole=self._on_hole,
             on_messages=self._on_messages,
             on_outbox=lambda: self.pump.notified(),
         )
-        self.writer = Writer(writing, seen=lambda: self.tail.position, on_commit=self.tail.committed)
+        self.writer = Writer(
+            writing, seen=lambda: self.tail.position, known=lambda: self.access.known, on_commit=self.tail.committed
+        )
         self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()

@@ -23,6 +23,9 @@ MIN_KEY = 8
 # RFC 7518, section 3.2: a key for HS256 has at least 256 bits.
 MIN_SECRET = 32
 
+# Of tokens. What is known of revoked ones is kept as long.
+MAX_LIFETIME = timedelta(days=30)
+
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+", re.ASCII)
@@ -161,7 +164,7 @@ def _tokens(read: "_Reader") -> TokenSettings | None:
         issuer=read.text("NOTIFIER_JWT_ISSUER") or None,
         subscribe=read.items("NOTIFIER_JWT_SUBSCRIBE"),
         publish=read.items("NOTIFIER_JWT_PUBLISH"),
-        lifetime=read.span("NOTIFIER_JWT_LIFETIME", timedelta(days=1), timedelta(seconds=1), timedelta(days=30)),
+        lifetime=read.span("NOTIFIER_JWT_LIFETIME", timedelta(days=1), timedelta(seconds=1), MAX_LIFETIME),
     )
 
 

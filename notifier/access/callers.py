@@ -1,18 +1,25 @@
 """Callers: the grant of each credential, and of callers without one."""
 
+import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from notifier.core.errors import InvalidToken
+from notifier.access.revocations import Revocations
+from notifier.core.errors import EndedToken, InvalidToken
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
-from notifier.settings import Settings
+from notifier.postgres.access import Changes, Key
+from notifier.settings import Settings, TokenSettings
 
 if TYPE_CHECKING:
     from notifier.access.token_cache import TokenCache
+
+# How late a key may be found to have expired, where the clock was set meanwhile.
+LOOK_S = 0.25
 
 
 class Callers:
@@ -25,31 +32,31 @@ class Callers:
     def __init__(self, settings: Settings, memory: MemoryBudget, *, on_end: Callable[[], None] = lambda: None) -> None:
         """SettingsError where the keys for tokens cannot be used."""
         self._on_end = on_end
-        self._keys: dict[bytes, Grant] = {}
+        # Of settings and of this process: they do not change.
+        self._fixed = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
+        self._keys: dict[bytes, tuple[Key, Grant]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.lifetime = (settings.tokens or TokenSettings()).lifetime
+        self.revocations = Revocations(self.lifetime.total_seconds(), time.time)
         self.tokens = _tokens(settings, memory, on_end)
-        self.nobody = Grant("nobody")  # who shows no credential
-        self.change(settings)
-
-    def change(self, settings: Settings) -> None:
-        """Use the keys of `settings` from here on. Every grant given before has ended."""
-        for grant in (*self._keys.values(), self.nobody):
-            grant.end()
         if self.tokens is not None:
-            self.tokens.clear()
-        self._keys = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
+            self.tokens.is_revoked = lambda token: self.revocations.refused(token.subject, token.issued)
         if settings.anyone:
-            self.nobody = Grant("anyone", admin=True)
+            self.nobody = Grant("anyone", admin=True)  # who shows no credential
         else:
             self.nobody = Grant("public", publish=settings.public_publish, subscribe=settings.public_subscribe)
-        self._on_end()
 
     async def find(self, credential: bytes) -> Grant:
         """The grant of `credential`, which is alive. InvalidToken, with the reason, where there is none; Unavailable
         where that cannot be told now."""
         digest = _digest(credential)
-        grant = self._keys.get(digest)
-        if grant:
+        if grant := self._fixed.get(digest):
             return grant
+        if held := self._keys.get(digest):
+            key, grant = held
+            if grant.alive and (key.until is None or key.until > time.time()):
+                return grant
+            raise EndedToken("The key has expired.")
         if credential.count(b".") == 2:
             if self.tokens is not None:
                 return await self.tokens.find(credential, digest)
@@ -57,7 +64,7 @@ class Callers:
                 raise InvalidToken(
                     "This server takes no tokens: it has no NOTIFIER_JWT_SECRET and no NOTIFIER_JWT_KEYS."
                 )
-        raise InvalidToken("There is no such key, or it has been revoked.")
+        raise InvalidToken("There is no such key, or it has expired or been revoked.")
 
     async def start(self) -> None:
         """Get what must be asked for; not getting it is not fatal."""
@@ -65,20 +72,80 @@ class Callers:
             await self.tokens.start()
 
     async def stop(self) -> None:
+        self._arm(None)
         if self.tokens is not None:
             await self.tokens.stop()
+
+    def change(self, changes: Changes) -> None:
+        """Apply `changes` of the database: end the grants that they concern. What they leave as it is goes on."""
+        if changes.revoked_before is not None:
+            self.revocations.clear(changes.revoked_before)
+        for subject, at in changes.revoked:
+            self.revocations.add(subject, at)
+        keys = [key for key, _ in self._keys.values()] if changes.keys is None else changes.keys
+        ended = self._change_keys(keys, None if changes.anew else changes.changed)
+        told = False
+        if self.tokens is not None:
+            subjects = changes.changed.union(subject for subject, _ in changes.revoked)
+            told = self.tokens.end(None if changes.anew else subjects)
+        if ended and not told:
+            self._on_end()
+
+    def _change_keys(self, keys: Sequence[Key], subjects: frozenset[str] | None) -> bool:
+        """Give the grants of `keys`, and of no others; those of `subjects` (None: all) are given anew. Those that have
+        expired stay, ended. Whether any grant has ended now."""
+        now = time.time()
+        before, self._keys = self._keys, {}
+        for key in keys:
+            held = before.get(key.hash)
+            expired = key.until is not None and key.until <= now
+            if (
+                held
+                and held[0] == key
+                and (not held[1].alive or not (expired or subjects is None or held[1].subject in subjects))
+            ):
+                self._keys[key.hash] = before.pop(key.hash)
+            else:
+                self._keys[key.hash] = key, _grant(key, alive=not expired)
+        ended = [grant for _, grant in before.values() if grant.alive]
+        for grant in ended:
+            grant.end()
+        times = (key.until for key, grant in self._keys.values() if grant.alive and key.until is not None)
+        self._arm(min(times, default=None))
+        return bool(ended)
+
+    def _arm(self, until: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if until is not None:
+            # Not all the time at once: the clock may be set.
+            wait_s = min(max(0.0, until - time.time()), LOOK_S)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._expire, until)
+
+    def _expire(self, until: float) -> None:
+        if until > time.time():
+            self._arm(until)
+        else:
+            self.change(Changes())
 
     @contextmanager
     def temporary_key(self) -> Iterator[str]:
         """A key of this process alone, which may do everything until the end of the `with` block."""
         key = secrets.token_urlsafe(32)
         digest = _digest(key.encode())
-        self._keys[digest] = grant = Grant("notifier", admin=True)
+        self._fixed[digest] = grant = Grant("notifier", admin=True)
         try:
             yield key
         finally:
             grant.end()
-            self._keys.pop(digest, None)
+            self._fixed.pop(digest, None)
+
+
+def _grant(key: Key, *, alive: bool) -> Grant:
+    grant = Grant(f"key:{key.name}", publish=key.publish, subscribe=key.subscribe, admin=key.admin, until=key.until)
+    grant.alive = alive
+    return grant
 
 
 def _tokens(settings: Settings, memory: MemoryBudget, on_end: Callable[[], None]) -> "TokenCache | None":

@@ -18,7 +18,7 @@ SLACK = 64
 class Expiry:
     """Calls `on_due` with names whose time has come. `holds` tells whether a name is still there."""
 
-    def __init__(self, on_due: Callable[[list[bytes]], None], holds: Callable[[bytes], bool]) -> None:
+    def __init__(self, on_due: Callable[[list[bytes]], object], holds: Callable[[bytes], bool]) -> None:
         self._on_due = on_due
         self._holds = holds
         self._entries: list[tuple[float, bytes]] = []

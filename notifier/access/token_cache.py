@@ -1,7 +1,7 @@
 """Tokens that were verified, and the grants that they got."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from notifier.access.expiry import ENTRY_BYTES, Expiry
 from notifier.access.jwks import KeySet, read_keys
@@ -53,7 +53,7 @@ class TokenCache:
     async def stop(self) -> None:
         if self._remote:
             await self._remote.stop()
-        self.clear()
+        self.end(None)
         self._expiry.close()
 
     async def find(self, token: bytes, digest: bytes) -> Grant:
@@ -77,13 +77,11 @@ class TokenCache:
             raise EndedToken("The token has been revoked: it was issued before its subject was.")
         return self._grants.get(name) or self._add(name, said)
 
-    def end(self, subject: str) -> None:
-        """End the grants of `subject`."""
-        self._drop([name for name, grant in self._grants.items() if grant.subject == subject])
-
-    def clear(self) -> None:
-        """End all grants."""
-        self._drop(list(self._grants))
+    def end(self, subjects: Container[str] | None) -> bool:
+        """End the grants of `subjects`; None: all. Whether there were any."""
+        if subjects is None:
+            return self._drop(list(self._grants))
+        return self._drop([name for name, grant in self._grants.items() if grant.subject in subjects])
 
     def _add(self, name: bytes, said: Token) -> Grant:
         grant = Grant(
@@ -105,7 +103,7 @@ class TokenCache:
         self._drop(excess)
         return grant
 
-    def _drop(self, names: Iterable[bytes]) -> None:
+    def _drop(self, names: Iterable[bytes]) -> bool:
         ended = False
         for name in names:
             if grant := self._grants.pop(name, None):
@@ -115,6 +113,7 @@ class TokenCache:
                 ended = True
         if ended:
             self._on_end()
+        return ended
 
     def _count(self, size: int) -> None:
         self.held += size
@@ -129,7 +128,7 @@ class TokenCache:
     def _change_keys(self, keys: KeySet) -> None:
         before, self._tokens.keys = self._tokens.keys, keys
         if before and not before.texts <= keys.texts:
-            self.clear()  # a key is gone, perhaps because others have it: all tokens are verified anew
+            self.end(None)  # a key is gone, perhaps because others have it: all tokens are verified anew
 
 
 def _size(grant: Grant) -> int:

@@ -22,6 +22,7 @@ from notifier.core.messages import Message
 from notifier.core.polls import Answer, Gap
 from notifier.core.topics import TopicList
 from notifier.core.window import fit, most_bytes
+from notifier.postgres.access import AccessLog
 from notifier.postgres.database import AWAY, Connection, Database, describe
 from notifier.postgres.rows import to_messages
 
@@ -165,11 +166,15 @@ class History:
     """Reads for polls, each with a deadline (loop time) by which it returns, also where the database is frozen.
 
     All raise Unavailable then, or while the database is away, or too many reads wait.
-    `seen` is a seq up to which everything is known to be flushed.
+    `seen` is a seq up to which everything is known to be flushed. What a read returns is never newer than the changes
+    of access that have been applied.
     """
 
-    def __init__(self, database: Database, *, seen: Callable[[], int], memory: MemoryBudget | None = None) -> None:
+    def __init__(
+        self, database: Database, access: AccessLog, *, seen: Callable[[], int], memory: MemoryBudget | None = None
+    ) -> None:
         self._database = database
+        self._access = access
         self._memory = memory
         self._seen = seen
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
@@ -253,13 +258,14 @@ class History:
     async def _run(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         try:
             # Including the wait for a connection: the reads before this one may all run into their time-outs.
-            async with (
-                asyncio.timeout(TIMEOUT_S),
-                self._connection() as connection,
-                self._database.transaction(connection, "isolation level repeatable read, read only"),
-            ):
-                await connection.execute(f"{PLANS}; select notifier.flush({self._seen():d})")
-                return await read(connection)
+            async with asyncio.timeout(TIMEOUT_S), self._connection() as connection:
+                async with self._database.transaction(connection, "isolation level repeatable read, read only"):
+                    await connection.execute(f"{PLANS}; select notifier.flush({self._seen():d})")
+                    found = await read(connection)
+                    unseen = await self._access.unseen(connection)
+                if unseen:
+                    await self._access.follow(self._database, connection)
+                return found
         except TimeoutError as error:
             raise Unavailable(SILENT_TEXT) from error
 

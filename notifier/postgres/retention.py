@@ -1,4 +1,4 @@
-"""Retention: deletes messages that are too old, by ranges of seq, on one server at a time."""
+"""Retention: deletes old messages, by ranges of seq, and old changes of access, on one server at a time."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ import random
 from datetime import timedelta
 
 from notifier.postgres.database import AWAY, Database, describe
+from notifier.settings import MAX_LIFETIME
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,14 @@ FORGET_SLICE = 1000
 # gap for any topic that is not known.
 FORGET_AFTER = 10
 
+# Changes of access in one statement. They count for as long as a token that was issued before them may live, and clocks
+# may differ a little.
+ACCESS_SLICE = 5000
+ACCESS_AGE = MAX_LIFETIME + timedelta(days=1)
+
 PRUNE = "select notifier.prune(clock_timestamp() - $1::interval, $2)"
 FORGET = "select notifier.forget_topics(clock_timestamp() - $1::interval, $2)"
+PRUNE_ACCESS = "select notifier.prune_access(clock_timestamp() - $1::interval, $2)"
 
 
 async def prune(database: Database, retention: timedelta) -> int:
@@ -27,7 +34,11 @@ async def prune(database: Database, retention: timedelta) -> int:
     connection = await database.connect("retention", command_timeout_s=60)
     try:
         deleted = 0
-        for statement, age, most in ((PRUNE, retention, SLICE), (FORGET, retention * FORGET_AFTER, FORGET_SLICE)):
+        for statement, age, most in (
+            (PRUNE, retention, SLICE),
+            (FORGET, retention * FORGET_AFTER, FORGET_SLICE),
+            (PRUNE_ACCESS, ACCESS_AGE, ACCESS_SLICE),
+        ):
             while True:
                 async with database.calls(connection):
                     count: int = await connection.fetchval(statement, age, most)

@@ -14,9 +14,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from math import inf
 
 from notifier.core.cursors import Epochs
 from notifier.core.messages import Message, NewMessage
+from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.hints import QUIET_POLL_S
@@ -47,10 +49,11 @@ MAX_AHEAD = 8
 REACH_S = 3.0
 
 # Above $1 and up to $4, at most $2 rows and $3 bytes, but at least one if there is one; beside each, what retention has
-# deleted, and in which life of the database this is, which are told even where no row is left. The size of a large body
-# is known without reading it.
+# deleted, in which life of the database this is, and whether there is a change of access that was not seen in the
+# snapshot $5, which are told even where no row is left. The size of a large body is known without reading it.
 READ = """
-select r.deleted_seq, (select max(e.start_seq) from notifier.epoch e) as epoch, m.*
+select r.deleted_seq, (select max(e.start_seq) from notifier.epoch e) as epoch,
+    (select notifier.access_unseen($5::text::pg_snapshot)) as unseen, m.*
 from notifier.retention r left join (
     select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
         select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
@@ -61,7 +64,9 @@ from notifier.retention r left join (
 FLUSH = "select notifier.flush($1) as flushed, r.deleted_seq from notifier.retention r"
 
 CHECK = """
-select s.last_value, (select max(e.start_seq) from notifier.epoch e), notifier.may_notify() from notifier.message_seq s
+select s.last_value, (select max(e.start_seq) from notifier.epoch e), notifier.may_notify(),
+    notifier.access_unseen($1::text::pg_snapshot), pg_current_snapshot()::text
+from notifier.message_seq s
 """
 
 # The window begins with the newest stored messages, so that clients that come back after a restart are served from it
@@ -101,6 +106,7 @@ class Tail(Reconnecting):
         self,
         listening: Database,
         publishing: Database,
+        access: AccessLog,
         *,
         on_connect: Callable[[Connection, Epochs, int], Awaitable[int]],
         on_hole: Callable[[int], None],
@@ -111,6 +117,7 @@ class Tail(Reconnecting):
         super().__init__()
         self._listening = listening
         self._publishing = publishing
+        self._access = access
         self._on_connect = on_connect
         self._on_hole = on_hole
         self._on_messages = on_messages
@@ -133,10 +140,13 @@ class Tail(Reconnecting):
         self._hints = 0  # how many there were
         self._ahead: dict[int, tuple[datetime, Sequence[NewMessage]]] = {}  # of this process, by their first seq
 
-    def committed(self, first: int, time: datetime, messages: Sequence[NewMessage]) -> None:
+    def committed(self, first: int, time: datetime, messages: Sequence[NewMessage], unseen: bool) -> None:
         """This process has just committed and flushed `messages`, of seq `first` on: they are handed on as soon as
-        everything before them has been. That saves the way through NOTIFY and a query."""
-        if self.up and (first <= self.position + 1 or len(self._ahead) < MAX_AHEAD):
+        everything before them has been. That saves the way through NOTIFY and a query, unless there may be changes of
+        access from before them that are `unseen`: then they are read with those."""
+        if unseen:
+            self.flushed(first + len(messages) - 1)
+        elif self.up and (first <= self.position + 1 or len(self._ahead) < MAX_AHEAD):
             self._ahead[first] = (time, messages)
             self._hand_on_own()
 
@@ -202,18 +212,20 @@ class Tail(Reconnecting):
 
             connection.add_termination_listener(on_termination)
             self._flushed = 0  # what was known may have been in another database
+            self._poll_due = inf
             # LISTEN first, then read: nothing can fall in between.
             await self._listen(connection)
             async with self._listening.calls(connection):
                 epochs = await begin_epoch(connection, self.position)
                 self._epoch = epochs.newest
                 flushed, deleted = await self._flush(connection)
+            await self._access.load(self._listening, connection)
             async with self._listening.calls(connection):
                 self._move(await self._on_connect(connection, epochs, flushed))
             self._pass_hole(deleted)
             await self._read(connection)
             self._connected()
-            self._poll_due = asyncio.get_running_loop().time() + self._poll_s()
+            self._poll_later()
             while not lost.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._poll_due):
@@ -244,16 +256,29 @@ class Tail(Reconnecting):
     async def _check(self, connection: Connection) -> None:
         """A dump may be restored under our feet, with all connections alive: then the next connection, by
         `begin_epoch`, sees to it that no id is issued twice. Asking for room also makes room where it can be made."""
-        position = self.position
+        position, known = self.position, self._access.known
+        self._poll_due = inf
         async with self._listening.calls(connection):
-            [(issued, epoch, may_notify)] = await connection.fetch(CHECK)
+            [(issued, epoch, may_notify, unseen, snapshot)] = await connection.fetch(CHECK, known)
         self._check_epoch(epoch)
+        if unseen is False:
+            self._access.seen(known, snapshot)
+        else:
+            await self._access.follow(self._listening, connection)
         if issued < position:
             raise ConnectionResetError("the database has forgotten what it had issued")
         if may_notify and self._untried:
             raise ConnectionResetError("LISTEN can be tried out now")
         self._quiet = not may_notify
-        self._poll_due = asyncio.get_running_loop().time() + self._poll_s()
+        self._poll_later()
+
+    def _check_soon(self) -> None:
+        self._poll_due = 0.0
+        self._wake.set()
+
+    def _poll_later(self) -> None:
+        """Unless a hint has come since that was infinite."""
+        self._poll_due = min(self._poll_due, asyncio.get_running_loop().time() + self._poll_s())
 
     def _check_epoch(self, epoch: int) -> None:
         """Notice a new epoch, whichever server began it."""
@@ -261,7 +286,11 @@ class Tail(Reconnecting):
             raise ConnectionResetError("another life of the database has begun")
 
     async def _listen(self, connection: Connection) -> None:
-        channels = {"notifier": self._on_notification, "notifier_outbox": lambda *_: self._on_outbox()}
+        channels = {
+            "notifier": self._on_notification,
+            "notifier_outbox": lambda *_: self._on_outbox(),
+            "notifier_access": lambda *_: self._check_soon(),
+        }
         arrives = await listen(connection, self._publishing, channels)
         self._deaf = arrives is False
         self._untried = self._quiet = arrives is None
@@ -318,11 +347,15 @@ class Tail(Reconnecting):
                 most, timeout_s = (SLOW_BYTES, SLOW_TIMEOUT_S) if self._slow else (MAX_BYTES, TIMEOUT_S)
                 try:
                     async with self._listening.calls(connection):
-                        rows = await connection.fetch(READ, self.position, MAX_ROWS, most, to, timeout=timeout_s)
+                        rows = await connection.fetch(
+                            *(READ, self.position, MAX_ROWS, most, to, self._access.known), timeout=timeout_s
+                        )
                 except TimeoutError:
                     self._slow = True
                     raise
                 self._check_epoch(rows[0]["epoch"])
+                if rows[0]["unseen"] is not False:
+                    await self._access.follow(self._listening, connection)
                 self._pass_hole(rows[0]["deleted_seq"])
                 if rows[0]["seq"] is None:
                     # The sequence has a hole there, or another program's NOTIFY named a wrong seq. A hint that came

@@ -45,12 +45,16 @@ CONNECTIONS = 2
 HEARTBEAT_S = 1.0
 
 APPEND = (
-    "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, $7, null, null)"
+    "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, $7, "
+    "$8::text::pg_snapshot, null, null, null)"
 )
 # The batch of the last call on this connection that committed the first of its two transactions.
 APPENDED = "select current_setting('notifier.batch', true)"
 # In one transaction, where everything has to be in one.
-APPEND_POOLED = "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6)"
+APPEND_POOLED = (
+    "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, "
+    "$7::text::pg_snapshot)"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,8 +75,9 @@ class _Publish:
 class Writer(Reconnecting):
     """Commits publishes.
 
-    `seen` is the newest seq this process knows of. `on_commit` gets the seq of the first message of a batch that has
-    been committed and flushed, the time of all, and the messages.
+    `seen` is the newest seq this process knows of, and `known` the snapshot of which it knows all changes of access.
+    `on_commit` gets the seq of the first message of a batch that has been committed and flushed, the time of all, the
+    messages, and whether there may be changes of access from before them that are not known.
     """
 
     name = "writer"
@@ -82,11 +87,13 @@ class Writer(Reconnecting):
         database: Database,
         *,
         seen: Callable[[], int],
-        on_commit: Callable[[int, datetime, list[NewMessage]], None],
+        known: Callable[[], str | None],
+        on_commit: Callable[[int, datetime, list[NewMessage], bool], None],
     ) -> None:
         super().__init__()
         self._database = database
         self._seen = seen
+        self._known = known
         self._on_commit = on_commit
         self._wake = asyncio.Event()
         self._waiting: deque[_Publish] = deque()
@@ -223,9 +230,9 @@ class Writer(Reconnecting):
             async with self._database.calls(connection):
                 try:
                     if self._database.pooled:
-                        [row] = await connection.fetch(APPEND_POOLED, *columns)
+                        [row] = await connection.fetch(APPEND_POOLED, *columns, self._known())
                     else:
-                        [row] = await connection.fetch(APPEND, *columns, number)
+                        [row] = await connection.fetch(APPEND, *columns, number, self._known())
                 except asyncpg.PostgresError as error:
                     undone = await self._undone(connection, number, error)
                     raise
@@ -243,14 +250,14 @@ class Writer(Reconnecting):
         except BaseException:
             _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
             raise
-        first, time = row
+        first, time, unseen = row
         last = first + len(messages) - 1
         each = first
         for publish in batch:
             publish.first.set_result(each)
             each += len(publish.messages)
         try:
-            self._on_commit(first, time, messages)
+            self._on_commit(first, time, messages, unseen is not False)
         except Exception:
             log.exception("writer: a message could not be handed to this process; it will read it from the log")
         await self._tell(connection, last)

@@ -62,7 +62,20 @@ begin
         or exists (select from notifier.access_change c where c.first and c.xid in (select pg_snapshot_xip(known)));
 end $$;
 
+-- The changes that were not seen in the snapshot known, in order; at most max_rows.
+create or replace function notifier.access_changes(known pg_snapshot, max_rows int)
+returns table (kind text, subject text, at double precision) language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+begin
+    return query
+        select c.kind, c.subject, extract(epoch from c.at)::double precision from (
+            (select * from notifier.access_change n where n.xid >= pg_snapshot_xmax(known) order by n.xid limit max_rows)
+            union all
+            (select o.* from pg_snapshot_xip(known) x (xid) join notifier.access_change o using (xid) limit max_rows)
+        ) c order by c.id limit max_rows;
+end $$;
+
 revoke execute on function
     notifier.note_access, notifier.revoke, notifier.access_changed, notifier.check_subject, notifier.key_changed,
-    notifier.access_unseen
+    notifier.access_unseen, notifier.access_changes
 from public;

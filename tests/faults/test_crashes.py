@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,12 +12,13 @@ import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, deadline, until
 from support.halting import Halt, eventually
-from support.log import append, numbers
+from support.log import APPEND_AND_FLUSH, append, numbers
 from support.servers import Postgres
 
 from notifier.core.errors import OutcomeUnknown
 from notifier.core.messages import NewMessage
 from notifier.postgres import tail
+from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Database
 from notifier.postgres.history import History
 from notifier.postgres.migrations import migrate
@@ -34,7 +36,7 @@ class Crash:
     @asynccontextmanager
     async def held(self) -> AsyncIterator[asyncpg.Connection]:
         sql = await asyncpg.connect(self.url)
-        source = await sql.fetchval("select pg_get_functiondef('notifier.append_and_flush'::regproc)")
+        source = await sql.fetchval(APPEND_AND_FLUSH)
         assert "commit;" in source
         await sql.execute(source.replace("commit;", f"commit; perform pg_advisory_xact_lock({HELD});"))
         await sql.execute(f"select pg_advisory_lock({HELD})")
@@ -155,7 +157,8 @@ async def test_what_a_standby_shows_needs_no_flush(folder: Path) -> None:
         await server.stop()
         (server.data / "standby.signal").touch()
         await server.start()
-        history = History(await Database.probe(server.url), seen=lambda: 0)
+        access = AccessLog(timedelta(days=1), lambda _: None)
+        history = History(await Database.probe(server.url), access, seen=lambda: 0)
         assert await history.head(deadline()) == int(published)
         await history.close()
     finally:

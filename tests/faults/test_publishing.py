@@ -10,7 +10,7 @@ from aiohttp import ClientResponse
 from conftest import Running, Server, Start, data, until
 from support.by_hand import request
 from support.halting import eventually
-from support.log import backends, numbers, order_lock, waiting
+from support.log import APPEND_AND_FLUSH, backends, numbers, order_lock, waiting
 from support.tcp_proxy import TcpProxy
 
 from notifier.core.errors import Unavailable, Unprocessable
@@ -153,7 +153,7 @@ async def test_a_commit_that_the_database_cancels_before_it_has_appended_is_not_
 
 async def go_on_with(sql: asyncpg.Connection, statement: str) -> str:
     """Have append_and_flush() run `statement` once it has committed what it appends. The source without it."""
-    source = await sql.fetchval("select pg_get_functiondef('notifier.append_and_flush'::regproc)")
+    source = await sql.fetchval(APPEND_AND_FLUSH)
     assert "commit;" in source
     await sql.execute(source.replace("commit;", f"commit; {statement};"))
     return source

@@ -4,17 +4,15 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import Running, Start, ids, until
+from support.keys import seen, set_keys
 from support.protocol import JSON, empty_window, line, refusal
 from support.seam import KEY, Both, connections, cursor, handover, recorded, request, twins
-
-from notifier.core.grants import Grant
 
 NEW_KEY = "another-key!"
 ADMIN = {"Authorization": f"Bearer {KEY}"}
@@ -30,18 +28,11 @@ def numbers(proxied: bool) -> Callable[[], list[str]]:
     return lambda: [f"X-Request-ID: {next(count)}"] * proxied
 
 
-def change(app: Running, **settings: object) -> None:
-    """What a later version reads from the database: other keys, in a process that goes on."""
-    app.service.callers.change(replace(app.service.settings, **settings))
-
-
 @pytest_asyncio.fixture
-async def limited(start: Start) -> Running:
+async def limited(start: Start, sql: asyncpg.Connection) -> Running:
     """With a key that may publish and read some topics."""
-    app = await start(admin_keys=(KEY,))
-    grant = Grant("limited", publish=["jobs/*", "log"], subscribe=["user/7/**", "news"])
-    app.service.callers._keys[sha256(b"a-limited-key").digest()] = grant
-    return app
+    await set_keys(sql, "a-limited-key", publish=["jobs/*", "log"], subscribe=["user/7/**", "news"])
+    return await start(admin_keys=(KEY,))
 
 
 async def publish(app: Running, topic: str, headers: dict[str, str] = ADMIN, data: str = "1") -> str:
@@ -126,18 +117,20 @@ async def test_a_public_that_may_do_nothing_is_asked_for_a_key(limited: Running)
 
 
 @pytest_asyncio.fixture
-async def both(start: Start) -> Both:
-    return Both(await start(fast=True, admin_keys=(KEY,)), await start(fast=False, admin_keys=(KEY,)))
+async def both(start: Start, sql: asyncpg.Connection) -> Both:
+    await set_keys(sql, KEY, admin=True)
+    return Both(await start(fast=True, admin_keys=("another-admin",)), await start(fast=False, admin_keys=("other",)))
 
 
-def exchange(both: Both, **settings: object) -> None:
-    for app in (both.fast, both.plain):
-        change(app, **{"admin_keys": (NEW_KEY,)} | settings)
+async def exchange(both: Both, sql: asyncpg.Connection) -> None:
+    """Another key takes the place of the one that was known."""
+    await set_keys(sql, NEW_KEY, admin=True)
+    await seen(sql, both.fast, both.plain)
 
 
 @TIERS
 async def test_when_the_key_is_exchanged_a_parked_poll_gets_nothing_more_and_the_next_is_refused(
-    both: Both, proxied: bool
+    both: Both, sql: asyncpg.Connection, proxied: bool
 ) -> None:
     number = numbers(proxied)
     async with twins(both) as client:
@@ -145,7 +138,7 @@ async def test_when_the_key_is_exchanged_a_parked_poll_gets_nothing_more_and_the
         await client.send(request(f"/v1/topics/a?after={at}", *number()))
         before = await client.settled()
         assert client.is_parked()
-        exchange(both)
+        await exchange(both, sql)
         await both.publish("a", data='"secret"')
         answer = (await client.settled())[len(before) :]
         assert answer.startswith(b"HTTP/1.1 200 ")
@@ -158,12 +151,14 @@ async def test_when_the_key_is_exchanged_a_parked_poll_gets_nothing_more_and_the
 
 
 @TIERS
-async def test_when_the_key_is_exchanged_a_poll_on_an_idle_connection_is_refused(both: Both, proxied: bool) -> None:
+async def test_when_the_key_is_exchanged_a_poll_on_an_idle_connection_is_refused(
+    both: Both, sql: asyncpg.Connection, proxied: bool
+) -> None:
     number = numbers(proxied)
     async with twins(both) as client:
         at = await recorded(both, client, *number())
         before = await client.settled()
-        exchange(both)
+        await exchange(both, sql)
         await client.send(request(f"/v1/topics/a?after={at}", *number()))
         assert (await client.settled())[len(before) :].startswith(b"HTTP/1.1 401 ")
         # The same connection, with the new key, and then back with the handover.
@@ -181,14 +176,15 @@ async def test_when_the_key_is_exchanged_a_poll_on_an_idle_connection_is_refused
 
 @TIERS
 async def test_when_a_key_is_known_again_the_same_request_is_let_in_by_a_grant_of_its_own(
-    both: Both, proxied: bool
+    both: Both, sql: asyncpg.Connection, proxied: bool
 ) -> None:
     number = numbers(proxied)
     async with twins(both) as client:
         at = await recorded(both, client, *number())
         [held] = connections(both.fast)
         old = held.shape
-        exchange(both, admin_keys=(KEY,))
+        await sql.execute("select notifier.access_changed($1)", f"key:{KEY}")
+        await seen(sql, both.fast, both.plain)
         for _ in range(3):
             await client.send(request(f"/v1/topics/a?after={at}", *number()))
             await client.settled()
@@ -200,32 +196,24 @@ async def test_when_a_key_is_known_again_the_same_request_is_let_in_by_a_grant_o
         shapes = handover(both.fast).shapes
         assert len(shapes) == 1  # the old one has been replaced
         before = await client.settled()
-        exchange(both)
+        await exchange(both, sql)
         await client.send(request(f"/v1/topics/a?after={at}", *number()))
         assert (await client.settled())[len(before) :].startswith(b"HTTP/1.1 401 ")
 
 
-async def test_a_known_shape_is_not_used_on_another_connection_after_its_grant_has_ended(both: Both) -> None:
+async def test_a_known_shape_is_not_used_on_another_connection_after_its_grant_has_ended(
+    both: Both, sql: asyncpg.Connection
+) -> None:
     async with twins(both) as first, twins(both) as second:
         at = await recorded(both, first, "X-Request-ID: 1")
         await second.send(request(f"/v1/topics/b?after={at}", "X-Request-ID: 2"))
         await second.settled()
         assert second.is_parked()
-        exchange(both)
+        await exchange(both, sql)
         await both.publish("b")
         before = await second.settled()
         await second.send(request(f"/v1/topics/a?after={at}", "X-Request-ID: 3"))
         assert (await second.settled())[len(before) :].startswith(b"HTTP/1.1 401 ")
-
-
-async def test_a_shape_holds_the_grant_that_its_request_got(both: Both) -> None:
-    async with twins(both) as first, twins(both) as second:
-        at = await recorded(both, first)
-        callers = both.fast.service.callers
-        callers._keys[sha256(KEY.encode()).digest()] = Grant("the same key, known again", admin=True)
-        await second.send(request(f"/v1/topics/a?after={at}"))
-        await second.settled()
-        assert {held.shape.grant for held in connections(both.fast) if held.group} == set(callers._keys.values())
 
 
 @pytest.fixture
@@ -251,23 +239,29 @@ def held_reads(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.both_paths
 @pytest.mark.parametrize("path", ["/v1/topics/t?after=earliest", "/v1/messages/{}"])
 async def test_what_was_read_for_a_grant_that_ended_meanwhile_is_not_shown(
-    start: Start, fast: bool, held_reads: Any, path: str
+    start: Start, sql: asyncpg.Connection, fast: bool, held_reads: Any, path: str
 ) -> None:
-    app = await start(admin_keys=(KEY,))
+    await set_keys(sql, KEY, admin=True)
+    app = await start(admin_keys=("other",))
     seq = await publish(app, "t", data='"secret"')
     empty_window(app)
     reached, going = held_reads(app)
     asked = asyncio.create_task(app.client.get(path.format(seq), headers=ADMIN))
     await reached.wait()
-    change(app, admin_keys=(NEW_KEY,))
+    await set_keys(sql)
+    await seen(sql, app)
     going.set()
     await refusal(await asked, 401, "invalid_token")
 
 
-async def test_what_a_publisher_sends_after_its_grant_has_ended_is_not_stored(start: Start) -> None:
-    app = await start(admin_keys=(KEY,))
+async def test_what_a_publisher_sends_after_its_grant_has_ended_is_not_stored(
+    start: Start, sql: asyncpg.Connection
+) -> None:
+    await set_keys(sql, KEY, admin=True)
+    app = await start(admin_keys=(NEW_KEY,))
     for path, body in (("topics/t", b'"x"'), ("messages", b'[{"topic": "t", "data": 1}]')):
-        change(app, admin_keys=(KEY,))
+        await set_keys(sql, KEY, admin=True)
+        await seen(sql, app)
         async with line(app) as raw:
             await raw.send(
                 f"POST /v1/{path} HTTP/1.1",
@@ -277,7 +271,8 @@ async def test_what_a_publisher_sends_after_its_grant_has_ended_is_not_stored(st
                 body=body[:-1],
             )
             await until(lambda: any(h._current_request for h in app.client.server.runner.server.connections))
-            change(app, admin_keys=(NEW_KEY,))
+            await set_keys(sql)
+            await seen(sql, app)
             raw.writer.write(body[-1:])
             assert (await raw.answer()).status == 401
     async with app.client.get(

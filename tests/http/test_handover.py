@@ -381,7 +381,7 @@ async def test_a_repoll_that_waits_misses_nothing_meanwhile(app: Running, meanwh
             elif meanwhile == "a hole":
                 app.service._on_hole(int(cursor) + 1)
             else:
-                app.service.callers.change(app.service.settings)
+                app.service.callers.nobody.end()
                 await app.publish("t")
         answer = await raw.answer()
         if meanwhile == "a message":

@@ -282,7 +282,9 @@ async def test_a_poll_whose_grant_has_ended_is_answered_to_its_page(start: Start
     async with line(app) as raw:
         await raw.send("GET /v1/topics/a?after=0 HTTP/1.1", BEARER, f"Origin: {APP}")
         await app.parked()
-        app.service.callers.change(app.service.settings)
+        [parked] = app.service.lot.everybody()
+        parked.shape.grant.end()
+        app.service.lot.dismiss()
         await until(lambda: not len(app.service.lot))
         answer = await raw.answer()
         assert (answer.status, allowed(answer, APP)) == (200, True)

@@ -254,7 +254,7 @@ async def test_the_grants_of_a_subject_end_together(app: Running, fast: bool) ->
     other = asyncio.create_task(app.client.get("/v1/topics/a?wait=20", headers=bearer(token(sub="8"))))
     parked = [asyncio.create_task(app.client.get("/v1/topics/a", headers=headers)) for headers in mine]
     await app.parked(3)
-    app.service.callers.tokens.end("7")
+    app.service.callers.tokens.end({"7"})
     for task in parked:
         async with await task as response:
             assert (response.status, (await response.json())["messages"]) == (200, [])
