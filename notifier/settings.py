@@ -153,19 +153,24 @@ def default_max_parked() -> int:
 
 
 def _tokens(read: "_Reader") -> TokenSettings | None:
-    secrets = tuple(secret.encode() for secret in read.keys("NOTIFIER_JWT_SECRET", MIN_SECRET))
-    keys = read.place("NOTIFIER_JWT_KEYS")
-    if not secrets and not keys:
-        return None
-    return TokenSettings(
-        secrets=secrets,
-        keys=keys,
+    tokens = TokenSettings(
+        secrets=tuple(secret.encode() for secret in read.keys("NOTIFIER_JWT_SECRET", MIN_SECRET)),
+        keys=read.place("NOTIFIER_JWT_KEYS"),
         audience=read.text("NOTIFIER_JWT_AUDIENCE") or None,
         issuer=read.text("NOTIFIER_JWT_ISSUER") or None,
         subscribe=read.items("NOTIFIER_JWT_SUBSCRIBE"),
         publish=read.items("NOTIFIER_JWT_PUBLISH"),
         lifetime=read.span("NOTIFIER_JWT_LIFETIME", timedelta(days=1), timedelta(seconds=1), MAX_LIFETIME),
     )
+    if tokens.secrets or tokens.keys:
+        return tokens
+    if tokens != TokenSettings():
+        # Without this, access could be open where somebody meant to set it up.
+        raise SettingsError(
+            "There are settings for tokens (NOTIFIER_JWT_...), but neither NOTIFIER_JWT_SECRET nor NOTIFIER_JWT_KEYS "
+            "to verify them with."
+        )
+    return None
 
 
 class _Reader:

@@ -127,7 +127,9 @@ def check_crypto() -> None:
 
 def log_skipped(keys: KeySet, where: str) -> None:
     if keys.skipped:
-        log.warning("%s: %d keys are not used: %s", where, len(keys.skipped), "; ".join(keys.skipped[:5])[:500])
+        log.warning(
+            "%s has keys that are not used (%d): %s", where, len(keys.skipped), "; ".join(keys.skipped[:5])[:500]
+        )
 
 
 def _make_key(jwk: object) -> tuple[str | None, Key]:

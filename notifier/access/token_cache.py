@@ -13,10 +13,10 @@ from notifier.core.memory import MemoryBudget
 from notifier.settings import TokenSettings
 
 # What a token keeps, as measured, beside its texts: its place here, the grant, and an `until`.
-TOKEN_BYTES = 420 + ENTRY_BYTES
+TOKEN_BYTES = 270 + ENTRY_BYTES
 PATTERN_BYTES = 60
 
-# Of the budget: 70,000 tokens with a pattern each in the smallest share that is usual.
+# Of the budget: as it is by default, for some 75,000 tokens with a pattern each.
 SHARE = 4
 
 # Sets of patterns that many tokens have are one object; these are the last ones seen.

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import itertools
 import os
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -157,6 +159,23 @@ async def test_tokens_are_counted_and_the_oldest_leaves_when_there_are_too_many(
     assert [grant.alive for grant in grants] == [False, False, True, True]
     cache.clear()
     assert (cache.held, memory.held) == (0, held)
+
+
+async def test_what_is_counted_is_what_a_token_takes(app: Running) -> None:
+    cache = app.service.callers.tokens
+    made = [token(sub=f"user-{number}", notifier={"subscribe": [f"user/{number}/**"]}) for number in range(2000)]
+    await app.service.callers.find(token())  # whatever is made once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        counted = cache.held
+        for one in made:
+            await app.service.callers.find(one)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.7 < (cache.held - counted) / taken < 1.4
 
 
 async def test_a_poll_whose_token_leaves_comes_back_and_is_let_in_again(

@@ -168,6 +168,21 @@ def test_any_other_retention_is_refused(text):
         Settings.from_env({"NOTIFIER_RETENTION": text})
 
 
+@pytest.mark.parametrize("name", ["AUDIENCE", "ISSUER", "SUBSCRIBE", "PUBLISH"])
+def test_settings_for_tokens_without_a_key_for_them_are_refused(name):
+    with pytest.raises(SettingsError, match="neither NOTIFIER_JWT_SECRET nor NOTIFIER_JWT_KEYS"):
+        Settings.from_env({f"NOTIFIER_JWT_{name}": "x"})
+
+
+@pytest.mark.parametrize(
+    "text", ["keys/jwks.json", "http://127.0.0.1:9000/jwks", "http://localhost/jwks", "https://a.b/c"]
+)
+def test_keys_are_a_file_or_a_url(text):
+    settings = Settings.from_env({"NOTIFIER_JWT_KEYS": text})
+    assert settings.tokens is not None
+    assert settings.tokens.keys == text
+
+
 @pytest.mark.parametrize("origin", ["capacitor://localhost", "chrome-extension://abcdefgh", "http://[::1]:3000", "*"])
 def test_an_origin_may_have_any_scheme(origin):
     assert Settings.from_env({"NOTIFIER_ORIGINS": origin}).origins == {origin}
@@ -181,6 +196,13 @@ def test_an_origin_may_have_any_scheme(origin):
         ("NOTIFIER_PUBLIC_SUBSCRIBE", "a,b/", "is not a topic"),
         ("NOTIFIER_PUBLIC_PUBLISH", "a b", "is not a topic"),
         ("NOTIFIER_JWT_SECRET", "s" * 31, "must have at least 32 printable ASCII characters"),
+        ("NOTIFIER_JWT_KEYS", "http://auth.example.com/jwks.json", "must be a file or an https URL"),
+        ("NOTIFIER_JWT_KEYS", "http://127.0.0.1.example.com/", "must be a file or an https URL"),
+        ("NOTIFIER_JWT_KEYS", "https://me:secret@auth.example.com/", "must be a file or an https URL"),
+        ("NOTIFIER_JWT_KEYS", "https://", "must be a file or an https URL"),
+        ("NOTIFIER_JWT_KEYS", "file:///etc/jwks.json", "must be a file or an https URL"),
+        ("NOTIFIER_JWT_SUBSCRIBE", "user/{sub}*", "is not a pattern"),
+        ("NOTIFIER_JWT_PUBLISH", "user/{name}", "is not a topic"),
         ("NOTIFIER_POLICY", "may", "it must name a function with its schema"),
         ("NOTIFIER_POLICY", "app.may(); drop", "it must name a function with its schema"),
         ("NOTIFIER_ORIGINS", "app.example.com", "is not an origin"),

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -9,7 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from support.tokens import SECRET, Signer, b64, hs256, joined, jwks
 
-from notifier.access.jwks import parse_keys
+from notifier.access import jwks as jwks_module
+from notifier.access.jwks import parse_keys, read_keys
+from notifier.access.remote_keys import RemoteKeys
 from notifier.access.tokens import MAX_TOKEN, Token, Tokens, UnknownKey
 from notifier.core.errors import InvalidToken, Unavailable
 from notifier.core.topics import check_item
@@ -414,3 +417,30 @@ def test_what_is_not_a_key_set_is_refused():
             parse_keys(text)
     with pytest.raises(ValueError, match="100 keys"):
         parse_keys(jwks(*[{}] * 101))
+
+
+def test_a_file_of_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    file = tmp_path / "jwks.json"
+    file.write_bytes(jwks(ED.jwk(), {"kty": "oct", "k": "c2VjcmV0"}))
+    assert read_keys(str(file)).find("ed", "EdDSA")
+    assert "keys that are not used (1)" in caplog.text
+    assert "c2VjcmV0" not in caplog.text
+
+
+@pytest.mark.parametrize("text", [None, b"", b"{}", b'{"keys": []}', b"x" * 70_000])
+def test_a_file_without_keys_is_told_at_start(tmp_path: Path, text: bytes | None):
+    file = tmp_path / "jwks.json"
+    if text is not None:
+        file.write_bytes(text)
+    for path in (file, tmp_path):
+        with pytest.raises(SettingsError, match=r"^NOTIFIER_JWT_KEYS: .*\.$"):
+            read_keys(str(path))
+
+
+def test_public_keys_need_a_package_and_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jwks_module, "has_crypto", False)
+    for work in (lambda: read_keys("jwks.json"), lambda: RemoteKeys("https://auth.example.com", lambda _: None)):
+        with pytest.raises(SettingsError, match=r"pip install 'notifier\[crypto\]'"):
+            work()
+    # Secrets do not.
+    assert tokens().verify(changed(), NOW)
