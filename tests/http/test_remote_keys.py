@@ -16,8 +16,6 @@ from notifier.access.jwks import MAX_BYTES, KeySet
 from notifier.access.remote_keys import RemoteKeys
 from notifier.core.errors import Unavailable
 
-pytestmark = pytest.mark.rule("A-45")
-
 ONE, TWO = Signer("EdDSA", "one"), Signer("EdDSA", "two")
 
 
@@ -67,11 +65,13 @@ def names(keys: KeySet) -> set[str]:
     return {name for name in ("one", "two") if keys.find(name, "EdDSA")}
 
 
+@pytest.mark.rule("A-45")
 async def test_the_keys_are_there_once_it_has_started(provider: Provider) -> None:
     async with followed(provider.url) as (_, came):
         assert [names(keys) for keys in came] == [{"one"}]
 
 
+@pytest.mark.rule("A-45")
 async def test_keys_are_fetched_again_and_an_equal_set_changes_nothing(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +108,7 @@ async def test_one_that_cannot_be_reached_is_no_reason_not_to_start(provider: Pr
             await keys.refresh()
 
 
+@pytest.mark.rule("A-45")
 @pytest.mark.parametrize(
     "bad",
     [
@@ -138,6 +139,7 @@ async def test_the_last_good_keys_stay_where_the_answer_is_bad(
         assert names(came[-1]) == {"one", "two"}
 
 
+@pytest.mark.rule("A-45")
 async def test_a_redirect_is_not_followed(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     provider.says(b"", status=302, headers={"Location": provider.url + "?again"})
     async with followed(provider.url) as (_, came):
@@ -151,6 +153,7 @@ async def test_a_silent_provider_is_given_up(provider: Provider, monkeypatch: py
         assert came == []
 
 
+@pytest.mark.rule("A-45")
 async def test_a_flood_of_unknown_keys_is_one_fetch(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     async with followed(provider.url) as (keys, came):
         # Within a minute of the last fetch there is none at all.
