@@ -157,7 +157,7 @@ async def test_tokens_are_counted_and_the_oldest_leaves_when_there_are_too_many(
     assert again.alive
     assert again is not grants[0]
     assert [grant.alive for grant in grants] == [False, False, True, True]
-    cache.clear()
+    cache.end(None)
     assert (cache.held, memory.held) == (0, held)
 
 
@@ -205,7 +205,7 @@ async def test_what_has_left_leaves_nothing_behind(app: Running, monkeypatch: py
     for _ in range(3):
         for one in made:
             await app.service.callers.find(one)
-        cache.clear()
+        cache.end(None)
         assert len(cache._grants) == len(cache._expiry._entries) == 0
 
 
