@@ -1,19 +1,22 @@
 -- The outbox: what enters it is checked here, and the pump takes it from there into the log.
 
--- In PL/pgSQL, which keeps its plans: a function in SQL is planned anew for each statement that inserts.
-create or replace function notifier.is_topic(name text) returns boolean language plpgsql immutable parallel safe strict
-set search_path = pg_catalog, pg_temp as $$
+-- The checks are in PL/pgSQL, which keeps its plans: a function in SQL is planned anew for each statement that inserts,
+-- even where it is not called. Those that each insert calls have no settings of their own, which would take longer than
+-- they do, and so nothing in them may be looked up by the search_path of the user.
+create or replace function notifier.is_topic(name text) returns boolean language plpgsql immutable parallel safe strict as $$
 begin
-    return length(name) <= 255
-        and name ~ '^[A-Za-z0-9_.:@=+-]+(/[A-Za-z0-9_.:@=+-]+)*$' collate "C"
-        and name !~ '(^|/)[.][.]?(/|$)' collate "C";
+    return pg_catalog.length(name) operator(pg_catalog.<=) 255
+        and name operator(pg_catalog.~) '^[A-Za-z0-9_.:@=+-]+(/[A-Za-z0-9_.:@=+-]+)*$' collate pg_catalog."C"
+        and name operator(pg_catalog.!~) '(^|/)[.][.]?(/|$)' collate pg_catalog."C";
 end $$;
 
-create or replace function notifier.are_tags(tags text[]) returns boolean
-language sql immutable parallel safe strict
-return cardinality(tags) between 1 and 32
-    and array_position(tags, null) is null
-    and not exists (select from unnest(tags) tag where length(tag) not between 1 and 100);
+create or replace function notifier.are_tags(tags text[]) returns boolean language plpgsql immutable parallel safe strict
+set search_path = pg_catalog, pg_temp as $$
+begin
+    return cardinality(tags) between 1 and 32
+        and array_position(tags, null) is null
+        and not exists (select from unnest(tags) tag where length(tag) not between 1 and 100);
+end $$;
 
 -- What every reader of JSON can read, as core/strict_json.py has it: no escaped surrogate without its partner, numbers
 -- that are finite as a double and have at most 400 digits, at most 60 levels. Fails (like a cast) with a sentence that
@@ -45,26 +48,35 @@ exception when numeric_value_out_of_range then
     raise exception 'a number of this JSON is too large for a double' using errcode = 'invalid_text_representation';
 end $$;
 
-create or replace function notifier.is_readable_json(data text) returns boolean language plpgsql immutable strict
-set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+create or replace function notifier.is_readable_json(data text) returns boolean language plpgsql immutable strict as $$
 begin
-    if data ~ '\\u[dD][89a-fA-F]|[eE][+]?[0-9]{3}'
-        -- Without such an exponent, 210 digits are needed.
-        or octet_length(data) > 200 and data ~ '[0-9]{100}'
-        or octet_length(data) > 120
-            and 2 * octet_length(data) - octet_length(replace(data, '[', '')) - octet_length(replace(data, '{', '')) > 60
+    if data operator(pg_catalog.~) E'\\\\u[dD][89a-fA-F]|[eE][+]?[0-9]{3}' collate pg_catalog."C"
+        -- Without such an exponent, 210 digits are needed, or 61 brackets.
+        or pg_catalog.octet_length(data) operator(pg_catalog.>) 120 and (
+            data operator(pg_catalog.~) '[0-9]{100}' collate pg_catalog."C"
+            or 2 operator(pg_catalog.*) pg_catalog.octet_length(data)
+                operator(pg_catalog.-) pg_catalog.octet_length(pg_catalog.replace(data, '[', ''))
+                operator(pg_catalog.-) pg_catalog.octet_length(pg_catalog.replace(data, '{', ''))
+                operator(pg_catalog.>) 60
+        )
     then
         return notifier.check_json(data);
     end if;
     return true;
 end $$;
 
-create or replace function notifier.is_json(body bytea) returns boolean language sql immutable strict
-return convert_from(body, 'UTF8')::json is not null and notifier.is_readable_json(convert_from(body, 'UTF8'));
+create or replace function notifier.is_json(body bytea) returns boolean language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp as $$
+begin
+    return convert_from(body, 'UTF8')::json is not null and notifier.is_readable_json(convert_from(body, 'UTF8'));
+end $$;
 
 create or replace function notifier.is_json_type(content_type text) returns boolean
-language sql immutable parallel safe strict
-return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]json)$' collate "C";
+language plpgsql immutable parallel safe strict
+set search_path = pg_catalog, pg_temp as $$
+begin
+    return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]json)$' collate "C";
+end $$;
 
 -- Whether the notification queue has room. It belongs to the whole cluster; a program that listens and does not read
 -- fills it, and then every transaction that notifies fails at its commit, too late to be caught.
@@ -87,9 +99,24 @@ end $$;
 --
 -- It runs in the transactions of users, with our rights, because the locks are ours: so nothing in it may be looked up by
 -- their search_path.
+--
+-- It is called for each row, and to lose the locks takes longer than to insert one. So it tries after the first row, and
+-- again after twice as many; once it has notified, no more in this transaction.
 create or replace function notifier.outbox_wake() returns trigger language plpgsql security definer as $$
+declare
+    given text := pg_catalog.current_setting('notifier.rows', true);  -- those of this transaction before; -1: it has notified
+    number int := 1;
 begin
-    if not notifier.may_notify() then
+    if given operator(pg_catalog.<>) '' then
+        number := given::int operator(pg_catalog.+) 1;
+    end if;
+    if number operator(pg_catalog.=) 0 then
+        return null;
+    end if;
+    perform pg_catalog.set_config('notifier.rows', number::text, true);
+    if number operator(pg_catalog.&) (number operator(pg_catalog.-) 1) operator(pg_catalog.<>) 0
+        or not notifier.may_notify()
+    then
         return null;
     end if;
     -- From here on it notifies if it gets a lock, and so no transaction that is prepared, and stays, can hold one.
@@ -102,6 +129,7 @@ begin
             return null;
         end;
     end;
+    perform pg_catalog.set_config('notifier.rows', '-1', true);
     perform pg_catalog.pg_notify('notifier_outbox', '');
     return null;
 end $$;

@@ -6,7 +6,7 @@ import uuid
 
 import asyncpg
 import pytest
-from conftest import Running, Start, admin, at, data, ids, until
+from conftest import DEADLINE_S, Running, Start, admin, at, data, ids, until
 from support.halting import eventually
 from support.roles import as_role, name_of
 
@@ -334,3 +334,73 @@ async def test_the_pump_is_not_misled_by_values_that_came_compressed(sql: asyncp
     )
     moved = await sql.fetchval("select moved from notifier.pump(0, 1000, '{}', '{}', '{}', 1000, 8388608)")
     assert 1 <= moved <= 9
+
+
+@pytest.mark.parametrize(("locked", "expected"), [(False, [1, 2]), (True, [1, 1 + 10])])
+async def test_many_rows_of_one_transaction_try_to_notify_a_few_times(
+    sql: asyncpg.Connection, database: str, locked: bool, expected: list[int]
+) -> None:
+    """To try in vain takes ten times as long as to insert a row."""
+    await sql.execute(
+        """
+        create sequence tries;
+        create or replace function notifier.may_notify() returns boolean language sql return nextval('tries') > 0;
+        """
+    )
+    publisher = await asyncpg.connect(database)
+    await sql.execute("begin")
+    if locked:
+        await sql.execute("lock table notifier.wake_lock, notifier.wake_lock_2 in share update exclusive mode")
+    tries = []
+    for rows in (1, 1000):
+        await publisher.execute(
+            "insert into notifier.outbox (topic, data) select 'a', '1' from generate_series(1, $1::int)", rows
+        )
+        tries.append(await publisher.fetchval("select last_value from tries"))
+    await sql.execute("rollback")
+    publisher.terminate()
+    assert tries == expected
+
+
+async def test_a_savepoint_that_is_rolled_back_takes_only_its_own_notification_with_it(
+    sql: asyncpg.Connection, database: str
+) -> None:
+    listener = await asyncpg.connect(database)
+    heard = asyncio.Event()
+    await listener.add_listener("notifier_outbox", lambda *_: heard.set())
+    insert = "insert into notifier.outbox (topic, data) values ('a', '1');"
+    await sql.execute(
+        f"begin; set constraints all immediate; savepoint s; {insert} rollback to savepoint s; {insert} commit"
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        await heard.wait()
+    listener.terminate()
+
+
+async def test_nothing_is_looked_up_by_the_search_path_of_a_publisher(sql: asyncpg.Connection) -> None:
+    """Some of it runs with the rights of the owner."""
+    text, int4 = ("<>", "=", "~", "!~", "||"), ("<=", ">", "+", "-", "*", "&", "=", "<>", "<", ">=")
+    await sql.execute("create schema bad")
+    for operators, kind in ((text, "text"), (int4, "int")):
+        for operator in operators:
+            await sql.execute(
+                f"""
+                create or replace function bad.run(a {kind}, b {kind}) returns boolean language plpgsql
+                as $$ begin raise exception 'looked up'; end $$;
+                create operator bad.{operator} (leftarg = {kind}, rightarg = {kind}, function = bad.run);
+                """
+            )
+    raising = "returns int language plpgsql as $$ begin raise exception 'looked up'; end $$"
+    for function in ("length(text)", "octet_length(text)", "replace(text, text, text)", "lower(text)", "btrim(text)"):
+        await sql.execute(f"create function bad.{function} {raising}")
+    await sql.execute("set search_path = bad, pg_catalog; set standard_conforming_strings = off")
+    with pytest.raises(asyncpg.RaiseError, match="looked up"):
+        await sql.execute("select length('a'), 1 + 1")
+    data = '{"a": "\\\\ud83d\\\\ude00 ' + "[" * 200 + '", "b": 1e300}'
+    await sql.execute(f"select notifier.publish('a/b', '{data}'::text, 'title', tags => array['a'])")
+    await sql.execute("select notifier.publish_bytes('a/b', '{}'::bytea, 'application/json')")
+    await sql.execute("insert into notifier.outbox (topic, data) values ('a', '1'), ('a', '[1]')")
+    for bad in ("'a//b', '1'", "'a', '\"\\\\ud800\"'", "'a', '1e999'"):
+        with pytest.raises((asyncpg.CheckViolationError, asyncpg.DataError)):
+            await sql.execute(f"insert into notifier.outbox (topic, data) values ({bad})")
+    assert await sql.fetchval("select pg_catalog.count(*) from notifier.outbox") == 4
