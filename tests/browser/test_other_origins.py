@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-import signal
+import time
 from collections.abc import AsyncIterator
 
+import jwt
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -17,6 +18,7 @@ from browser.conftest import publish, strict_page
 pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
 
 KEY = "s3cret-but-long-enough-for-anyone"
+SECRET = "what-the-site-signs-with-32-bytes-or-more"
 
 # Follows `topics` from the page, with the tokens of its own application.
 FOLLOW = """async ([service, topics, options]) => {
@@ -38,11 +40,19 @@ FOLLOW = """async ([service, topics, options]) => {
 
 
 class Site:
-    """An application on an origin of its own, http://localhost:PORT, which gives its pages `token`."""
+    """An application on an origin of its own, http://localhost:PORT, which signs tokens for its user."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.token = KEY
+        self.secret = SECRET
+        self.lifetime_s = 3600
+        self.signed = 0
+
+    def token(self) -> str:
+        self.signed += 1
+        claims = {"sub": "42", "iat": int(time.time()), "exp": int(time.time()) + self.lifetime_s}
+        rights = {"subscribe": ["user/42/**", "all"], "publish": ["user/42/**"]}
+        return jwt.encode(claims | {"notifier": rights}, self.secret, "HS256")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -51,7 +61,7 @@ async def site() -> AsyncIterator[Site]:
         return web.Response(text="<!doctype html><title>A page</title>", content_type="text/html")
 
     async def token(_: web.Request) -> web.Response:
-        return web.Response(text=site.token)
+        return web.Response(text=site.token())
 
     app = web.Application()
     app.router.add_get("/", page)
@@ -84,6 +94,11 @@ async def restart(server: Server, **env: str) -> None:
     await asyncio.to_thread(server.restart)
 
 
+async def admit(server: Server, site: Site) -> None:
+    """Let the users of the site in, with its tokens."""
+    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_JWT_SECRET=site.secret, NOTIFIER_ORIGINS=site.url)
+
+
 async def follow(page: Page, service: Overheard, topics: str, **options: object) -> None:
     """Follow `topics`, and return when the poll is parked."""
     parks = page.expect_request(lambda request: "/v1/" in request.url and "prefer" not in request.headers)
@@ -98,10 +113,10 @@ async def seen(page: Page, count: int) -> list[object]:
 
 @pytest.mark.rule("C-8", "B-4")
 async def test_a_run_of_polls_costs_one_preflight(page: Page, server: Server, site: Site, service: Overheard) -> None:
-    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
-    await follow(page, service, "orders/*,all", last=5)
+    await admit(server, site)
+    await follow(page, service, "user/42/**,all", last=5)
     for n in range(6):
-        await publish(server, f"orders/{n}", n)
+        await publish(server, f"user/42/{n}", n)
         await seen(page, n + 1)
     assert await seen(page, 6) == list(range(6))
     await page.wait_for_function("subscription.cursor === seen.at(-1).id")
@@ -116,62 +131,80 @@ async def test_a_run_of_polls_costs_one_preflight(page: Page, server: Server, si
 async def test_two_pages_with_equal_polls_do_not_wait_for_each_other(
     page: Page, context: BrowserContext, server: Server, site: Site, service: Overheard
 ) -> None:
-    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
-    await follow(page, service, "a")
+    await admit(server, site)
+    await follow(page, service, "all")
     async with strict_page(context, site.url, service.url) as other:
         await other.goto(site.url)
-        await other.evaluate(FOLLOW, [service.url, "a", {}])
+        await other.evaluate(FOLLOW, [service.url, "all", {}])
         await other.wait_for_function("states.includes('live')")
         # The first page's poll is still parked: it has asked for a cursor, and then parked.
         first = service.of("GET")[0].target
         assert [poll.target for poll in service.of("GET")].count(first) == 2
-        await publish(server, "a", 1)
+        await publish(server, "all", 1)
         for each in (page, other):
             assert await seen(each, 1) == [1]
 
 
 @pytest.mark.rule("C-7")
-async def test_it_follows_over_a_restart_and_a_new_token_without_loss_or_repeat(
+async def test_it_follows_over_restarts_and_a_new_secret_without_loss_or_repeat(
     page: Page, server: Server, site: Site, service: Overheard
 ) -> None:
-    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
-    await follow(page, service, "a")
-    await publish(server, "a", 1)
+    await admit(server, site)
+    await follow(page, service, "all")
+    await publish(server, "all", 1)
     await seen(page, 1)
     await asyncio.to_thread(server.kill)
     await page.wait_for_function("states.includes('retrying')")
     await asyncio.to_thread(server.start)
-    await publish(server, "a", 2)
+    await publish(server, "all", 2)
     await seen(page, 2)
-    # The key that was the page's token is gone from now on.
-    site.token = server.env["NOTIFIER_ADMIN_KEY"] = "another-key-that-is-long-enough"
-    await asyncio.to_thread(server.stop, signal.SIGINT)
-    await asyncio.to_thread(server.start)
-    await publish(server, "a", 3)
+    assert site.signed == 1
+    # From now on the page's token is that of another signer.
+    site.secret = SECRET.upper()
+    await admit(server, site)
+    await publish(server, "all", 3)
     assert await seen(page, 3) == [1, 2, 3]
-    await publish(server, "a", 4)
+    await publish(server, "all", 4)
     assert await seen(page, 4) == [1, 2, 3, 4]
-    assert await page.evaluate("refused") == [None, KEY]
+    assert site.signed == 2
+
+
+@pytest.mark.rule("C-7")
+async def test_tokens_that_end_while_a_poll_is_parked_are_renewed_and_need_no_more_preflights(
+    page: Page, server: Server, site: Site, service: Overheard
+) -> None:
+    await admit(server, site)
+    site.lifetime_s = 3
+    await follow(page, service, "all")
+    for n in range(3):
+        await publish(server, "all", n)
+        await page.wait_for_function("count => refused.length > count", arg=n + 1)
+    await publish(server, "all", 3)
+    assert await seen(page, 4) == [0, 1, 2, 3]
+    assert await page.evaluate("[states, errors]") == [["connecting", "live"], []]
+    assert len(service.of("OPTIONS")) == 1
+    assert 401 in {status for status, _ in service.answers("/v1/topics/all")}
 
 
 @pytest.mark.rule("B-1")
 async def test_a_page_that_is_allowed_can_publish_and_reads_why_it_is_refused(
     page: Page, server: Server, site: Site, service: Overheard
 ) -> None:
-    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
-    await follow(page, service, "a")
-    published, refused = await page.evaluate(
-        """async ([service, key]) => {
+    await admit(server, site)
+    await follow(page, service, "user/42/**")
+    published, *refused = await page.evaluate(
+        """async ([service, token]) => {
             const { publish } = await import(`${service}/client.js`);
             const fields = { title: "Überall ✓", tags: ["money", "új"] };
             return [
-                await publish("a", { n: 1 }, { key, ...fields }),
-                await publish("a", { n: 2 }, { key: "wrong-key" }).catch(({ status, code }) => [status, code]),
+                await publish("user/42/a", { n: 1 }, { token, ...fields }),
+                await publish("user/42/a", { n: 2 }, { key: "wrong" }).catch(({ status, code }) => [status, code]),
+                await publish("user/43/a", { n: 3 }, { token }).catch(({ status, code }) => [status, code]),
             ];
         }""",
-        [service.url, KEY],
+        [service.url, site.token()],
     )
-    assert refused == [401, "invalid_token"]
+    assert refused == [[401, "invalid_token"], [403, "forbidden"]]
     assert await seen(page, 1) == [{"n": 1}]
     [message] = await page.evaluate("seen")
     assert (published["id"], message["title"]) == (message["id"], "Überall ✓")
@@ -213,11 +246,38 @@ async def test_a_server_that_is_away_is_not_mistaken_for_one_that_refuses(
     assert "NOTIFIER_ORIGINS" not in (await page.evaluate("errors"))[0]
 
 
+# Each asks for a topic in a way that needs no preflight, and ends when the browser has an answer or an error.
+WAYS = {
+    "fetch": "fetch(url).catch(() => {})",
+    "fetch without CORS": "fetch(url, { mode: 'no-cors' }).catch(() => {})",
+    "image": "new Promise((done) => Object.assign(new Image(), { src: url, onload: done, onerror: done }))",
+    "script": """new Promise((done) => document.head.append(
+        Object.assign(document.createElement('script'), { src: url, onload: done, onerror: done })))""",
+    "frame": """new Promise((done) => document.body.append(
+        Object.assign(document.createElement('iframe'), { src: url, onload: done })))""",
+}
+
+
+@pytest.mark.rule("A-4")
+@pytest.mark.parametrize("way", WAYS)
+async def test_without_keys_a_page_of_another_site_learns_nothing(
+    page: Page, server: Server, service: Overheard, way: str
+) -> None:
+    await publish(server, "full", "hidden")
+    for topic in ("full", "empty"):
+        # Whatever there is, the answer is the same: no content, and no wait whose length would tell.
+        await page.evaluate(f"(url) => {WAYS[way]}", f"{service.url}/v1/topics/{topic}?after=earliest&wait=5")
+    [of_full], [of_empty] = (list(service.answers(f"/v1/topics/{topic}")) for topic in ("full", "empty"))
+    assert of_full == of_empty
+    assert of_full[0] == 403
+    assert "hidden" not in of_full[1]
+
+
 @pytest.mark.rule("B-1", "C-7")
 async def test_the_program_of_the_readme_runs_on_a_page(
     page: Page, server: Server, site: Site, service: Overheard
 ) -> None:
-    await restart(server, NOTIFIER_ADMIN_KEY=KEY, NOTIFIER_ORIGINS=site.url)
+    await admit(server, site)
     id_ = await publish(server, "user/42/orders", "for you")
     _, program = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     program = program.replace("https://notifier.example.com", service.url).replace("token }", "token, last: 1 }")
