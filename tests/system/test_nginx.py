@@ -1,43 +1,22 @@
 """Behind a real nginx, with the configuration that the README gives."""
 
 import asyncio
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import DEADLINE_S, ROOT, Server, free_port
-
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+from conftest import DEADLINE_S, ROOT, Server
+from support.nginx import nginx
 
 
 @pytest.fixture
 def proxy(server: Server, tmp_path: Path) -> Iterator[str]:
     """The URL of an nginx in front of `server`."""
     [block] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    port = free_port()
-    block = block.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
-    block = block.replace("server {", f"server {{ listen 127.0.0.1:{port};")
-    temporary = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    config = tmp_path / "nginx.conf"
-    config.write_text(
-        f"{'user root;' if os.geteuid() == 0 else ''} daemon off; pid {tmp_path}/pid;\n"
-        f"error_log {tmp_path}/error.log; events {{}}\n"
-        f"http {{ access_log off; {temporary}\n{block}\n}}\n"
-    )
-    assert NGINX, "make test-all installs nginx"
-    with subprocess.Popen([NGINX, "-e", f"{tmp_path}/error.log", "-c", str(config)]) as nginx:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            nginx.terminate()
-            nginx.wait(DEADLINE_S)
+    with nginx(block.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}"), tmp_path) as url:
+        yield url
 
 
 @pytest.mark.all

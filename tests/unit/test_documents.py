@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from notifier import __version__
+from notifier.core.grants import Grant
 
 DOCUMENTS = [path for folder in (".", "docs", "bench", "bench/peers") for path in sorted((ROOT / folder).glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -48,3 +49,33 @@ def test_the_architecture_names_every_module() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["version"] == __version__
+
+
+# Code on these pages is that of files which tests run, or says that it is not. Commands and settings are prose.
+QUOTED = re.compile(
+    r"(?:^<!-- (?P<note>[^\n]*?) -->\n)?^```(?:python|js|html|ruby)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.parametrize("name", ["access.md", "django.md", "recipes.md"])
+def test_a_page_shows_exactly_what_the_files_have(name: str) -> None:
+    quoted = list(QUOTED.finditer((ROOT / "docs" / name).read_text()))
+    assert quoted
+    for block in quoted:
+        note = block["note"] or ""
+        if note != "not run":
+            assert note.startswith("from "), block["text"]
+            assert f"\n{block['text']}" in "\n" + (ROOT / "docs" / note.removeprefix("from ")).read_text(), block[
+                "text"
+            ]
+
+
+@pytest.mark.rule("A-2")
+def test_what_a_pattern_covers_is_as_the_page_says() -> None:
+    page = (ROOT / "docs" / "access.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \| `(.*?)` \| (yes|no)\b.*\|$", page, re.MULTILINE)
+    assert len(rows) == 10
+    for patterns, items, allowed in rows:
+        grant = Grant("somebody", subscribe=re.findall(r"`(.*?)`", patterns))
+        refused = grant.may_not_subscribe(items.split(","))
+        assert (refused is None) == (allowed == "yes"), (patterns, items)
