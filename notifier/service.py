@@ -23,7 +23,7 @@ from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
-from notifier.postgres.sources import find_source
+from notifier.postgres.sources import Sources
 from notifier.postgres.tail import Tail, first_position
 from notifier.postgres.writer import Writer
 from notifier.settings import Settings, SettingsError
@@ -54,6 +54,7 @@ class Service:
         self.failures = Failures(settings.failed_rate)
         self.brakes = Brakes(settings, self.callers)
         self.history = History(writing, self.access, seen=lambda: self.tail.position, memory=self.memory)
+        self.sources = Sources(self.history)
         self.tail = Tail(
             listening,
             writing,
@@ -69,7 +70,6 @@ class Service:
         self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
-        self._sources: set[str] = set()  # names of sources that were there when last asked for
 
     # --- what the tail tells
 
@@ -126,16 +126,10 @@ class Service:
         """The message of that id, unless there is none or it is older than the retention."""
         return await self.history.message(seq)
 
-    def knows_source(self, name: str) -> bool:
-        """Whether that source has been asked for before, and was there."""
-        return name in self._sources
-
     async def source(self, name: str) -> Source:
-        source = await find_source(self.history, name)
+        source = await self.sources.find(name)
         if source is None:
-            self._sources.discard(name)
             raise NotFound("There is no source of that name. Sources are made by `notifier source add`.")
-        self._sources.add(name)
         return source
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:

@@ -16,7 +16,7 @@ async def hook(request: web.Request) -> web.Response:
     name = request.match_info["source"]
     if not is_name(name):
         raise NotFound("There is no source of that name, and there cannot be one.")
-    if not request.content.is_eof() and not service.knows_source(name):
+    if not request.content.is_eof() and not service.sources.knows(name):
         # Nothing of the body is read for a source that may not exist. A known one is not looked up first: a sender that
         # does not wait for the answer would be gone meanwhile.
         await service.source(name)

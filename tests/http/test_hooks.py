@@ -1,5 +1,6 @@
 """`POST /hooks/{source}`: verified over the raw bytes, then published whatever it holds."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -11,8 +12,9 @@ import pytest_asyncio
 from conftest import Running, Start, ids, until
 from support.protocol import JSON, line, refusal
 
+from notifier.core.errors import Unavailable
 from notifier.core.webhooks import check_source
-from notifier.postgres.sources import add_source
+from notifier.postgres.sources import MAX_ASKED, add_source
 
 SECRET = "It's a Secret to Everybody"
 PUSH = b'{"repository": {"full_name":  "octo/hello world"}, "n": 1e308}'
@@ -177,6 +179,55 @@ async def test_an_unknown_source_is_404(hooks: Running) -> None:
 
 
 @pytest.mark.rule("A-6")
+@pytest.mark.rule("W-7")
+async def test_a_flood_of_unknown_names_costs_a_few_reads_and_keeps_no_other_waiting(
+    hooks: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    shared = hooks.service.history.shared
+
+    async def counted(*args: object) -> object:
+        nonlocal reads
+        reads += 1
+        return await shared(*args)
+
+    monkeypatch.setattr(hooks.service.history, "shared", counted)
+    names = [f"unknown-{n}" for n in range(400)]
+    found = await asyncio.gather(
+        *(hooks.service.sources.find(name) for name in [*names[:200], "github", *names]), return_exceptions=True
+    )
+    assert [source.name for source in found if source] == ["github"]
+    assert reads == 1
+    assert not hooks.service.sources._asked
+    assert not any(map(hooks.service.sources.knows, names))
+    assert (await hooks.client.post("/hooks/github", data=b"{}")).status == 401
+    assert (await hooks.client.post("/hooks/none-such", data=b"{}")).status == 404
+
+
+async def test_names_that_wait_to_be_looked_up_are_bounded(hooks: Running) -> None:
+    finding = [asyncio.ensure_future(hooks.service.sources.find(f"unknown-{n}")) for n in range(MAX_ASKED)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await hooks.service.sources.find("one-more")
+    assert set(await asyncio.gather(*finding)) == {None}
+
+
+@pytest.mark.rule("W-8")
+async def test_all_that_have_asked_are_told_that_the_database_is_away(
+    hooks: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks.service.history, "shared", away)
+        found = await asyncio.gather(
+            *(hooks.service.sources.find(name) for name in ("a", "b", "a")), return_exceptions=True
+        )
+    assert [str(error) for error in found] == ["away"] * 3
+    assert await hooks.service.sources.find("a") is None
+
+
 async def test_webhooks_need_no_key_and_may_come_from_any_origin(start: Start, database: str) -> None:
     await add_source(database, check_source("ci", "none", "ci"))
     foreign = {"Host": "example.com", "Origin": "https://example.com", "Sec-Fetch-Site": "cross-site"}
