@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024
 MAX_KEYS = 100
 MAX_KID = 255
+# So many signatures are computed for a token at most; anyone can send one.
+MAX_TRIED = 4
 
 # RFC 7518, section 3.3. Above the upper bound a signature takes long to check.
 MIN_RSA = 2048
@@ -55,17 +57,18 @@ class KeySet:
     def __init__(self, jwks: Iterable[Mapping[str, Any]]) -> None:
         """Keys that cannot be used are left out; `skipped` says why. ValueError if none is left."""
         self.skipped: list[str] = []
-        self._keys: dict[tuple[str | None, str], Key] = {}
+        self._keys: dict[tuple[str | None, str], list[Key]] = {}
         texts: set[str] = set()
         for place, jwk in enumerate(jwks, 1):
             try:
                 name, key = _make_key(jwk)
-                if (name, key.algorithm) in self._keys:
-                    raise ValueError("another key has the same kid")  # noqa: TRY301
+                same = self._keys.setdefault((name, key.algorithm), [])
+                if len(same) == MAX_TRIED:
+                    raise ValueError(f"{MAX_TRIED} others have the same kid, or none either")  # noqa: TRY301
             except ValueError as error:
                 self.skipped.append(f"key {place}: {error}")
             else:
-                self._keys[name, key.algorithm] = key
+                same.append(key)
                 texts.add(json.dumps(jwk, sort_keys=True))
         if not self._keys:
             raise ValueError("; ".join(self.skipped[:5]) or "it has no keys")
@@ -78,14 +81,14 @@ class KeySet:
         return hash(self.texts)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return sum(map(len, self._keys.values()))
 
-    def find(self, name: str | None, algorithm: str) -> Key | None:
-        """The key `name` for `algorithm`. Without a name, the only one for it."""
+    def find(self, name: str | None, algorithm: str) -> list[Key]:
+        """The keys `name` for `algorithm`, which should be one. Without a name, all for it, unless they are many."""
         if name is not None:
-            return self._keys.get((name, algorithm))
-        found = [key for key in self._keys.values() if key.algorithm == algorithm]
-        return found[0] if len(found) == 1 else None
+            return self._keys.get((name, algorithm), [])
+        found = [key for keys in self._keys.values() for key in keys if key.algorithm == algorithm]
+        return found if len(found) <= MAX_TRIED else []
 
 
 def parse_keys(text: bytes) -> KeySet:

@@ -100,11 +100,11 @@ class Tokens:
         elif self.keys is None:
             raise Unavailable("The keys that tokens are verified with cannot be fetched at the moment. Try again.")
         else:
-            key = self.keys.find(name, algorithm)
-            if key is None:
-                which = "the key (kid) that the token names" if name else "one key, and the token names none (kid)"
-                raise UnknownKey(f"For {algorithm} this server does not have {which}.")
-            keys = [key]
+            keys = self.keys.find(name, algorithm)
+            if not keys:
+                if name:
+                    raise UnknownKey(f"This server does not have the key (kid) that the token names for {algorithm}.")
+                raise UnknownKey(f"The token names no key (kid), and this server has none or many for {algorithm}.")
         if not any(key.verify(signed, signature) for key in keys):
             raise InvalidToken("The signature of the token is wrong: it was signed with another key, or changed.")
 
@@ -245,4 +245,4 @@ def _span(seconds: float) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{max(1, round(seconds))} s"
