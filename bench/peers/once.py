@@ -1,5 +1,6 @@
 """Installations that happen once: again when what they are made from has changed."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -14,13 +15,18 @@ COMPLAINT = 300
 
 
 def once(made: Path, source: Path, make: Callable[[], object]) -> None:
-    """Call `make`, which makes the folder `made` from the file `source`, unless that is done already."""
+    """Call `make`, which makes the folder `made` from the file `source`, unless that is done already.
+
+    Another process that does the same is waited for: tests run in several.
+    """
     mark = made / ".made-from"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    if is_made(made) and mark.read_text() == digest:
-        return
-    make()
-    mark.write_text(digest)
+    with source.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        digest = hashlib.sha256(file.read()).hexdigest()
+        if is_made(made) and mark.read_text() == digest:
+            return
+        make()
+        mark.write_text(digest)
 
 
 def is_made(made: Path) -> bool:
