@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from notifier.access.brakes import Brakes
 from notifier.access.callers import Callers
 from notifier.access.failures import Failures
+from notifier.access.policy import Policy
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound
 from notifier.core.memory import MemoryBudget
@@ -21,6 +22,7 @@ from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database, retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
+from notifier.postgres.policy import PolicyFunction
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
 from notifier.postgres.sources import Sources
@@ -53,6 +55,9 @@ class Service:
         self.access = AccessLog(self.callers.lifetime, on_change=self.callers.change)
         self.failures = Failures(settings.failed_rate)
         self.brakes = Brakes(settings, self.callers)
+        self.policy: Policy | None = None
+        if settings.policy:
+            self.policy = Policy(PolicyFunction(writing, settings.policy), self.memory)
         self.history = History(writing, self.access, seen=lambda: self.tail.position, memory=self.memory)
         self.sources = Sources(self.history)
         self.tail = Tail(
@@ -165,6 +170,9 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
         stack.push_async_callback(service.callers.stop)
+        if service.policy:
+            stack.push_async_callback(service.policy.close)
+            await retried(service.policy.start, seconds=START_S)
         following = (service.writer, service.pump, service.tail)
         for part in following:
             stack.push_async_callback(part.stop)

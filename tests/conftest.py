@@ -297,11 +297,13 @@ def deadline() -> float:
 
 
 def held(app: Running) -> int:
-    """What clients make the service keep; the shapes of re-polls and the tokens that were verified, which outlive
-    connections, are not counted."""
+    """What clients make the service keep; the shapes of re-polls, the tokens that were verified and what the
+    policy said, which outlive connections, are not counted."""
     handover = app.client.app.get(HANDOVER)
     tokens = app.service.callers.tokens
-    return app.service.memory.held - (handover.shapes.size if handover else 0) - (0 if tokens is None else tokens.held)
+    policy = app.service.policy
+    kept = (handover.shapes.size if handover else 0) + (policy.size if policy else 0)
+    return app.service.memory.held - kept - (0 if tokens is None else tokens.held)
 
 
 def free_port() -> int:

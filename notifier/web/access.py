@@ -3,6 +3,7 @@
 Callers are holders of a credential, the public, and, in open mode, every program except pages of other websites.
 """
 
+import asyncio
 from base64 import b64decode
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from notifier.access.callers import Callers
+from notifier.access.policy import DEADLINE_S, Action, Policy
 from notifier.core.errors import Forbidden, InvalidToken, Unauthorized
 from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
@@ -22,10 +24,11 @@ HOW = "Send Authorization: Bearer KEY, or Basic with the key as the password."
 class Access:
     """What the callers of requests may do. One for each application."""
 
-    def __init__(self, settings: Settings, callers: Callers, origins: Origins) -> None:
+    def __init__(self, settings: Settings, callers: Callers, origins: Origins, policy: Policy | None) -> None:
         self._callers = callers
         self._origins = origins
         self.proxies = settings.trusted_proxies
+        self._policy = policy
         self._local = settings.anyone and not settings.open
 
     async def publisher(self, request: web.Request) -> Grant:
@@ -44,6 +47,13 @@ class Access:
         if grant is self._callers.nobody and not grant.subscribes:
             raise _no_key()
         return grant
+
+    async def refused(self, grant: Grant, action: Action, topics: Sequence[str], deadline: float) -> str | None:
+        """The first of `topics`, which the grant allows, that the policy refuses. Unavailable where that cannot be told
+        by `deadline` (loop time)."""
+        if self._policy is None or grant.admin or grant is self._callers.nobody:
+            return None
+        return await self._policy.refused(grant, action, topics, deadline)
 
     def check_host(self, request: web.Request) -> None:
         """Forbidden, without a key, unless Host is a name of this machine: a website whose name resolves to 127.0.0.1
@@ -72,20 +82,44 @@ ACCESS = web.AppKey("access", Access)
 
 
 async def authorise_publish(request: web.Request, topics: Sequence[str] = ()) -> Grant:
-    """The caller's grant. Unauthorized; Forbidden, with the first of `topics` that the caller may not publish to."""
-    grant = await request.app[ACCESS].publisher(request)
-    if refused := grant.may_not_publish(topics):
-        raise Forbidden(f"You may not publish to {refused}.")
-    return grant
+    """The caller's grant. Unauthorized; Forbidden, with the first of `topics` that the caller may not publish to;
+    Unavailable where the policy does not say."""
+    return await _authorise(request, "publish", topics)
 
 
 async def authorise_subscribe(request: web.Request, items: Sequence[str] = ()) -> Grant:
-    """The caller's grant. Unauthorized; Forbidden, with the first of `items`, topics and patterns, that the caller may
-    not subscribe to."""
-    grant = await request.app[ACCESS].subscriber(request)
-    if refused := grant.may_not_subscribe(items):
-        raise Forbidden(f"You may not subscribe to {refused}.")
-    return grant
+    """The same for `items`, topics and patterns, that the caller subscribes to. Patterns are for the grant alone: the
+    policy is asked about topics."""
+    return await _authorise(request, "subscribe", items)
+
+
+async def may_read(request: web.Request, topic: str) -> bool:
+    """Whether the caller, whose grant was found before, may subscribe to `topic`."""
+    try:
+        await authorise_subscribe(request, [topic])
+    except Forbidden:
+        return False
+    return True
+
+
+async def _authorise(request: web.Request, action: Action, items: Sequence[str]) -> Grant:
+    access = request.app[ACCESS]
+    deadline = 0.0
+    while True:
+        if action == "publish":
+            grant = await access.publisher(request)
+            refused = grant.may_not_publish(items)
+        else:
+            grant = await access.subscriber(request)
+            refused = grant.may_not_subscribe(items)
+        deadline = deadline or asyncio.get_running_loop().time() + DEADLINE_S
+        if refused is None:
+            refused = await access.refused(grant, action, [item for item in items if "*" not in item], deadline)
+        if not grant.alive:
+            continue  # it ended while the policy was asked, which may say something else now
+        if refused is not None:
+            raise Forbidden(f"You may not {action} to {refused}.")
+        return grant
 
 
 def _credential(request: web.Request) -> bytes | None:

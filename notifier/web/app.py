@@ -53,7 +53,7 @@ def create_app(service: Service) -> web.Application:
         app = web.Application(router=Router(), middlewares=[answering_errors(service), answering_options(origins)])
     app[SERVICE] = service
     app[ORIGINS] = origins
-    app[ACCESS] = Access(service.settings, service.callers, origins)
+    app[ACCESS] = Access(service.settings, service.callers, origins, service.policy)
     app.add_routes(
         [
             web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),

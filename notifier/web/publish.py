@@ -11,7 +11,7 @@ from notifier.core.messages import is_json_type, media_type
 from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
 from notifier.core.topics import check_topic, decode_path
 from notifier.offload import offload
-from notifier.web.access import address, authorise_publish, authorise_subscribe
+from notifier.web.access import address, authorise_publish, authorise_subscribe, may_read
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.requests import parse_query
@@ -72,7 +72,7 @@ async def message(request: web.Request) -> web.Response:
         raise Unavailable("The server is short of memory at the moment. Try again.")
     stored = await service.message(seq)
     # A caller that may not read a message does not learn whether it exists.
-    if stored is None or (await authorise_subscribe(request)).may_not_subscribe([stored.topic]):
+    if stored is None or not await may_read(request, stored.topic):
         raise NotFound("There is no message of that id, or it is older than the retention.")
     content_type = stored.content_type or "application/json"
     headers = {
