@@ -7,7 +7,7 @@ from statistics import median
 
 from bench import peers, procs
 from bench.figures import Figure, Measured, pairs
-from bench.load.dialects import ALL
+from bench.load.dialects import TOPIC
 from bench.server import PARKING, running
 from bench.stage import (
     FEW,
@@ -178,7 +178,7 @@ async def tokens(stage: Stage) -> Measured:
 async def access(stage: Stage) -> Measured:
     """Two servers of ours: at one each client has a token, the other is open."""
     [count] = stage.clients
-    topics = [f"{ALL},user/{number}" for number in range(count)]
+    topics = [f"{TOPIC},user/{number}" for number in range(count)]
     async with AsyncExitStack() as stack:
         closed = await stack.enter_async_context(ours(stage, verifying=True))
         opened = await stack.enter_async_context(ours(stage))
@@ -188,8 +188,8 @@ async def access(stage: Stage) -> Measured:
             await each.park(FEW)
         before = mine.memory(), others.memory()
         memory = [(await held(mine, count, before[0]), await held(others, count, before[1]))]
-        await pairs(WARM_UPS, lambda: mine.fan_out(ALL), lambda: others.fan_out(ALL))
-        fan_outs = await pairs(stage.scale.pairs, lambda: mine.fan_out(ALL), lambda: others.fan_out(ALL))
+        await pairs(WARM_UPS, lambda: mine.fan_out(TOPIC), lambda: others.fan_out(TOPIC))
+        fan_outs = await pairs(stage.scale.pairs, lambda: mine.fan_out(TOPIC), lambda: others.fan_out(TOPIC))
         later = [(mine.memory() - before[0]) / (count - FEW)]
     duel = Duel(OPEN, count, memory, fan_outs, void=[*mine.void, *others.void])
     figures = [

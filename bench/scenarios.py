@@ -116,8 +116,8 @@ SCENARIOS = (
     Scenario(
         "access",
         "A token and a topic each",
-        f"Each client waits on its own list, `all,user/N`, with a token of {TOKEN_BYTES} bytes that allows it. One "
-        "message is published to `all`. Beside it, the same clients at an open server, without tokens. The first poll "
+        f"Each client waits on its own list, `bench,user/N`, with a token of {TOKEN_BYTES} bytes that allows it. One "
+        "message is published to `bench`. Beside it, the same clients at an open server. The first poll "
         "of each client verifies its token; the CPU per delivery has the next poll of each in it, which does not.",
         duels.access,
         clients=lambda scale: (scale.last,),

@@ -180,6 +180,10 @@ class ParkingLot:
                     look.left.append(parked)
             self._start()
 
+    def known(self, topics: TopicList) -> TopicList:
+        """The equal list on which others are parked, if there are any: so a crowd's list is in memory once."""
+        return self._hub.known(topics)
+
     def watch(self, parked: Parked, deadline: float) -> None:
         """At `deadline` (loop time) it is answered, or expires if it is not parked then. Replaces its last deadline."""
         parked.due = due = math.ceil(deadline / TICK_S)

@@ -13,9 +13,8 @@ from typing import ClassVar
 
 from bench.load.http import Client, request
 
-# The topics of a whole crowd.
+# The topic of a whole crowd.
 TOPIC = "bench"
-ALL = "all"
 
 # What Chrome sends with a fetch() to the page's own origin.
 BROWSER = """\
@@ -44,7 +43,7 @@ EXPIRES = int(time.time()) + 12 * 3600
 
 def token(number: int) -> str:
     """A line with a token of its own for each client: a JWT (RFC 7519) that allows the crowd's topics, padded."""
-    claims = {"sub": str(number), "exp": EXPIRES, "notifier": {"subscribe": [ALL, TOPIC, f"user/{number}"]}, "pad": ""}
+    claims = {"sub": str(number), "exp": EXPIRES, "notifier": {"subscribe": [TOPIC, f"user/{number}"]}, "pad": ""}
     signing = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(claims)}"
     # Three bytes become four characters; the signature has 43, and a dot before it.
     claims["pad"] = "x" * ((TOKEN_BYTES - 44 - len(signing)) * 3 // 4)

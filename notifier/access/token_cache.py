@@ -10,6 +10,7 @@ from notifier.access.tokens import Token, Tokens, UnknownKey
 from notifier.core.errors import EndedToken
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
+from notifier.core.sharing import shared
 from notifier.settings import TokenSettings
 
 # What a token keeps, as measured, beside its texts: its place here, the grant, and an `until`.
@@ -120,6 +121,7 @@ class TokenCache:
         self._memory.add(size)
 
     def _shared(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        patterns = tuple(map(shared, patterns))
         found = self._common.setdefault(patterns, patterns)
         if len(self._common) > MAX_COMMON:
             del self._common[next(iter(self._common))]

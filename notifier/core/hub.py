@@ -40,7 +40,8 @@ class Hub(Generic[P]):
     def __init__(self, memory: MemoryBudget | None = None) -> None:
         self._memory = memory
         self._groups: dict[TopicList, Group[P]] = {}
-        self._exact: dict[str, dict[Group[P], None]] = {}
+        # A topic on one list only, as each user has one, has its group; one on several, a dict of theirs.
+        self._exact: dict[str, Group[P] | dict[Group[P], None]] = {}
         self._patterns: Patterns[Group[P]] = Patterns()
         self._count = 0
 
@@ -57,12 +58,21 @@ class Hub(Generic[P]):
                 group.size = topics.size
                 self._memory.add(group.size)
             for topic in topics.exact:
-                self._exact.setdefault(topic, {})[group] = None
+                there = self._exact.setdefault(topic, group)
+                if isinstance(there, dict):
+                    there[group] = None
+                elif there is not group:
+                    self._exact[topic] = {there: None, group: None}
             for pattern in topics.patterns:
                 self._patterns.add(pattern, group)
         group.parked[poll] = None
         self._count += 1
         return group
+
+    def known(self, topics: TopicList) -> TopicList:
+        """The equal list on which others are parked, if there are any."""
+        group = self._groups.get(topics)
+        return topics if group is None else group.topics
 
     def forget(self, group: Group[P], poll: P) -> bool:
         """Remove `poll`, and return whether it was parked in `group`. An empty group leaves nothing behind."""
@@ -75,9 +85,10 @@ class Hub(Generic[P]):
             if self._memory and group.size:
                 self._memory.add(-group.size)
             for topic in group.topics.exact:
-                groups = self._exact[topic]
-                del groups[group]
-                if not groups:
+                there = self._exact[topic]
+                if isinstance(there, dict):
+                    del there[group]
+                if not there or there is group:
                     del self._exact[topic]
             for pattern in group.topics.patterns:
                 self._patterns.remove(pattern, group)
@@ -86,7 +97,8 @@ class Hub(Generic[P]):
     def groups(self, topic: str) -> Iterator[Group[P] | None]:
         """The groups of all lists that match `topic`; one may come twice, through several of its patterns. A None for
         each step that finds none. Polls may come and go between two of them: those that stay are found."""
-        yield from list(self._exact.get(topic, ()))
+        there = self._exact.get(topic, ())
+        yield from [there] if isinstance(there, Group) else list(there)
         if self._patterns:
             yield from self._patterns.find(topic)
 

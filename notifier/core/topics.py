@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
 from notifier.core.errors import InvalidTopic
 from notifier.core.patterns import STARS, Patterns
+from notifier.core.sharing import shared
 
 MAX_TOPIC = 255
 MAX_LIST = 100
@@ -14,6 +14,9 @@ MAX_LIST = 100
 MAX_SEGMENTS = 400
 # A list with more than this is scanned in smaller pieces.
 ORDINARY_SEGMENTS = 20
+
+# So many topics are compared one by one: a set of two takes 200 bytes.
+FEW = 4
 
 # What a list keeps, as measured: for each item, and for each segment of its patterns, which stand in two trees.
 _ITEM_BYTES = 350
@@ -65,13 +68,16 @@ def _shown(text: str) -> str:
 class TopicList:
     """What one poll subscribes to: exact topics and patterns, each once and in a fixed order.
 
-    Equal lists compare and hash equal, whatever order they were written in, so polls can be grouped by them.
+    Equal lists compare and hash equal, whatever order they were written in, so polls can be grouped by them. Many
+    clients have one of their own, so what only large lists need is made when it is.
     """
+
+    __slots__ = ("_exact_set", "_hash", "_segments", "_tree", "exact", "patterns")
 
     def __init__(self, items: Iterable[str]) -> None:
         """InvalidTopic for an empty list, more than 100 items, more than 400 segments in its patterns together, or an
         item that is neither topic nor pattern."""
-        unique = sorted(set(items))
+        unique = [shared(item) for item in sorted(set(items))]
         if not unique:
             raise InvalidTopic("Name at least one topic.")
         if len(unique) > MAX_LIST:
@@ -83,6 +89,10 @@ class TopicList:
             )
         self.exact = tuple(check_topic(item) for item in unique if "*" not in item)
         self.patterns = tuple(_check_pattern(item) for item in unique if "*" in item)
+        self._segments = segments
+        self._hash = hash((self.exact, self.patterns))
+        self._exact_set: frozenset[str] | None = None
+        self._tree: Patterns[None] | None = None
 
     @classmethod
     def parse(cls, path: str) -> "TopicList":
@@ -95,10 +105,6 @@ class TopicList:
     def __hash__(self) -> int:
         return self._hash
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.exact, self.patterns))
-
     def __repr__(self) -> str:
         return f"TopicList({','.join(self.exact + self.patterns)!r})"
 
@@ -106,29 +112,32 @@ class TopicList:
     def size(self) -> int:
         """About how many bytes it takes, with its place in the hub and what it is matched with."""
         items = self.exact + self.patterns
-        segments = sum(pattern.count("/") + 1 for pattern in self.patterns)
-        return _ITEM_BYTES * len(items) + 2 * sum(map(len, items)) + _SEGMENT_BYTES * segments
+        return _ITEM_BYTES * len(items) + 2 * sum(map(len, items)) + _SEGMENT_BYTES * self._segments
 
-    @cached_property
+    @property
     def ranges(self) -> list[tuple[str, str]]:
         """For each pattern the range `low <= topic < high` (by code point) in which all its topics lie."""
         return [_pattern_range(pattern) for pattern in self.patterns]
 
-    @cached_property
+    @property
     def weight(self) -> int:
         """What a match costs at most, in matches of an ordinary list."""
-        return 1 + sum(pattern.count("/") + 1 for pattern in self.patterns) // ORDINARY_SEGMENTS
+        return 1 + self._segments // ORDINARY_SEGMENTS
 
     def matches(self, topic: str) -> bool:
-        return topic in self._exact_set or (bool(self.patterns) and self._tree.matches(topic))
-
-    @cached_property
-    def _exact_set(self) -> frozenset[str]:
-        return frozenset(self.exact)
-
-    @cached_property
-    def _tree(self) -> Patterns[None]:
-        return Patterns((pattern, None) for pattern in self.patterns)
+        if len(self.exact) <= FEW:
+            if topic in self.exact:
+                return True
+        else:
+            if self._exact_set is None:
+                self._exact_set = frozenset(self.exact)
+            if topic in self._exact_set:
+                return True
+        if not self.patterns:
+            return False
+        if self._tree is None:
+            self._tree = Patterns((pattern, None) for pattern in self.patterns)
+        return self._tree.matches(topic)
 
 
 def _pattern_range(pattern: str) -> tuple[str, str]:

@@ -13,10 +13,8 @@ implementation of HTTP, aiohttp's, and no second parser to attack:
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
-from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -33,7 +31,6 @@ from notifier.web.server import HandedOver, RequestReader, Server, same_request
 
 if TYPE_CHECKING:
     from notifier.core.hub import Group
-    from notifier.core.topics import TopicList
     from notifier.parking import Parked
 
 # For the application: present only where the connections of parked polls are handed over.
@@ -64,8 +61,6 @@ class Handover:
         self.reader = RequestReader()
         self.loop = asyncio.get_running_loop()
         self._leaving: deque[ParkedConnection] = deque()
-        # Equal lists are one object. The keys are not the lists: a list that is its own key is never freed.
-        self._topics: WeakValueDictionary[Hashable, TopicList] = WeakValueDictionary()
 
     def hand_over(
         self, request: web.Request, poll: Poll, wait: Wait, address: str, grant: Grant
@@ -82,7 +77,7 @@ class Handover:
         if shape and shape.grant is grant:
             self.shapes.share(shape, head)
         else:
-            topics = self._topics.setdefault((poll.topics.exact, poll.topics.patterns), poll.topics)
+            topics = self.lot.known(poll.topics)
             like = variant(preference(poll), self._origins.headers(request))
             shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), like, peer, address, grant)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None

@@ -6,7 +6,6 @@ few that proxies make anew for each request and nothing here reads.
 """
 
 import re
-from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from aiohttp.http import RawRequestMessage
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
 from notifier.core.polls import Poll
+from notifier.core.sharing import shared
 from notifier.web.responses import Variant
 
 # A shape that is unused for one to two of these is forgotten. Behind a proxy a client's next request comes on
@@ -62,8 +62,8 @@ class Shape:
         self.poll = poll
         self.grant = grant
         self.variant = variant
-        self.peer = _shared(peer)
-        self.address = _shared(address)
+        self.peer = shared(peer)
+        self.address = shared(address)
         self.rest = _NOWHERE
         self.offset = 0
         self.digest = b""
@@ -106,13 +106,6 @@ class Shape:
                 if same:
                     return int(cursor)
         return None
-
-
-# Not sys.intern: the first releases of Python 3.12 keep every string that it has seen forever.
-@lru_cache(maxsize=4096)
-def _shared(text: str) -> str:
-    """The same object for equal texts: many shapes have the same address, and, behind a proxy, the same peer."""
-    return text
 
 
 def _digest(head: bytes, begin: int, end: int) -> bytes:
