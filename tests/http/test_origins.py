@@ -5,11 +5,15 @@ import re
 from itertools import product
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from conftest import Running, Start, until
 from support.protocol import Answer, line, refusal
 
 from notifier.core.messages import NewMessage
+from notifier.core.rates import Rate
 from notifier.web.connections import MAX_HEAD
+from notifier.web.origins import Origins, answering_options
 
 KEY = "a-good-key!"
 BEARER = f"Authorization: Bearer {KEY}"
@@ -103,7 +107,7 @@ async def test_every_answer_can_be_read_by_pages_that_are_allowed_and_by_no_othe
 async def test_errors_that_are_no_fault_of_the_page_can_be_read_too(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = await start(admin_keys=(KEY,), origins=ORIGINS, max_parked=1)
+    app = await start(admin_keys=(KEY,), origins=ORIGINS, max_parked=1, failed_rate=Rate(1, 86400))
     poll = ["GET /v1/topics/t HTTP/1.1", BEARER, f"Origin: {APP}"]
     async with line(app) as raw:
         await raw.send(*poll)
@@ -119,6 +123,9 @@ async def test_errors_that_are_no_fault_of_the_page_can_be_read_too(
     async def fail(*_: object) -> None:
         raise ZeroDivisionError
 
+    for _ in range(2):
+        slow = await ask(app, "GET /v1/topics/t HTTP/1.1", "Authorization: Bearer x", f"Origin: {APP}")
+    assert (slow.status, "retry-after" in slow.headers, allowed(slow, APP)) == (429, True, True)
     monkeypatch.setattr(type(app.service), "message", fail)
     internal = await ask(app, "GET /v1/messages/1 HTTP/1.1", BEARER, f"Origin: {APP}")
     assert (internal.status, allowed(internal, APP)) == (500, True)
@@ -288,3 +295,19 @@ async def test_a_poll_whose_grant_has_ended_is_answered_to_its_page(start: Start
         await until(lambda: not len(app.service.lot))
         answer = await raw.answer()
         assert (answer.status, allowed(answer, APP)) == (200, True)
+
+
+async def test_a_route_that_answers_options_itself_is_asked_unless_it_is_a_preflight() -> None:
+    async def own(_: web.Request) -> web.Response:
+        return web.Response(headers={"WebHook-Allowed-Origin": "*"})
+
+    app = web.Application(middlewares=[answering_options(Origins(ORIGINS))])
+    app.router.add_post("/hook", own)
+    app.router.add_options("/hook", own)
+    async with TestClient(TestServer(app)) as client:
+        async with client.options("/hook", headers={"WebHook-Request-Origin": "sender.example.com"}) as response:
+            assert (response.status, response.headers["WebHook-Allowed-Origin"]) == (200, "*")
+        async with client.options(
+            "/hook", headers={"Origin": APP, "Access-Control-Request-Method": "POST"}
+        ) as response:
+            assert (response.status, response.headers["Access-Control-Allow-Methods"]) == (204, "OPTIONS, POST")
