@@ -26,6 +26,9 @@ MIN_SECRET = 32
 # Of tokens. What is known of revoked ones is kept as long.
 MAX_LIFETIME = timedelta(days=30)
 
+# How far apart the clocks of those who sign tokens, and ours, may be.
+LEEWAY = timedelta(minutes=1)
+
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+", re.ASCII)
@@ -52,6 +55,11 @@ class TokenSettings:
 
     def __repr__(self) -> str:
         return "TokenSettings()"  # secrets
+
+    @property
+    def longest(self) -> timedelta:
+        """How long after it was first taken, at most, a token is good: a revocation must hold as long."""
+        return self.lifetime + LEEWAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ class Callers:
         self._fixed = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
         self._keys: dict[bytes, tuple[Key, Grant]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self.lifetime = (settings.tokens or TokenSettings()).lifetime
+        self.lifetime = (settings.tokens or TokenSettings()).longest
         self.revocations = Revocations(self.lifetime.total_seconds(), time.time)
         self.tokens = _tokens(settings, memory, on_end)
         if self.tokens is not None:

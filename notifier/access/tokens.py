@@ -17,15 +17,15 @@ from notifier.access.jwks import MAX_KID, Key, KeySet
 from notifier.core.errors import EndedToken, InvalidJSON, InvalidToken, InvalidTopic, Unavailable
 from notifier.core.strict_json import check_json
 from notifier.core.topics import check_item, check_topic
-from notifier.settings import SettingsError, TokenSettings
+from notifier.settings import LEEWAY, SettingsError, TokenSettings
 
 MAX_TOKEN = 4096
 MAX_SUBJECT = 255
 MAX_PATTERNS = 100
 MAX_TIME = 2**40
 
-# How far the clock of whoever signs may be ahead. Not for `exp`: that ends parked polls.
-LEEWAY_S = 60
+# Not for `exp`: that ends parked polls.
+LEEWAY_S = LEEWAY.total_seconds()
 
 # The subjects of grants by key.
 KEY_PREFIX = "key:"

@@ -21,6 +21,7 @@ from support.seam import KEY, Both, cursor, request, twins
 from support.tokens import SECRET, Signer, b64, hs256, joined, jwks
 
 from notifier.access import expiry, remote_keys
+from notifier.core.errors import InvalidToken
 from notifier.settings import TokenSettings
 
 OWN = TokenSettings(secrets=(SECRET,))
@@ -282,6 +283,20 @@ async def test_the_grants_of_a_subject_end_together(app: Running, fast: bool) ->
         assert response.status == 201
     async with await other as response:
         assert len((await response.json())["messages"]) == 1
+
+
+async def test_a_revocation_holds_as_long_as_a_token_that_does_not_say_when_it_was_issued(clock, app: Running) -> None:
+    now = time.time()
+    mine = token(iat=now, exp=now + 86400), hs256({"sub": "7", "exp": now + 86430})
+    for one in mine:
+        assert (await app.service.callers.find(one)).alive
+    app.service.callers.revocations.add("7", now)
+    app.service.callers.tokens.end({"7"})
+    for seconds in (0, 86380, 35):
+        clock(seconds)
+        for one in mine:
+            with pytest.raises(InvalidToken):
+                await app.service.callers.find(one)
 
 
 # Keys at a URL
