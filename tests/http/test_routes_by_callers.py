@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from conftest import Running, Start, until
 from support.callers import ADMIN, APP, LISTS, OPEN, OUTCOMES, REQUESTS, Callers, expected
+from support.keys import seen
 from support.protocol import Answer, Line, line
 from support.seam import connections
 
@@ -64,6 +65,14 @@ async def callers(sql, tmp_path: Path) -> Callers:
     callers = Callers(tmp_path)
     await callers.store(sql)
     return callers
+
+
+async def ready(start: Start, callers: Callers, sql, **settings: object) -> Subject:
+    """A server that has been running while things were revoked."""
+    subject = await start_with(start, callers, **settings)
+    await callers.revoke(sql)
+    await seen(sql, subject.app)
+    return subject
 
 
 # Ways. Each asks `route` as `caller`, and returns what comes back.
@@ -196,8 +205,19 @@ async def test_what_needs_no_credential_is_there_for_everybody_whatever_they_sho
     assert found == {caller: {route: row[3] for route, row in OPEN.items()} for caller in expected()}
 
 
-async def ready(start: Start, callers: Callers, sql, **settings: object) -> Subject:
-    """A server that has been running while things were revoked."""
-    subject = await start_with(start, callers, **settings)
+SILENT = "create or replace function notifier.may_notify() returns boolean language sql as 'select false'"
+
+
+@pytest.mark.rule("A-32")
+async def test_the_same_on_two_processes_that_are_told_of_nothing(start: Start, callers: Callers, sql) -> None:
+    """What was revoked while they ran, and the key made then, are found without a NOTIFY."""
+    await sql.execute(SILENT)
+    first = await start_with(start, callers)
+    second = Subject((await start_with(start, callers)).app, callers, first.ids)
+    await sql.execute("delete from notifier.key where name = 'publish-only key'")
+    await callers.store_key(sql, "publish-only key")
     await callers.revoke(sql)
-    return subject
+    await seen(sql, first.app, second.app)
+    for subject in (first, second):
+        assert await differences(subject, plainly) == []
+        assert await differences(subject, as_the_same_bytes) == []
