@@ -3,14 +3,19 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from conftest import Running, Start, until
+from conftest import ROOT, Running, Server, Start, until
 from support.callers import ADMIN, APP, LISTS, OPEN, OUTCOMES, REQUESTS, Callers, expected
+from support.halting import eventually
 from support.keys import seen
+from support.nginx import nginx
 from support.protocol import Answer, Line, line
 from support.seam import connections
 
@@ -165,13 +170,13 @@ ALL_ROUTES = (plainly, by_http_1_0, behind_a_parked_poll)
 POLLS = (as_the_same_bytes, numbered_by_a_proxy, where_another_was)
 
 
-async def differences(subject: Subject, way: Way) -> list[str]:
+async def differences(subject: Subject, way: Way, *, but: Collection[str] = ()) -> list[str]:
     """Where it is not as the table says."""
     return [
         f"{caller}, {route}: {found} and not {wanted}"
         for caller, row in expected().items()
         for route, wanted in row.items()
-        if way not in POLLS or route in LISTS
+        if caller not in but and (way not in POLLS or route in LISTS)
         if (found := outcome(await way(subject, route, caller))) != wanted
     ]
 
@@ -221,3 +226,66 @@ async def test_the_same_on_two_processes_that_are_told_of_nothing(start: Start, 
     for subject in (first, second):
         assert await differences(subject, plainly) == []
         assert await differences(subject, as_the_same_bytes) == []
+
+
+# Behind nginx, whose connections to the two processes of the server are shared by all callers.
+
+
+async def through_nginx(subject: Subject, route: str, caller: str) -> Answer:
+    """Polls wait and come back first, so that they are known."""
+    if route in LISTS:
+        position = int(await publish_by_http(subject))
+        async with line(subject.app) as raw:
+            await raw.send(*repoll(route, str(position), subject.lines(route, caller)))
+            await publish_by_http(subject)
+            first = await raw.answer()
+            await raw.send(*repoll(route, str(position), subject.lines(route, caller)))
+            answer = await raw.answer()
+            assert outcome(first) == outcome(answer)
+            return answer
+    return await plainly(subject, route, caller)
+
+
+async def publish_by_http(subject: Subject) -> str:
+    """The last id."""
+    async with line(subject.app) as raw:
+        body = json.dumps([{"topic": topic, "data": json.loads(SECRET)} for topic in TOPICS]).encode()
+        lines = ["POST /v1/messages HTTP/1.1", f"Authorization: Bearer {ADMIN}", "Content-Type: application/json"]
+        await raw.send(*lines, f"Content-Length: {len(body)}", body=body)
+        answer = await raw.answer()
+        assert answer.status == 201, answer.body
+        return json.loads(answer.body)["ids"][-1]
+
+
+@pytest.mark.all
+@pytest.mark.rule("A-32")
+async def test_the_same_behind_nginx_and_two_processes(database: str, callers: Callers, sql, tmp_path: Path) -> None:
+    await callers.revoke(sql)
+    server = Server(database, tmp_path / "serve.log")
+    server.env |= callers.env | {"WEB_CONCURRENCY": "2"}
+    [block] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    try:
+        server.start()
+        with nginx(block.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}"), tmp_path) as url:
+            address = urlsplit(url)
+            there = SimpleNamespace(client=SimpleNamespace(host=address.hostname, port=address.port))
+            subject = Subject(there, callers, {})
+            await eventually(lambda: listens(address.port))
+            last = int(await publish_by_http(subject))
+            # In one commit, so one after another.
+            subject.ids = {"own": str(last - 3), "other": str(last - 1), "after": str(last - 4)}
+            twice = ("two headers", "two good headers")
+            assert await differences(subject, through_nginx, but=twice) == []
+            for caller in twice:  # nginx takes one at most
+                assert (await plainly(subject, "exact", caller)).status == 400
+    finally:
+        server.close()
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
