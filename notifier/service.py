@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from notifier.access.brakes import Brakes
 from notifier.access.callers import Callers
 from notifier.access.failures import Failures
+from notifier.access.last_use import LastUse
 from notifier.access.policy import Policy
 from notifier.core.cursors import Epochs
 from notifier.core.errors import NotFound
@@ -53,6 +54,7 @@ class Service:
         )
         self.callers = Callers(settings, self.memory, on_end=self.lot.dismiss)
         self.access = AccessLog(self.callers.lifetime, on_change=self.callers.change)
+        self.last_use = LastUse(self.callers, writing)
         self.failures = Failures(settings.failed_rate)
         self.brakes = Brakes(settings, self.callers)
         self.policy: Policy | None = None
@@ -179,6 +181,8 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
         await asyncio.gather(*(part.start(START_S) for part in following), service.callers.start())
         pruning = asyncio.create_task(prune_for_ever(writing, settings.retention), name="retention")
         stack.callback(pruning.cancel)
+        service.last_use.start()
+        stack.push_async_callback(service.last_use.stop)
         yield service
 
 

@@ -55,6 +55,7 @@ class Callers:
         if held := self._keys.get(digest):
             key, grant = held
             if grant.alive and (key.until is None or key.until > time.time()):
+                grant.used = True
                 return grant
             raise EndedToken("The key has expired.")
         if credential.count(b".") == 2:
@@ -75,6 +76,17 @@ class Callers:
         self._arm(None)
         if self.tokens is not None:
             await self.tokens.stop()
+
+    def key_ids(self) -> set[str]:
+        """The ids of the keys that there are, expired ones too."""
+        return {key.id for key, _ in self._keys.values()}
+
+    def take_used(self) -> set[str]:
+        """The ids of the keys that were used since the last call. Re-polls count, which do not ask for their grant."""
+        used = [(key, grant) for key, grant in self._keys.values() if grant.used]
+        for _, grant in used:
+            grant.used = False
+        return {key.id for key, _ in used}
 
     def change(self, changes: Changes) -> None:
         """Apply `changes` of the database: end the grants that they concern. What they leave as it is goes on."""
@@ -107,6 +119,7 @@ class Callers:
                 self._keys[key.hash] = before.pop(key.hash)
             else:
                 self._keys[key.hash] = key, _grant(key, alive=not expired)
+                self._keys[key.hash][1].used = held is not None and held[1].used
         ended = [grant for _, grant in before.values() if grant.alive]
         for grant in ended:
             grant.end()

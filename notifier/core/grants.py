@@ -9,12 +9,13 @@ class Grant:
     """What one caller may publish to and subscribe to, while it is `alive`; an admin everything.
 
     All requests with the same credential share one grant, and a parked poll holds it, so `end` reaches all of them.
-    `until`, in Unix seconds, is when the grant is to be ended; None: no such time.
+    `until`, in Unix seconds, is when the grant is to be ended; None: no such time. `used` is set with each request, for
+    those who want to know.
 
     Each user may have one, so a grant holds only its texts; equal tuples of patterns should be one object.
     """
 
-    __slots__ = ("admin", "alive", "publish", "subject", "subscribe", "until")
+    __slots__ = ("admin", "alive", "publish", "subject", "subscribe", "until", "used")
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Grant:
         self.admin = admin
         self.until = until
         self.alive = True
+        self.used = False
 
     def __repr__(self) -> str:
         return f"Grant({self.subject!r}{'' if self.alive else ', ended'})"

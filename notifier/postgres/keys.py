@@ -1,5 +1,6 @@
 """Keys in the database: making, listing, changing and revoking them. Servers learn of each change by its trigger."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,6 +9,17 @@ import asyncpg
 from notifier.core.errors import InvalidKey
 from notifier.core.keys import Rights
 from notifier.postgres.commands import command
+from notifier.postgres.database import Database
+
+# Several processes write at the same time, and operators change keys: nobody waits, and nothing is written twice.
+_MARK = """
+update notifier.key k set used_at = date_trunc('minute', clock_timestamp())
+from (
+    select f.id from notifier.key f
+    where f.id = any ($1::text[]) and (f.used_at is null or f.used_at < date_trunc('minute', clock_timestamp()))
+    for no key update skip locked
+) free where k.id = free.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,16 @@ async def revoke_key(url: str, name: str, key_id: str | None) -> Key:
     if row is None:
         raise InvalidKey(_no_such(f"nk_{key_id}" if key_id else name))
     return _key(row)
+
+
+async def mark_used(database: Database, key_ids: Collection[str]) -> None:
+    """Note that the keys of these ids have been used in this minute. No server takes that for a change. AWAY."""
+    connection = await database.connect("keys", command_timeout_s=10)
+    try:
+        async with database.calls(connection):
+            await connection.execute(_MARK, list(key_ids))
+    finally:
+        connection.terminate()
 
 
 def _no_such(name: str) -> str:

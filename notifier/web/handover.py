@@ -209,6 +209,7 @@ class ParkedConnection(asyncio.Protocol):
                 # One beyond the rate is told so by aiohttp's handler.
                 if found is not None and (brakes is None or brakes.passes(shape.grant, shape.address)):
                     self.shape = shape
+                    shape.grant.used = True
                     if isinstance(found, Wait):
                         self.park(found)
                     else:
