@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
 
 from notifier.core.errors import InvalidTopic
 from notifier.core.patterns import STARS, Patterns
+from notifier.core.percent import unquote
 from notifier.core.sharing import shared
 
 MAX_TOPIC = 255
@@ -149,6 +149,6 @@ def _pattern_range(pattern: str) -> tuple[str, str]:
 def decode_path(path: str) -> str:
     """Percent-decode part of a raw request path once. InvalidTopic where the bytes are not ASCII."""
     try:
-        return unquote_to_bytes(path).decode("ascii")
+        return unquote(path).decode("ascii")
     except UnicodeDecodeError:
         raise InvalidTopic(f"A topic consists of {_ALLOWED}.") from None

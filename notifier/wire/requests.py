@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from urllib.parse import unquote_plus
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
+from notifier.core.percent import unquote
 from notifier.core.polls import DEFAULT_LIMIT, MAX_LIMIT, After, Begin, Last, Latest, Poll, Since
 from notifier.core.topics import TopicList
 
@@ -19,21 +19,28 @@ _CENTURY_S = 100 * 365 * 86400  # longer spans than this mean "everything"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _COUNT = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
+# A request may have tens of thousands of them, which would take as many microseconds.
+_MAX_PARAMETERS = 1000
+_MAX_PREFERENCES = 100
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.ASCII | re.IGNORECASE)
 
 
 def parse_query(query: str, names: Iterable[str]) -> dict[str, str]:
-    """The parameters `names` of a raw query string; others are ignored. BadRequest where one is given twice."""
+    """The parameters `names` of a raw query string; others are ignored. BadRequest where one is given twice, or where
+    they are too many."""
+    if query.count("&") >= _MAX_PARAMETERS:
+        raise BadRequest(f"A query has at most {_MAX_PARAMETERS} parameters.")
     known = set(names)
     found: dict[str, str] = {}
     for part in query.split("&"):
         name, _, value = part.partition("=")
-        name = unquote_plus(name)
+        if "%" in name:
+            name = unquote(name).decode(errors="replace")
         if name in known:
             if name in found:
                 raise BadRequest(f"The parameter {name} is given twice.")
             try:
-                found[name] = unquote_plus(value, errors="strict")
+                found[name] = unquote(value.replace("+", " ")).decode()
             except UnicodeDecodeError:
                 raise BadRequest(f"The parameter {name} is not percent-encoded UTF-8.") from None
     return found
@@ -101,7 +108,7 @@ def _count(name: str, text: str) -> int:
 
 def _preferred_wait(prefers: Sequence[str]) -> float | None:
     """`wait` of Prefer headers (RFC 7240): the first occurrence counts; what is malformed is ignored."""
-    for preference in ",".join(prefers).split(","):
+    for preference in ",".join(prefers).split(",", _MAX_PREFERENCES)[:_MAX_PREFERENCES]:
         if found := _WAIT.fullmatch(preference.partition(";")[0].strip()):
             return float(found[1])
     return None

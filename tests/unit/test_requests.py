@@ -224,3 +224,22 @@ def test_only_the_named_parameters_of_a_query_are_read():
         "click": "\u00e9",
     }
     assert parse_query("title=&click", ("title", "click")) == {"title": "", "click": ""}
+
+
+def test_names_and_values_are_decoded_once():
+    assert poll("%61fter=%34%31").begin == After(41)
+    assert poll("%2561fter=x&ignored=%FF&%FF=1&%=2").begin == Latest()
+    with pytest.raises(BadRequest, match="given twice"):
+        poll("after=1&%61%66%74%65%72=2")
+
+
+@pytest.mark.rule("S-9")
+def test_a_query_has_a_bounded_number_of_parameters():
+    assert poll("&".join(["after=1", *(f"other{n}" for n in range(999))])).begin == After(1)
+    with pytest.raises(BadRequest, match="at most 1000"):
+        poll("&" * 1000)
+
+
+def test_preferences_beyond_a_bounded_number_are_not_looked_at():
+    assert poll("", (), ["," * 99 + "wait=1"]).wait_s == 1
+    assert poll("", (), ["," * 100 + "wait=1"]).wait_s is None
