@@ -32,6 +32,9 @@ where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = any ($1::text[
     and not 'bytea'::regtype = any (p.proargtypes) and not has_function_privilege(p.oid, 'execute')
 """
 
+# A migration may have to read all messages.
+TIMEOUT_S = 600
+
 # Everything happens in one transaction under this lock, which only the owner of the schema can take.
 _LOCK = "lock table notifier.migration in share row exclusive mode"
 _TABLES = """
@@ -138,22 +141,19 @@ async def migrate(url: str, schema: Schema | None = None) -> Applied:
     """Bring the database to `schema`, or leave it where it is newer. Any number of processes may call this at once.
 
     MigrationError when the database has a breaking migration that is not known, a file was edited after it was applied,
-    the role may not create the schema, or `url` leads through a transaction pooler.
+    or the role may not create the schema.
     """
     schema = schema or read_schema()
     database = await Database.probe(url)
-    if database.pooled:
-        raise MigrationError(
-            "This database URL leads through a connection pooler. Migrations need a direct connection: "
-            "run `notifier migrate` with DATABASE_URL set to the server itself."
-        )
-    connection = await database.connect("migrate", command_timeout_s=600)
+    connection = await database.connect("migrate", command_timeout_s=TIMEOUT_S)
     try:
-        await _check_encoding(connection)
-        await _check_rights(connection)
-        await _create_tables(connection)
+        async with database.calls(connection):
+            await _check_encoding(connection)
+            await _check_rights(connection)
+        await _create_tables(database, connection)
         async with database.transaction(connection):
-            await connection.execute(_LOCK)
+            # Behind a pooler, this is short.
+            await connection.execute(f"set local statement_timeout = '{TIMEOUT_S}s'; {_LOCK}")
             await connection.execute("set local lock_timeout = '5s'")
             return await _upgrade(connection, schema)
     finally:
@@ -277,14 +277,15 @@ def _newer(found: dict[int, _Found], schema: Schema) -> str | None:
     return newer
 
 
-async def _create_tables(connection: Connection) -> None:
+async def _create_tables(database: Database, connection: Connection) -> None:
     """The tables in which migrations are recorded, unless they exist."""
     while True:
         try:
-            if await connection.fetchval("select to_regclass('notifier.migration')") is None:
-                if await connection.fetchval("select to_regnamespace('notifier')") is None:
-                    await connection.execute("create schema notifier")
-                await connection.execute(_TABLES)
+            async with database.calls(connection):
+                if await connection.fetchval("select to_regclass('notifier.migration')") is None:
+                    if await connection.fetchval("select to_regnamespace('notifier')") is None:
+                        await connection.execute("create schema notifier")
+                    await connection.execute(_TABLES)
         except (
             *(asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError),
             asyncpg.DuplicateObjectError,  # of the table's row type

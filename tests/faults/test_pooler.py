@@ -1,12 +1,14 @@
 """Behind a real pgbouncer in transaction mode, which accepts LISTEN and forgets it."""
 
+import asyncio
+
 import asyncpg
 import pytest
 from conftest import Start, ids, until
 from support.servers import Pgbouncer, Postgres
 from support.traffic import assert_nothing_lost, following, publishing
 
-from notifier.postgres.migrations import MigrationError, migrate
+from notifier.postgres.migrations import Migration, Schema, migrate, read_schema
 
 pytestmark = pytest.mark.all
 
@@ -82,6 +84,24 @@ async def test_the_service_comes_back_when_the_pooler_restarts(
         await assert_nothing_lost(url_of_ours, publisher, followers)
 
 
-async def test_migrations_refuse_to_go_through_a_pooler(pooler: Pgbouncer) -> None:
-    with pytest.raises(MigrationError, match="Migrations need a direct connection"):
-        await migrate(pooler.url)
+@pytest.mark.rule("D-1")
+async def test_migrations_go_through_a_pooler(pooler: Pgbouncer, url_of_ours: str) -> None:
+    """Several at once, too, with defaults of the database that would undo them, and long ones."""
+    sql = await asyncpg.connect(url_of_ours)
+    await sql.execute("drop schema notifier cascade")
+    name = await sql.fetchval("select quote_ident(current_database())")
+    defaults = (
+        "search_path = public",
+        "standard_conforming_strings = off",
+        "default_transaction_isolation = serializable",
+    )
+    for setting in defaults:
+        await sql.execute(f"alter database {name} set {setting}")
+    await sql.close()
+    await pooler.close()  # it keeps sessions with the defaults of before
+    await pooler.start()
+    schema = read_schema()
+    patient = "do $$ begin assert current_setting('statement_timeout') = '10min'; end $$"
+    schema = Schema([*schema.migrations, Migration(9999, "9999_patient.sql", patient)], schema.functions)
+    applied = await asyncio.gather(*(migrate(pooler.url, schema) for _ in range(4)))
+    assert sorted(bool(each.names) for each in applied) == [False, False, False, True]
