@@ -212,9 +212,10 @@ let afterKey = () => {};
 /** A caller without a key is refused with 403 where others may do something without one. */
 const asksForKey = ({ status }) => status === 401 || (status === 403 && !accessKey());
 
-function askForKey(then, { detail }) {
+function askForKey(then, { status, detail }) {
   afterKey = then;
-  $("key-reason").textContent = accessKey() ? `The key that was given is refused. ${detail}` : detail;
+  const reason = accessKey() ? `The key that was given is refused. ${detail}` : status === 403 && detail;
+  Object.assign($("key-reason"), { hidden: !reason, textContent: reason || "" });
   $("key").value = "";
   if (!$("key-dialog").open) $("key-dialog").showModal();
 }

@@ -9,7 +9,7 @@ import jwt
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from conftest import ROOT, Server
+from conftest import ROOT, Server, admin
 from playwright.async_api import BrowserContext, Page
 from support.overheard import Overheard, overhearing
 
@@ -47,6 +47,7 @@ class Site:
         self.secret = SECRET
         self.lifetime_s = 3600
         self.signed = 0
+        self.logged_out = False
 
     def token(self) -> str:
         self.signed += 1
@@ -61,6 +62,8 @@ async def site() -> AsyncIterator[Site]:
         return web.Response(text="<!doctype html><title>A page</title>", content_type="text/html")
 
     async def token(_: web.Request) -> web.Response:
+        if site.logged_out:
+            return web.Response(text="<!doctype html><title>Log in</title>", content_type="text/html")
         return web.Response(text=site.token())
 
     app = web.Application()
@@ -184,6 +187,26 @@ async def test_tokens_that_end_while_a_poll_is_parked_are_renewed_and_need_no_mo
     assert await page.evaluate("[states, errors]") == [["connecting", "live"], []]
     assert len(service.of("OPTIONS")) == 1
     assert 401 in {status for status, _ in service.answers("/v1/topics/all")}
+
+
+@pytest.mark.rule("C-7")
+async def test_after_a_logout_nothing_comes_until_the_user_is_back(
+    page: Page, server: Server, site: Site, service: Overheard, database: str
+) -> None:
+    await admit(server, site)
+    await follow(page, service, "all")
+    site.logged_out = True
+    await admin(database, "select notifier.revoke('42')")
+    await page.wait_for_function("errors.length")
+    await publish(server, "all", 1)
+    assert "is not a token" in (await page.evaluate("errors"))[0]
+    assert await page.evaluate("seen") == []
+    # The poll that was parked ended empty; it did not wait for the message.
+    assert [body[:15] for _, body in list(service.answers("/v1/topics/all"))[-2:-1]] == ['{"messages": []']
+    site.logged_out = False
+    assert await seen(page, 1) == [1]
+    await publish(server, "all", 2)
+    assert await seen(page, 2) == [1, 2]
 
 
 @pytest.mark.rule("B-1")

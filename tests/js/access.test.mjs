@@ -247,6 +247,11 @@ test("a request that fails although the server runs names NOTIFIER_ORIGINS and t
   await assert.rejects(publish("a", 1, { url, fetch }), /NOTIFIER_ORIGINS/);
 });
 
+test("of a page without an origin, as one of a file, only the star can let it in", async (t) => {
+  const { fetch } = onAPage(t, { origin: "null", reachable: true });
+  await assert.rejects(publish("a", 1, { url: "https://notifier.example", fetch }), /must have \*$/);
+});
+
 test("a server that does not answer at all is a network that fails", async (t) => {
   const { fetch } = onAPage(t, { reachable: false });
   await assert.rejects(publish("a", 1, { url: "https://notifier.example", fetch }), /^TypeError: Failed to fetch$/);
