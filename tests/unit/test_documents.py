@@ -79,3 +79,15 @@ def test_what_a_pattern_covers_is_as_the_page_says() -> None:
         grant = Grant("somebody", subscribe=re.findall(r"`(.*?)`", patterns))
         refused = grant.may_not_subscribe(items.split(","))
         assert (refused is None) == (allowed == "yes"), (patterns, items)
+
+
+def test_the_recipes_share_their_versions_with_notifier_and_name_no_registry() -> None:
+    ours, theirs = (
+        dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / path).read_text(), re.MULTILINE))
+        for path in ("requirements.txt", "tests/recipes/requirements.txt")
+    )
+    common = ours.keys() & theirs.keys()
+    assert {"asyncpg", "pyjwt"} <= common
+    assert {name: ours[name] for name in common} == {name: theirs[name] for name in common}
+    for lock in ("tests/recipes/requirements.txt", "docs/recipes/express/package-lock.json"):
+        assert "://" not in (ROOT / lock).read_text()

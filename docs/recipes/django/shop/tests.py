@@ -29,7 +29,11 @@ class OrderTest(TestCase):
             transaction.set_rollback(True)
         self.assertEqual(published(), [])
 
+
+class TokenTest(TestCase):
     def test_only_the_logged_in_get_a_token(self) -> None:
+        self.assertEqual(self.client.get("/live/token").status_code, 401)
+        self.client.force_login(User.objects.create_user("ada"))
         self.assertEqual(self.client.get("/live/token").status_code, 200)
         self.client.logout()
         self.assertEqual(self.client.get("/live/token").status_code, 401)
