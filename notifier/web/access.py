@@ -5,7 +5,8 @@ Callers are holders of a credential, the public, and, in open mode, every progra
 
 import asyncio
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -80,17 +81,20 @@ class Access:
 
 ACCESS = web.AppKey("access", Access)
 
+Brake: TypeAlias = Callable[[Grant], None]
 
-async def authorise_publish(request: web.Request, topics: Sequence[str] = ()) -> Grant:
+
+async def authorise_publish(request: web.Request, topics: Sequence[str] = (), brake: Brake | None = None) -> Grant:
     """The caller's grant. Unauthorized; Forbidden, with the first of `topics` that the caller may not publish to;
-    Unavailable where the policy does not say."""
-    return await _authorise(request, "publish", topics)
+    Unavailable where the policy does not say. `brake` is called with the grant before the policy is asked, so that a
+    caller that is too fast does not reach the database; what it raises goes through."""
+    return await _authorise(request, "publish", topics, brake)
 
 
-async def authorise_subscribe(request: web.Request, items: Sequence[str] = ()) -> Grant:
+async def authorise_subscribe(request: web.Request, items: Sequence[str] = (), brake: Brake | None = None) -> Grant:
     """The same for `items`, topics and patterns, that the caller subscribes to. Patterns are for the grant alone: the
     policy is asked about topics."""
-    return await _authorise(request, "subscribe", items)
+    return await _authorise(request, "subscribe", items, brake)
 
 
 async def may_read(request: web.Request, topic: str) -> bool:
@@ -102,7 +106,7 @@ async def may_read(request: web.Request, topic: str) -> bool:
     return True
 
 
-async def _authorise(request: web.Request, action: Action, items: Sequence[str]) -> Grant:
+async def _authorise(request: web.Request, action: Action, items: Sequence[str], brake: Brake | None) -> Grant:
     access = request.app[ACCESS]
     deadline = 0.0
     while True:
@@ -114,6 +118,9 @@ async def _authorise(request: web.Request, action: Action, items: Sequence[str])
             refused = grant.may_not_subscribe(items)
         deadline = deadline or asyncio.get_running_loop().time() + DEADLINE_S
         if refused is None:
+            if brake:
+                brake(grant)
+                brake = None
             refused = await access.refused(grant, action, [item for item in items if "*" not in item], deadline)
         if not grant.alive:
             continue  # it ended while the policy was asked, which may say something else now

@@ -24,9 +24,9 @@ _REQUEST_PRIORITY = re.compile(r"\s*(u\s*=|i\b)")
 
 async def publish(request: web.Request) -> web.Response:
     topic = check_topic(decode_path(request.rel_url.raw_path.removeprefix("/v1/topics/")))
-    grant = await authorise_publish(request, [topic])
     service = request.app[SERVICE]
-    service.brakes.publish(grant, address(request))
+    client = address(request)
+    grant = await authorise_publish(request, [topic], lambda grant: service.brakes.publish(grant, client))
     fields = fields_from_text(_given(request))
     content_type = request.headers.get("Content-Type")
 
@@ -42,10 +42,10 @@ async def publish(request: web.Request) -> web.Response:
 
 
 async def publish_batch(request: web.Request) -> web.Response:
-    grant = await authorise_publish(request)  # no body is read for a caller that may publish nothing
     service = request.app[SERVICE]
     client = address(request)
-    service.brakes.before_publish(grant, client)
+    # No body is read for a caller that may publish nothing.
+    await authorise_publish(request, brake=lambda grant: service.brakes.before_publish(grant, client))
     if given := _given(request):
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
     content_type = request.headers.get("Content-Type")
@@ -53,8 +53,8 @@ async def publish_batch(request: web.Request) -> web.Response:
     async def store(body: bytes) -> web.Response:
         # A batch of small messages takes several times as long as one body of its size.
         messages = await offload(4 * len(body), parse_batch, body, content_type)
-        grant = await authorise_publish(request, [message.topic for message in messages])
-        service.brakes.publish(grant, client, len(messages))
+        topics = [message.topic for message in messages]
+        await authorise_publish(request, topics, lambda grant: service.brakes.publish(grant, client, len(messages)))
         seqs = await service.publish(messages)
         return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
 

@@ -14,7 +14,10 @@ from notifier.wire.requests import parse_poll
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
     topics = TopicList.parse(request.rel_url.raw_path.removeprefix("/v1/topics/"))
-    grant = await authorise_subscribe(request, topics.exact + topics.patterns)
+    service = request.app[SERVICE]
+    client = address(request)
+    items = topics.exact + topics.patterns
+    grant = await authorise_subscribe(request, items, lambda grant: service.brakes.poll(grant, client))
     accept = request.headers.get("Accept", "").lower()
     if "text/event-stream" in accept and "json" not in accept and "*/*" not in accept:
         raise NotAcceptable("Server-sent events are not supported yet: poll for application/json.")
@@ -25,12 +28,10 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         headers.getall("Last-Event-ID", []),
         headers.getall("Prefer", []),
     )
-    client = address(request)
-    request.app[SERVICE].brakes.poll(grant, client)
-    polling = request.app[SERVICE].polling
+    polling = service.polling
     found = await polling.look(poll, client, grant.until)
     while not grant.alive:  # it ended while the table was read
-        grant = await authorise_subscribe(request, topics.exact + topics.patterns)
+        grant = await authorise_subscribe(request, items)
         found = await polling.look(poll, client, grant.until)
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.

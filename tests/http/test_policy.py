@@ -12,6 +12,7 @@ from support.keys import seen, set_keys
 from support.protocol import JSON, refusal
 from support.tokens import SECRET, hs256
 
+from notifier.core.rates import Rate
 from notifier.settings import TokenSettings
 
 KEY = "a-good-key!"
@@ -166,6 +167,24 @@ async def test_a_run_of_polls_is_asked_about_once(app: Running, sql: asyncpg.Con
         if number == 3:
             break
     assert await asked(sql) == [("u1", "subscribe", ["t/a"])]
+
+
+@pytest.mark.rule("A-31")
+async def test_a_caller_beyond_its_rate_does_not_reach_the_function(start: Start, sql: asyncpg.Connection) -> None:
+    await sql.execute(FUNCTION)
+    app = await start(**SETTINGS, publish_rate=Rate(1, 86400), poll_rate=Rate(1, 86400))
+    statuses = []
+    for number in range(4):
+        batch = f'[{{"topic": "t/{number}", "data": 1}}]'
+        for request in (
+            app.client.get(f"/v1/topics/t/{number}?wait=0", headers=USER),
+            app.client.post(f"/v1/topics/t/{number}", data="1", headers=USER | JSON),
+            app.client.post("/v1/messages", data=batch, headers=USER | JSON),
+        ):
+            async with await request as response:
+                statuses.append(response.status)
+    assert statuses.count(429) > 6
+    assert len(await asked(sql)) == len(statuses) - statuses.count(429)
 
 
 # When it does not answer
