@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jwt
 import pytest
 from conftest import Server, run
 from support.follower import DEADLINE_S, Follower
@@ -243,6 +245,23 @@ def test_a_missing_key_ends_it_with_1_and_a_right_one_is_used(database, tmp_path
         follower = Follower(server.env, tmp_path, "t", "--last", "1", "--count", "1")
         assert follower.message()["id"] == published.stdout.strip()
         assert follower.wait() == 0
+        follower.close()
+    finally:
+        server.close()
+
+
+def test_a_token_that_ends_ends_it_with_1_and_the_reason(database: str, tmp_path: Path) -> None:
+    secret = "what-the-application-signs-with-32-bytes"
+    server = Server(database, tmp_path / "serve.log")
+    server.env["NOTIFIER_JWT_SECRET"] = secret
+    server.start()
+    try:
+        claims = {"sub": "7", "exp": int(time.time()) + 3, "notifier": {"publish": ["t"], "subscribe": ["t"]}}
+        token = jwt.encode(claims, secret, "HS256")
+        follower = Follower(server.env | {"NOTIFIER_KEY": token}, tmp_path, "t")
+        assert follower.wait() == 1
+        assert "The token expired" in follower.errors()
+        assert token not in follower.errors()
         follower.close()
     finally:
         server.close()

@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import time
 from contextlib import aclosing
 
+import jwt
 import pytest
 from conftest import DEADLINE_S
 
@@ -89,3 +91,31 @@ async def test_a_refusal_by_the_server_is_raised(client):
     with pytest.raises(NotifierClientError) as refused:
         await take(client.subscribe("t", since="yesterday"), 1)
     assert refused.value.status == 400
+
+
+@pytest.mark.rule("C-7")
+async def test_tokens_that_end_while_a_poll_is_parked_are_renewed_without_loss_or_repeat(server):
+    secret = "what-the-application-signs-with-32-bytes"
+    key = "s3cret-but-long-enough-for-anyone"
+    server.env |= {"NOTIFIER_ADMIN_KEY": key, "NOTIFIER_JWT_SECRET": secret}
+    await asyncio.to_thread(server.restart)
+    signed = asyncio.Queue()
+
+    async def token():
+        signed.put_nowait(None)
+        claims = {"sub": "7", "exp": int(time.time()) + 2, "notifier": {"subscribe": ["user/7/**"]}}
+        return jwt.encode(claims, secret, "HS256")
+
+    async def renewed():
+        async with asyncio.timeout(DEADLINE_S):
+            await signed.get()
+
+    async with Client(server.url, key=key) as publisher, Client(server.url, token=token) as client:
+        retries = []
+        subscription = client.subscribe("user/7/**", after=0, on_retry=lambda *retry: retries.append(retry))
+        seen = asyncio.create_task(take(subscription, 3))
+        for n in range(3):
+            await renewed()
+            await publisher.publish("user/7/a", n)
+        assert [message.data for message in await seen] == [0, 1, 2]
+        assert retries == []
