@@ -1,13 +1,17 @@
 """Behind a real pgbouncer in transaction mode, which accepts LISTEN and forgets it."""
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import pytest
 from conftest import Start, ids, until
+from support.keys import seen
 from support.servers import Pgbouncer, Postgres
 from support.traffic import assert_nothing_lost, following, publishing
 
+from notifier.core.keys import Rights, hash_of
+from notifier.postgres.keys import create_key, list_keys, revoke_key
 from notifier.postgres.migrations import Migration, Schema, migrate, read_schema
 
 pytestmark = pytest.mark.all
@@ -54,6 +58,36 @@ async def test_everything_works_through_a_pooler(pooler: Pgbouncer, url_of_ours:
         assert await response.read() == b"1"
     async with app.client.post("/hooks/nobody", data=b"{}") as response:
         assert response.status == 404
+
+
+async def test_keys_and_the_policy_work_through_a_pooler(pooler: Pgbouncer, url_of_ours: str, start: Start) -> None:
+    await create_key(pooler.url, "shop", Rights(publish=("t/*",)), "abcdefghijkl", hash_of("shop"), timedelta(days=1))
+    headers = {"Authorization": "Bearer shop", "Content-Type": "application/json"}
+    sql = await asyncpg.connect(url_of_ours)
+    try:
+        # Without a schema: the function finds its table by the search path of an ordinary session.
+        await sql.execute(
+            "create table refused (subject text, topic text);"
+            "create function public.policy(subject text, action text, topics text[]) returns text[] language plpgsql "
+            "as 'begin return array(select r.topic from refused r where r.subject = policy.subject); end'"
+        )
+        app = await start(pooler.url, admin_keys=("an-admin-key",), policy="public.policy")
+        for _ in range(5):
+            async with app.client.post("/v1/topics/t/a", data="1", headers=headers) as response:
+                assert response.status == 201
+        async with sql.transaction():
+            await sql.execute("insert into refused values ('key:shop', 't/a')")
+            await sql.execute("select notifier.access_changed('key:shop')")
+        await seen(sql, app)
+        async with app.client.post("/v1/topics/t/a", data="1", headers=headers) as response:
+            assert response.status == 403
+    finally:
+        await sql.close()
+    await app.service.last_use.write(20)
+    [key] = await list_keys(pooler.url)
+    assert key.used_at
+    await revoke_key(pooler.url, "shop", None)
+    assert await list_keys(pooler.url) == []
 
 
 async def test_the_service_comes_back_when_the_database_behind_the_pooler_restarts(
