@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 
 app = Flask(__name__)
 app.secret_key = os.environ["SECRET_KEY"]
+app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
 PAGE = Path(__file__).with_name("page.html").read_text()
 
 TOKEN_LIFETIME_S = 3600

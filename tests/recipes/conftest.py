@@ -23,7 +23,7 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 EXPRESS = RECIPES / "express"
 
-SECRET = "a secret of 32 bytes or more, that".replace(" ", "-")
+SECRET = "a-secret-of-32-bytes-or-more-for-tests"
 
 
 @pytest.fixture(scope="session")

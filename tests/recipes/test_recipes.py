@@ -97,7 +97,7 @@ async def test_a_user_follows_their_topics_from_another_origin_until_they_log_ou
             assert preflight.status in (200, 204)
             assert preflight.headers["Access-Control-Allow-Origin"] == origin
         status, answer = await ada.poll(mine, Prefer="wait=0")
-        assert (status, answer.get("messages", answer)) == (200, [])
+        assert (status, answer) == (200, {"messages": [], "cursor": answer.get("cursor")})
         for topics in (mine, "user/**", "user/8/**,user/7/orders", "**"):
             status, refused = await bob.poll(topics)
             assert (status, refused["code"]) == (403, "forbidden")
@@ -126,7 +126,7 @@ async def test_ruby_mints_a_token_with_its_standard_library(start: Start) -> Non
     RUBY.install()
     token = said(
         ["ruby", "-r", RECIPES / "rails" / "notifier_token.rb", "-e", "puts NotifierToken.for(7)"],
-        environment={"NOTIFIER_JWT_SECRET": f"{SECRET} {'an older one of 32 bytes or more'!r}".replace("'", "")},
+        environment={"NOTIFIER_JWT_SECRET": f"{SECRET} an-older-one-of-32-bytes-or-more"},
     )
     app = await start(tokens=TOKENS)
     for topics, status in (("user/7/**,all", 200), ("user/8/x", 403)):
