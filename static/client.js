@@ -381,7 +381,7 @@ async function send(url, init, fetch = globalThis.fetch) {
     const { origin } = globalThis; // of a page
     const [service] = url.split("/v1/topics/");
     if (!origin || url.startsWith(`${origin}/`) || init.signal?.aborted) throw error;
-    const { signal } = init;
+    const signal = init.signal ?? AbortSignal.timeout(LATE);
     await fetch(`${service}/healthz`, { mode: "no-cors", cache: "no-store", signal }).catch(() => Promise.reject(error));
     const remedy = `perhaps its NOTIFIER_ORIGINS must have ${origin === "null" ? "*" : origin}`; // null: of a file
     throw new Error(`${service} runs, but this page gets no answer from it: ${remedy}`, { cause: error });

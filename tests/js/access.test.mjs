@@ -220,8 +220,9 @@ function onAPage(t, { origin = PAGE, reachable }) {
   globalThis.origin = origin;
   t.after(() => delete globalThis.origin);
   const asked = [];
-  const fetch = async (url, { mode, headers }) => {
+  const fetch = async (url, { mode, headers, signal }) => {
     asked.push([url, mode, headers && Object.keys(headers)]);
+    if (mode === "no-cors" && reachable === undefined) await (signal ? once(signal, "abort") : new Promise(() => {}));
     if (mode === "no-cors" && reachable) return { type: "opaque" };
     throw new TypeError("Failed to fetch");
   };
@@ -254,6 +255,17 @@ test("of a page without an origin, as one of a file, only the star can let it in
 
 test("a server that does not answer at all is a network that fails", async (t) => {
   const { fetch } = onAPage(t, { reachable: false });
+  await assert.rejects(publish("a", 1, { url: "https://notifier.example", fetch }), /^TypeError: Failed to fetch$/);
+});
+
+test("whether a server runs is not waited for forever", async (t) => {
+  const { fetch } = onAPage(t, { reachable: undefined });
+  t.mock.method(AbortSignal, "timeout", (ms) => {
+    assert.equal(ms, 10_000);
+    const control = new AbortController();
+    setImmediate(() => control.abort());
+    return control.signal;
+  });
   await assert.rejects(publish("a", 1, { url: "https://notifier.example", fetch }), /^TypeError: Failed to fetch$/);
 });
 
