@@ -24,7 +24,9 @@ ORDER = "from shop.models import Order; print(Order.objects.create(customer_id={
 
 
 def test_its_own_tests_pass_on_a_database_that_django_makes(empty_database: str, command: Path, packages: None) -> None:
-    done = manage(empty_database, command, "test", "--parallel", "2")
+    # In parallel, Django copies the database that it has made; on Python 3.14, later versions of it do.
+    parallel = ("--parallel", "2") if multiprocessing.get_start_method() == "fork" else ()
+    done = manage(empty_database, command, "test", *parallel)
     assert done.returncode == 0, done.stderr
     assert ("Cloning test database" in done.stderr) == bool(parallel)
     assert "Ran 3 tests" in done.stderr
