@@ -129,9 +129,10 @@ class Service:
         await self.tail.reached(seqs[-1])
         return seqs
 
-    async def message(self, seq: int) -> Stored | None:
-        """The message of that id, unless there is none or it is older than the retention."""
-        return await self.history.message(seq)
+    async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
+        """The message of that id, unless there is none or it is older than the retention; with a large body only where
+        the `whole` of it is asked for."""
+        return await self.history.message(seq, whole=whole)
 
     async def source(self, name: str) -> Source:
         source = await self.sources.find(name)

@@ -154,10 +154,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One message as it came."""
+    """One message as it came; without its `body` where that is large, and was not asked for."""
 
     topic: str
-    body: bytes
+    body: bytes | None
     content_type: str | None
     headers: str | None
 
@@ -213,14 +213,14 @@ class History:
 
         return await self.shared(("since", time), find, deadline)
 
-    async def message(self, seq: int) -> Stored | None:
-        async def find(connection: Connection, most: int) -> asyncpg.Record | None:
+    async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
+        """The message of that id. Only where the `whole` of it is asked for, a body of more than LARGE bytes is read."""
+        most, patience_s = (2**31 - 1, TIMEOUT_S) if whole else (LARGE, MESSAGE_S)
+
+        async def find(connection: Connection) -> asyncpg.Record | None:
             return await connection.fetchrow(ONE, seq, most)
 
-        now = self._loop.time()
-        row = await self.shared(("one", seq), lambda c: find(c, LARGE), now + MESSAGE_S)
-        if row and row["body"] is None:
-            row = await self.shared(("large", seq), lambda c: find(c, 2**31 - 1), now + TIMEOUT_S)
+        row = await self.shared(("one", seq, whole), find, self._loop.time() + patience_s)
         return Stored(*row) if row else None
 
     async def head(self, deadline: float) -> int:

@@ -11,6 +11,7 @@ from notifier.core.messages import is_json_type, media_type
 from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
 from notifier.core.topics import check_topic, decode_path
 from notifier.offload import offload
+from notifier.postgres.history import Stored
 from notifier.web.access import address, authorise_publish, authorise_subscribe, may_read
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
@@ -70,10 +71,10 @@ async def message(request: web.Request) -> web.Response:
     service.brakes.poll(grant, address(request))
     if service.memory.full:
         raise Unavailable("The server is short of memory at the moment. Try again.")
-    stored = await service.message(seq)
-    # A caller that may not read a message does not learn whether it exists.
-    if stored is None or not await may_read(request, stored.topic):
-        raise NotFound("There is no message of that id, or it is older than the retention.")
+    stored = await _readable(request, seq)
+    if stored.body is None:
+        # Not before: how long that takes, and the memory, is for a caller that may read it.
+        stored = await _readable(request, seq, whole=True)
     content_type = stored.content_type or "application/json"
     headers = {
         "Content-Type": content_type,
@@ -85,6 +86,15 @@ async def message(request: web.Request) -> web.Response:
     for name, value in json.loads(stored.headers or "[]"):
         response.headers.add(f"Notifier-Header-{name}", value)
     return response
+
+
+async def _readable(request: web.Request, seq: int, *, whole: bool = False) -> Stored:
+    """NotFound where there is no message of that id, or the caller may not read it, and so does not learn whether it
+    exists."""
+    stored = await request.app[SERVICE].message(seq, whole=whole)
+    if stored is None or not await may_read(request, stored.topic):
+        raise NotFound("There is no message of that id, or it is older than the retention.")
+    return stored
 
 
 def _given(request: web.Request) -> dict[str, str]:

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from conftest import Running, ids
+from conftest import Running, Start, ids
+from support.halting import eventually
 from support.protocol import exactly, refusal
 
 from notifier.postgres import history
@@ -87,3 +88,29 @@ async def test_a_large_message_comes_whole(app: Running, sql: asyncpg.Connection
     [seq] = ids(await app.poll("t", after="earliest", wait=20))
     async with app.client.get(f"/v1/messages/{seq}") as response:
         assert await response.read() == body
+
+
+@pytest.mark.rule("A-32", "M-3")
+async def test_nothing_is_read_of_a_large_message_for_a_caller_that_may_not_read_it(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long that takes would tell that it is there, and how large."""
+    app = await start(public_subscribe=("mine",))
+    for topic in ("mine", "other"):
+        await sql.execute("select notifier.publish_bytes($1, $2)", topic, bytes(history.LARGE + 1))
+    by_topic = "select t.name, m.seq from notifier.message m join notifier.topic t on t.id = m.topic_id"
+    seqs = dict(await eventually(lambda: sql.fetch(by_topic), lambda rows: len(rows) == 2))
+    mine, other = seqs["mine"], seqs["other"]
+    read: list[tuple[int, object]] = []
+    message = app.service.history.message
+
+    async def watched(seq: int, **how: bool) -> history.Stored | None:
+        stored = await message(seq, **how)
+        read.append((seq, stored and stored.body and len(stored.body)))
+        return stored
+
+    monkeypatch.setattr(app.service.history, "message", watched)
+    await refusal(await app.client.get(f"/v1/messages/{other}"), 404, "not_found")
+    async with app.client.get(f"/v1/messages/{mine}") as response:
+        assert len(await response.read()) == history.LARGE + 1
+    assert read == [(other, None), (mine, None), (mine, history.LARGE + 1)]
