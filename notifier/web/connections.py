@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11, RawRequestMessage
+from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
@@ -99,11 +100,16 @@ class AnsweringHandler(RequestHandler):
             error = self._refusal
             response = problem(error.status, error.code, str(error), error.retry_after_s)
         else:
-            log.info("refused a malformed request: %s", type(exc).__name__)
+            log.debug("refused a malformed request: %s", type(exc).__name__)  # anyone can send any number of them
             detail = "This is not HTTP as it should be, or it has too many headers."
             response = problem(status, "bad_request" if status == 400 else "error", detail)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        # A malformed body, when aiohttp reads the rest of it after the answer, is no error of ours.
+        if not isinstance(kwargs.get("exc_info"), web.RequestPayloadError | PayloadEncodingError):
+            super().log_exception(*args, **kwargs)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -32,7 +32,8 @@ def answering_errors(service: Service) -> Middleware:
             response = problem(400, "bad_request", "The body is incomplete or malformed.")
             response.force_close()
         except Exception:
-            log.exception("unexpected error: %s %s", request.method, request.path[:300])
+            # As it was sent: decoded, it may have line feeds, and so make up lines of the log.
+            log.exception("unexpected error: %s %s", request.method, request.rel_url.raw_path[:300])
             response = problem(500, "internal", "The server failed; its log says why.")
         if service.draining:
             # aiohttp leaves the connection open, and the client would send its next request to a closing socket.

@@ -8,6 +8,7 @@ from conftest import Running, Start
 from support.protocol import JSON, exactly, line, refusal
 
 from notifier.core.errors import OutcomeUnknown, Unavailable
+from notifier.web import publish
 
 
 @pytest.mark.rule("E-3")
@@ -66,6 +67,19 @@ async def test_an_internal_error_is_500_and_its_cause_is_only_in_the_log(
         detail = await refusal(await app.client.post("/v1/topics/t", data=b"1"), 500, "internal")
     assert "hunter2" not in detail
     assert "hunter2" in caplog.text
+
+
+async def test_a_request_cannot_make_up_lines_of_the_log(
+    app: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(publish, "decode_path", fail)
+    path = exactly("/v1/topics/t%0D%0A2026-01-01%20INFO%20all%20is%20well")
+    await refusal(await app.client.post(path, data=b"1"), 500, "internal")
+    [said] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.rule("P-19")
