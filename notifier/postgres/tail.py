@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 # Every call here takes milliseconds. When one takes this long, the server, or the way there, is gone.
 TIMEOUT_S = 3.0
-# The safety poll, which is also the heartbeat.
-POLL_S = 1.0
+# The safety poll, which is also the heartbeat. What has ended must be answered within a second.
+POLL_S = 0.9
 # Where LISTEN does not get through (a transaction pooler accepts and forgets it), polling is all there is.
 DEAF_POLL_S = 0.05
 
