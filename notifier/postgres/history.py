@@ -214,7 +214,7 @@ class History:
         return await self.shared(("since", time), find, deadline)
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
-        """The message of that id. Only where the `whole` of it is asked for, a body of more than LARGE bytes is read."""
+        """The message of that id; with a body of more than LARGE bytes only where the `whole` of it is asked for."""
         most, patience_s = (2**31 - 1, TIMEOUT_S) if whole else (LARGE, MESSAGE_S)
 
         async def find(connection: Connection) -> asyncpg.Record | None:
