@@ -3,6 +3,7 @@
 import warnings
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from notifier.service import Service
@@ -21,6 +22,9 @@ KEEP_ALIVE_S = 95.0
 
 TOPICS = "/v1/topics/"
 
+# The one thing that a client may expect.
+_CONTINUE = "100-continue"
+
 # In any other path that there is.
 MAX_SEGMENTS = 8
 
@@ -30,9 +34,12 @@ HANDLERS_S = 1.0
 
 class Router(web.UrlDispatcher):
     """aiohttp's router looks up each prefix of a path, and copies it: 0.2 s for a path of 64 kB that is mostly slashes.
-    Only lists of topics may have many segments."""
+    Only lists of topics may have many segments. And it quotes an expectation that it does not know, which fails where
+    that is not UTF-8."""
 
     async def resolve(self, request: web.Request) -> web.UrlMappingMatchInfo:
+        if request.version == HttpVersion11 and request.headers.get("Expect", _CONTINUE).lower() not in ("", _CONTINUE):
+            raise web.HTTPExpectationFailed
         if request.rel_url.raw_path.count("/") <= MAX_SEGMENTS:
             return await super().resolve(request)
         methods: set[str] = set()

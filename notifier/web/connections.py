@@ -100,7 +100,8 @@ class AnsweringHandler(RequestHandler):
             error = self._refusal
             response = problem(error.status, error.code, str(error), error.retry_after_s)
         else:
-            log.debug("refused a malformed request: %s", type(exc).__name__)  # anyone can send any number of them
+            # Anyone can send any number of malformed requests; anything else is a bug.
+            log.log(logging.DEBUG if status < 500 else logging.ERROR, "refused a request: %s", type(exc).__name__)
             detail = "This is not HTTP as it should be, or it has too many headers."
             response = problem(status, "bad_request" if status == 400 else "error", detail)
         response.force_close()

@@ -133,7 +133,8 @@ def _methods(match: web.UrlMappingMatchInfo) -> AbstractSet[str]:
 
 def _origin(request: web.BaseRequest) -> str:
     """The origin of the page; "" where it is not given, or not just once."""
-    given = request.headers.getall("Origin", [])
+    # What aiohttp makes of a malformed request has an empty dict there, which has no `getall`.
+    given = request.headers.getall("Origin", []) if request.headers else []
     return given[0] if len(given) == 1 else ""
 
 

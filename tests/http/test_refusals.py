@@ -25,10 +25,12 @@ GOOD = "GET /v1/topics/t?wait=0 HTTP/1.1"
         [GOOD, *(f"X-{n}: SECRETKEY" for n in range(200))],
     ],
 )
+@pytest.mark.parametrize("origins", [(), ("https://app.example.com",), ("*",)], ids=["no origins", "one", "all"])
 @pytest.mark.rule("E-5", "A-7")
 async def test_a_malformed_request_is_refused_in_the_same_form_and_not_quoted(
-    app: Running, request_lines: list, caplog: pytest.LogCaptureFixture
+    start: Start, request_lines: list, origins: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
+    app = await start(origins=frozenset(origins))
     caplog.set_level(logging.INFO)
     async with line(app) as raw:
         await raw.send(*request_lines)
@@ -57,12 +59,16 @@ async def test_a_malformed_body_is_no_error_of_ours(start: Start, key: str, capl
     assert [record.levelname for record in caplog.records] == ([] if key else ["WARNING"])
 
 
-@pytest.mark.rule("E-1")
-async def test_an_expectation_that_cannot_be_met_is_refused_in_the_same_form(app: Running) -> None:
+@pytest.mark.parametrize("expected", [b"the-unexpected", b"\xff"], ids=["text", "not UTF-8"])
+@pytest.mark.parametrize("path", ["/v1/topics/t", "/nothing"])
+@pytest.mark.rule("E-1", "E-4")
+async def test_an_expectation_that_cannot_be_met_is_refused_in_the_same_form(
+    app: Running, path: str, expected: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with line(app) as raw:
-        await raw.send("POST /v1/topics/t HTTP/1.1", "Expect: the-unexpected", "Content-Length: 1", body=b"1")
+        await raw.send(f"POST {path} HTTP/1.1", b"Expect: " + expected, "Content-Length: 1", body=b"1")
         answer = await raw.answer()
-    assert answer.status == 417
+    assert (answer.status, caplog.text) == (417, "")
     assert (answer.headers["content-type"], answer.headers["server"]) == ("application/problem+json", "notifier")
 
 
