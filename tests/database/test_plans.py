@@ -1,5 +1,7 @@
 """Statements stay as cheap as they were when the tables were small."""
 
+import re
+
 import asyncpg
 from conftest import Running
 
@@ -54,3 +56,41 @@ async def test_no_statement_is_compiled_for_a_scan_that_it_cannot_avoid(sql: asy
         await sql.execute(history.STATE, ["a"], True)
     assert all(any(table in plan for plan in plans) for table in ("message", "outbox", "retention"))
     assert not [plan for plan in plans if "JIT:" in plan]
+
+
+async def test_a_look_for_changes_of_access_stays_short_however_many_there_are(
+    database: str, sql: asyncpg.Connection
+) -> None:
+    """As planned on an empty table, and while a transaction that has not ended has made very many."""
+    known = await sql.fetchval("select pg_current_snapshot()::text")
+    looks = (
+        "select notifier.access_unseen($1::text::pg_snapshot)",
+        "select unseen from notifier.append('{a}', '{1}', '{null}', '{null}', '{null}', 0, $1::text::pg_snapshot)",
+    )
+    for look in looks:
+        assert await sql.fetchval(look, known) is False
+    await sql.execute("select notifier.revoke(n::text) from generate_series(1, 5000) n")
+    other = await asyncpg.connect(database)
+    async with other.transaction():
+        await other.execute("select notifier.revoke(n::text) from generate_series(1, 5000) n")
+        known = await sql.fetchval("select pg_current_snapshot()::text")
+        plans: list[str] = []
+        sql.add_log_listener(lambda _, message: plans.append(str(message)))
+        await sql.execute("""
+            load 'auto_explain';
+            set auto_explain.log_min_duration = 0;
+            set auto_explain.log_nested_statements = on;
+            set auto_explain.log_analyze = on;
+            set client_min_messages = log;
+        """)
+        for look in looks:
+            assert await sql.fetchval(look, known) is False
+        ours = [plan for plan in plans if "access_change" in plan]
+        assert len(ours) >= 2
+        for plan in ours:
+            assert "Index Only Scan Backward using access_change_first" in plan
+            assert "Seq Scan on access_change" not in plan
+            # One entry of each transaction, and not one of each change.
+            fetches = [int(found) for found in re.findall(r"Heap Fetches: (\d+)", plan)]
+            assert sum(fetches) <= 4, plan
+    await other.close()

@@ -52,6 +52,18 @@ async def test_many_slices_delete_what_one_would(
     assert await delete(database) == 8
 
 
+async def test_changes_of_access_go_when_no_token_can_be_as_old(
+    database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ACCESS_SLICE", 3)
+    await sql.execute("select notifier.revoke(n::text) from generate_series(1, 9) n")
+    await sql.execute("update notifier.access_change set at = at - interval '30 days' where subject <= '8'")
+    await sql.execute("update notifier.access_change set at = at - interval '2 days' where subject <= '7'")
+    await delete(database)
+    left = await sql.fetch("select subject from notifier.access_change order by id")
+    assert [row["subject"] for row in left] == ["8", "9"]
+
+
 @pytest.mark.rule("S-20")
 async def test_a_cursor_before_the_deleted_messages_is_told_a_gap_and_goes_on_with_the_rest(
     start: Start, database: str, sql: asyncpg.Connection
