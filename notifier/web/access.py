@@ -52,9 +52,12 @@ class Access:
     async def refused(self, grant: Grant, action: Action, topics: Sequence[str], deadline: float) -> str | None:
         """The first of `topics`, which the grant allows, that the policy refuses. Unavailable where that cannot be told
         by `deadline` (loop time)."""
-        if self._policy is None or grant.admin or grant is self._callers.nobody:
-            return None
+        assert self._policy is not None
         return await self._policy.refused(grant, action, topics, deadline)
+
+    def asks(self, grant: Grant) -> bool:
+        """Whether there is a policy, and it is asked about holders of `grant`."""
+        return self._policy is not None and not grant.admin and grant is not self._callers.nobody
 
     def check_host(self, request: web.Request) -> None:
         """Forbidden, without a key, unless Host is a name of this machine: a website whose name resolves to 127.0.0.1
@@ -121,9 +124,10 @@ async def _authorise(request: web.Request, action: Action, items: Sequence[str],
             if brake:
                 brake(grant)
                 brake = None
-            refused = await access.refused(grant, action, [item for item in items if "*" not in item], deadline)
-        if not grant.alive:
-            continue  # it ended while the policy was asked, which may say something else now
+            if access.asks(grant):
+                refused = await access.refused(grant, action, [item for item in items if "*" not in item], deadline)
+                if not grant.alive:
+                    continue  # it ended meanwhile, and the policy may say something else now
         if refused is not None:
             raise Forbidden(f"You may not {action} to {refused}.")
         return grant
