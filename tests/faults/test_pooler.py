@@ -6,11 +6,13 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from conftest import Start, ids, until
-from support.keys import seen
+from support.keys import seen, set_keys
 from support.servers import Pgbouncer, Postgres
 from support.traffic import assert_nothing_lost, following, publishing
 
 from notifier.core.keys import Rights, hash_of
+from notifier.core.messages import NewMessage
+from notifier.postgres import tail
 from notifier.postgres.keys import create_key, list_keys, revoke_key
 from notifier.postgres.migrations import Migration, Schema, migrate, read_schema
 
@@ -88,6 +90,33 @@ async def test_keys_and_the_policy_work_through_a_pooler(pooler: Pgbouncer, url_
     assert key.used_at
     await revoke_key(pooler.url, "shop", None)
     assert await list_keys(pooler.url) == []
+
+
+@pytest.mark.rule("A-22")
+@pytest.mark.rule("A-23")
+@pytest.mark.parametrize("message", [False, True], ids=["nothing comes", "a message comes"])
+async def test_access_ends_through_a_pooler(
+    pooler: Pgbouncer, url_of_ours: str, start: Start, message: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start(pooler.url, admin_keys=("another-key",))
+    sql = await asyncpg.connect(pooler.url, statement_cache_size=0)
+    await set_keys(sql, "a-key", subscribe=["**"])
+    await seen(sql, app)
+    headers = {"Authorization": "Bearer a-key"}
+    poll = asyncio.create_task(app.client.get("/v1/topics/orders?wait=20", headers=headers))
+    await app.parked()
+    if message:
+        monkeypatch.setattr(tail, "DEAF_POLL_S", 600.0)
+        await app.service.tail.stop()
+        await app.service.tail.start(20)
+    await sql.execute("delete from notifier.key")
+    if message:
+        await app.service.publish([NewMessage("orders", b"1")])
+    async with await poll as response:
+        assert (await response.json())["messages"] == []
+    await sql.close()
+    async with app.client.get("/v1/topics/orders?after=earliest&wait=0", headers=headers) as response:
+        assert response.status == 401
 
 
 async def test_the_service_comes_back_when_the_database_behind_the_pooler_restarts(

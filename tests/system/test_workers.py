@@ -204,6 +204,31 @@ async def test_a_poll_parked_on_one_worker_is_woken_by_a_publish_through_another
             assert got["id"] == message["id"]
 
 
+@pytest.mark.rule("A-22")
+@pytest.mark.rule("A-23")
+async def test_access_ends_on_every_worker_without_notifications(workers: Workers, database: str) -> None:
+    await admin(
+        database,
+        "insert into notifier.key (id, name, hash, subscribe) values ('one', 'one', sha256('a-key'), '{orders}')",
+        "create or replace function notifier.may_notify() returns boolean language sql return false",
+    )
+    workers.env["NOTIFIER_ADMIN_KEY"] = "another-key"
+    await workers.start()
+    poll = b"GET /v1/topics/orders?wait=20 HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer a-key\r\n\r\n"
+    clients = []
+    for pid in workers.pids():
+        client = await workers.client_of(pid)
+        client._writer.write(poll)
+        await workers.has_read(pid)
+        clients.append(client)
+    await admin(database, "delete from notifier.key", "select notifier.publish('orders', '1')")
+    for client in clients:
+        assert json_of(await client.answer())["messages"] == []
+        client._writer.write(poll)
+        status, _, _ = await client.answer()
+        assert status == 401
+
+
 @pytest.mark.rule("C-1")
 async def test_a_client_that_moves_between_workers_skips_and_repeats_nothing(workers: Workers) -> None:
     await workers.start()
