@@ -1,6 +1,7 @@
 """Batches: an array or NDJSON of messages, taken as a whole or refused with the place of the first bad one."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -96,10 +97,13 @@ GOOD = '{"topic": "t", "data": 0}'
         ('{"topic": "t", "data": 1, "content_type": "x"}', "'content_type' is not a member"),
         ('{"topic": "t", "data": 1, "delay": "1h"}', "'delay' is not supported yet"),
         ('{"topic": "t", "data": 1, "key": "x"}', "'key' is not supported yet"),
-        ('{"topic": "t", "data": 1, "data": 2}', "'data' is given twice"),
-        ('{"topic": "t", "data": 1, "d\\u0061ta": 2}', "'data' is given twice"),
-        ('{"topic": "t", "data": {"a": {"b": 1}}, "data": 2}', "'data' is given twice"),
-        ('{"title": "a: b", "topic": "t", "title": "c", "data": {"d": "e:"}}', "'title' is given twice"),
+        ('{"topic": "t", "data": 1, "data": 2}', "members .data, topic. is given twice"),
+        ('{"topic": "t", "data": 1, "d\\u0061ta": 2}', "members .data, topic. is given twice"),
+        ('{"topic": "t", "data": {"a": {"b": 1}}, "data": 2}', "members .data, topic. is given twice"),
+        (
+            '{"title": "a: b", "topic": "t", "title": "c", "data": {"d": "e:"}}',
+            "title, topic. is given twice",
+        ),
         ('{"topic": "t", "data": 1, "priority": 9}', "priority is 1"),
         ('{"topic": "t", "data": 1, "priority": 1.5}', "priority is 1"),
         ('{"topic": "t", "data": 1, "priority": 3.0}', "priority is 1"),
@@ -196,3 +200,14 @@ def test_a_huge_number_in_the_wrong_place_is_refused_in_plain_words():
 def test_whatever_comes_a_batch_is_taken_or_refused(body, content_type):
     with suppress(InvalidJSON, InvalidMessage):
         parse_batch(body, content_type)
+
+
+def test_a_member_given_twice_is_refused_without_building_the_data():
+    body = b'[{"topic": "t", "topic": "t", "data": [' + b",".join([b"{}"] * 300_000) + b"]}]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidMessage, match="given twice"):
+            parse_batch(body, JSON)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
+    finally:
+        tracemalloc.stop()
