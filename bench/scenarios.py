@@ -18,7 +18,7 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What is required of the figure `what`, and aimed at: of the one beside `peer` (None: whoever), at `where`."""
+    """What is required of the figure `what`, and aimed at: of the one beside `peer` (None: any), at `where`."""
 
     what: str
     required: Aim | None = None

@@ -130,7 +130,7 @@ Opponent = peers.Peer | Checkout
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a scenario gets: a Postgres for our servers, whom to compare them with, crowds of `clients`, and how long a
+    """What a scenario gets: a Postgres for our servers, peers to compare them with, crowds of `clients`, and how long a
     commit takes."""
 
     scale: Scale

@@ -31,8 +31,10 @@ TICK_S = 0.25
 # What one turn of the loop may cost, in units of about a microsecond, whatever the number of lists, polls and messages:
 # two to four milliseconds. With all of 15,000 polls in one turn, a health check waits for 0.2-0.4 s.
 TURN = 2400
-# A poll that is answered; one that is checked and stays; a message that a read examines, and its bytes in an answer.
+# A poll that is answered: on a connection of its own, and in a handler of aiohttp, whose task then goes on. One that is
+# checked and stays; a message that a read examines, and its bytes in an answer.
 ANSWERED = 12
+HANDLED = 200
 KEPT = 1
 MESSAGES_PER_UNIT = 3
 BYTES_PER_UNIT = 4096
@@ -58,6 +60,10 @@ class Parked(Protocol):
     tick: int  # the bucket that it is in, which may be an earlier one; 0: none
 
     @property
+    def work(self) -> int:
+        """What it costs to answer it."""
+
+    @property
     def limit(self) -> int: ...
 
     @property
@@ -79,6 +85,8 @@ class Waiter:
     """A poll parked by a handler that awaits `future` and then forgets it."""
 
     __slots__ = ("address", "cursor", "due", "future", "grant", "group", "limit", "tick")
+
+    work = HANDLED
 
     def __init__(self, cursor: int, limit: int, address: str, grant: Grant) -> None:
         self.grant = grant
@@ -327,7 +335,7 @@ class ParkingLot:
         if parked.group is None or not parked.ended:
             return KEPT
         self._answer(parked, self._share((), parked.cursor))
-        return ANSWERED
+        return parked.work
 
     def _end(self, parked: Parked, now: int) -> int:
         """Its time is over, unless it was answered meanwhile and has another deadline. Returns what it has cost."""
@@ -344,7 +352,7 @@ class ParkingLot:
         before = self._window.looked
         answer = self._read(group.topics, max(told, parked.cursor), parked)
         self._answer(parked, answer or self._share((), max(self._window.head, parked.cursor)))
-        return ANSWERED + (self._window.looked - before) // MESSAGES_PER_UNIT
+        return parked.work + (self._window.looked - before) // MESSAGES_PER_UNIT
 
     def _look(self, group: Group[Parked], look: _Look, budget: int) -> int:
         """Check the polls of `group` until none is left, or the budget is spent; returns what is left of it."""
@@ -354,7 +362,7 @@ class ParkingLot:
         # Most polls of a crowd are told the same as the one before.
         last_position = last_limit = -1
         answer: Answer | None = None
-        cost = ANSWERED
+        cost = 0
         while True:
             if look.left is None:
                 look.left = deque(group.parked)
@@ -377,14 +385,14 @@ class ParkingLot:
                         answer = self._read(group.topics, position, parked)
                         budget -= (window.looked - before) // MESSAGES_PER_UNIT
                         size = sum(message.size for message in answer.messages) if answer else 0
-                        cost = ANSWERED + size // BYTES_PER_UNIT  # the kernel gets a copy of each
+                        cost = size // BYTES_PER_UNIT  # the kernel gets a copy of each
                         if position >= window.floor:
                             found[key] = answer, cost
                 if answer is None and self._ending:
                     answer = self._share((), max(head, position))
                 if answer is not None:
                     self._answer(parked, answer)
-                    budget -= cost
+                    budget -= parked.work + cost
                 else:
                     # Nothing matches it up to here.
                     parked.cursor = max(head, position)

@@ -315,6 +315,38 @@ async def test_a_client_that_polls_on_without_reading_has_a_bounded_buffer(app: 
 
 
 @pytest.mark.rule("S-24")
+async def test_requests_behind_a_crowd_of_polls_are_not_served_in_one_turn(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [0]
+    give_back = ParkedConnection.give_back
+
+    def counted(self: ParkedConnection) -> None:
+        given[-1] += 1
+        give_back(self)
+
+    monkeypatch.setattr(ParkedConnection, "give_back", counted)
+    count = 5 * module.RETURNED
+    async with contextlib.AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(line(app)) for _ in range(count)]
+        for raw in lines:
+            await raw.send("GET /v1/topics/a?wait=28 HTTP/1.1")
+        await app.parked(count)
+        for raw in lines:
+            await raw.send("GET /healthz HTTP/1.1")
+        await until(lambda: sum(held.behind is not None for held in connections(app)) == count)
+        publishing = asyncio.create_task(app.publish("a"))
+        async with asyncio.timeout(DEADLINE_S):
+            while sum(given) < count:
+                given.append(0)
+                await asyncio.sleep(0)
+        await publishing
+        for raw in lines:
+            assert b'"messages": [{' in (await raw.answer()).body
+            assert (await raw.answer()).status == 200
+        assert max(given) <= module.RETURNED
+
+
 async def test_requests_behind_a_parked_poll_are_bounded(app: Running) -> None:
     async with line(app) as raw:
         held = await park(app, raw)

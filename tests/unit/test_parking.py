@@ -12,7 +12,7 @@ from notifier.core.messages import Message
 from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
-from notifier.parking import ANSWERED, TURN, ParkingLot, Waiter
+from notifier.parking import ANSWERED, HANDLED, TURN, ParkingLot, Waiter
 
 # More polls than two turns of the loop answer.
 CROWD = 3 * TURN // ANSWERED
@@ -228,6 +228,8 @@ async def test_one_message_to_many_lists_costs_no_more_in_one_turn_than_to_one(
     answered = 0
 
     class Counting(Waiter):
+        work = ANSWERED
+
         def answer(self, answer: Answer) -> None:
             nonlocal answered
             answered += 1
@@ -309,6 +311,17 @@ async def test_topics_whose_lists_are_still_to_be_found_are_bounded(
     lot._turn()
     await settled(lot)
     assert [told(poll) for poll in polls] == [([n], 20) for n in range(1, 21)]
+
+
+async def test_polls_whose_tasks_go_on_count_as_what_they_cost(window: Window, lot: ParkingLot) -> None:
+    polls = [parked(lot, TopicList(["t"]), 0) for _ in range(5 * TURN // HANDLED)]
+    publish(window, lot, "t")
+    most, before = 0, 0
+    while before < len(polls):
+        answered = sum(poll.future.done() for poll in polls)
+        most, before = max(most, answered - before), answered
+        await asyncio.sleep(0)
+    assert most <= TURN // HANDLED + 1
 
 
 async def test_messages_that_a_read_examines_count_against_the_turn(window: Window, lot: ParkingLot) -> None:
