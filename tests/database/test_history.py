@@ -173,6 +173,36 @@ async def test_last_looks_back_a_bounded_way_and_then_refuses(
         await app.service.history.position_of_last(TopicList(["*/none"]), 1, deadline())
 
 
+@pytest.mark.parametrize("how", ["topics", "messages", "time"])
+async def test_what_is_pruned_is_not_stepped_over(
+    sql: asyncpg.Connection, database: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Beside an old snapshot, deleted rows stay in the table and in its indexes."""
+    await fill(sql, topics=3, messages=5000)
+    old = await asyncpg.connect(database)
+    await old.execute("begin isolation level repeatable read; select count(*) from notifier.message")
+    assert await sql.fetchval("select notifier.prune(clock_timestamp(), 4950)") == 4950
+
+    async def entries() -> int:
+        await sql.execute("select pg_stat_force_next_flush()")
+        return await sql.fetchval(
+            "select sum(s.idx_tup_read)::bigint from pg_stat_user_indexes s where s.relname = 'message'"
+        )
+
+    before = await entries()
+    if how == "time":
+        assert await sql.fetchval("select notifier.seq_at('2000-01-01') = r.deleted_seq from notifier.retention r")
+    else:
+        if how == "messages":
+            monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
+        await sql.execute(f"begin; {history.PLANS}")
+        past = await history._read(sql, TopicList(["**"]), 0, 100, 10**6)
+        await sql.execute("commit")
+        assert len(past.messages) == 50
+    assert await entries() - before < 500
+    await old.close()
+
+
 @pytest.mark.parametrize("candidates", [5000, 0], ids=["topics", "messages"])
 async def test_matching_many_names_with_a_large_list_is_not_one_turn(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, candidates: int
