@@ -19,6 +19,8 @@ _SETTINGS = {
     # Names without a schema, and operators, are those of Postgres; temporary objects hide none of them.
     "search_path": "pg_catalog, pg_temp",
     "standard_conforming_strings": "on",
+    # Locks that are only tried must not end the session.
+    "exit_on_error": "off",
     # A policy that hides rows from us is an error instead of messages that are skipped silently.
     "row_security": "off",
     # Our statements are bounded because they walk an index up to a limit, and short: compiling one takes 50 ms.

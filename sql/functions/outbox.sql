@@ -119,6 +119,9 @@ begin
     then
         return null;
     end if;
+    if pg_catalog.current_setting('exit_on_error') operator(pg_catalog.=) 'on' then
+        perform pg_catalog.set_config('exit_on_error', 'off', true);  -- or to lose a lock would end the session
+    end if;
     -- From here on it notifies if it gets a lock, and so no transaction that is prepared, and stays, can hold one.
     begin
         lock table notifier.wake_lock in share update exclusive mode nowait;

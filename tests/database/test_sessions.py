@@ -25,6 +25,7 @@ DEFAULTS = {
     "jit": ("on", "off"),
     "lock_timeout": ("7s", "0"),
     "row_security": ("on", "off"),
+    "exit_on_error": ("on", "off"),
     "search_path": ("public", "pg_catalog, pg_temp"),
     "standard_conforming_strings": ("off", "on"),
     "statement_timeout": ("7s", "1min"),
@@ -98,7 +99,7 @@ async def test_a_role_with_such_defaults_can_migrate_and_serve(role: str, start:
 async def test_the_schema_is_the_same_whatever_the_defaults(role: str, sql: asyncpg.Connection) -> None:
     """Constants with backslashes would not be, where strings do not conform to the standard."""
     await migrate(role)
-    connection = await asyncpg.connect(role)
+    connection = await asyncpg.connect(role, server_settings={"exit_on_error": "off"})
     try:
         found = await catalog(connection), set(await connection.fetch(BODIES))
         assert found == (await catalog(sql), set(await sql.fetch(BODIES)))

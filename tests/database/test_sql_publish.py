@@ -362,6 +362,18 @@ async def test_many_rows_of_one_transaction_try_to_notify_a_few_times(
     assert tries == expected
 
 
+async def test_a_publisher_that_exits_on_errors_does_not_do_so_for_a_lock_of_ours(
+    sql: asyncpg.Connection, database: str
+) -> None:
+    publisher = await asyncpg.connect(database, server_settings={"exit_on_error": "on"})
+    await sql.execute("begin; lock table notifier.wake_lock, notifier.wake_lock_2 in share update exclusive mode")
+    await publisher.execute("insert into notifier.outbox (topic, data) values ('a', '1')")
+    await sql.execute("rollback")
+    assert await publisher.fetchval("show exit_on_error") == "on"
+    assert await sql.fetchval("select count(*) from notifier.outbox") == 1
+    await publisher.close()
+
+
 async def test_a_savepoint_that_is_rolled_back_takes_only_its_own_notification_with_it(
     sql: asyncpg.Connection, database: str
 ) -> None:
