@@ -15,14 +15,16 @@
 -- whole tables are off, Postgres before 18 adds a prohibitive cost to those that cannot be avoided (of retention's one
 -- row), and compiles the statement because it seems so expensive: 50 ms per publish instead of half a millisecond.
 --
--- unseen: whether there is a change of access that was not seen in the snapshot known. It is looked for under the lock: what
--- was committed before a message was published is found, whoever appends it.
+-- unseen: whether there is a change of access that was not seen in the snapshot known; null where none is known. It is
+-- looked for under the lock: what was committed before a message was published is found, whoever appends it.
 create or replace function notifier.append(
     topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint,
     known pg_snapshot, out first_seq bigint, out now_time timestamptz, out unseen boolean
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+    newest xid8;
 begin
     -- A statement of its own: what follows must see everything committed by the previous holder.
     lock table notifier.order_lock in share update exclusive mode;
@@ -43,9 +45,13 @@ begin
         from unnest(topics, bodies, content_types, all_fields, all_headers)
             with ordinality n (topic, body, content_type, fields, headers, n)
         join notifier.topic t on t.name = n.topic collate "C";
-    unseen := coalesce((select c.xid from notifier.access_change c where c.first order by c.xid desc limit 1), '0')
-            >= pg_snapshot_xmax(known)
-        or exists (select from notifier.access_change c where c.first and c.xid in (select pg_snapshot_xip(known)));
+    newest := (select c.xid from notifier.access_change c where c.first order by c.xid desc limit 1);
+    unseen := case when known is not null then coalesce(newest >= pg_snapshot_xmax(known), false) end;
+    if newest >= pg_snapshot_xmin(known) and not unseen then
+        unseen := exists (
+            select from notifier.access_change c where c.first and c.xid in (select pg_snapshot_xip(known))
+        );
+    end if;
 end $$;
 
 -- For servers of the version before keys, and by hand.
