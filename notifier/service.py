@@ -59,7 +59,7 @@ class Service:
         self.brakes = Brakes(settings, self.callers)
         self.policy: Policy | None = None
         if settings.policy:
-            self.policy = Policy(PolicyFunction(writing, settings.policy), self.memory)
+            self.policy = Policy(PolicyFunction(writing, settings.policy, self.access), self.memory)
         self.history = History(writing, self.access, seen=lambda: self.tail.position, memory=self.memory)
         self.sources = Sources(self.history)
         self.tail = Tail(

@@ -112,7 +112,8 @@ class AccessLog:
                 return
 
     async def unseen(self, connection: Connection) -> bool:
-        """Whether the snapshot of the current transaction, which is a repeatable read, shows what was not applied."""
+        """Whether a snapshot shows what was not applied: that of the whole transaction, where it is a repeatable read;
+        else a new one."""
         mark = self._mark
         if mark is None:
             return True

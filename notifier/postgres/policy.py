@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from notifier.postgres.access import AccessLog
 from notifier.postgres.database import AWAY, Connection, Database, describe
 from notifier.settings import SettingsError
 
@@ -38,9 +39,11 @@ class CallFailed(Exception):
 class PolicyFunction:
     """`function(subject text, action text, topics text[]) returns text[]`, on connections of its own."""
 
-    def __init__(self, database: Database, name: str) -> None:
-        """`name`: schema.function."""
+    def __init__(self, database: Database, name: str, access: AccessLog) -> None:
+        """`name`: schema.function. What it returns is never newer than the changes of `access` that have been applied:
+        one transaction may lift its refusal and revoke the tokens that there are."""
         self.name = name
+        self._access = access
         self._database = database
         schema, _, function = name.partition(".")
         self._call = f'select "{schema}"."{function}"($1::text, $2::text, $3::text[])'
@@ -68,10 +71,16 @@ class PolicyFunction:
     async def call(self, subject: str, action: str, topics: Sequence[str]) -> object:
         """Whatever the function returns. CallFailed."""
         try:
-            async with asyncio.timeout(CALL_S), self._connection() as connection, self._database.calls(connection):
-                if self._database.pooled:
-                    await connection.execute(_SETTINGS.format(local="local"))
-                return await connection.fetchval(self._call, subject, action, topics)
+            async with asyncio.timeout(CALL_S), self._connection() as connection:
+                async with self._database.calls(connection):
+                    if self._database.pooled:
+                        await connection.execute(_SETTINGS.format(local="local"))
+                    returned = await connection.fetchval(self._call, subject, action, topics)
+                    # A statement of its own: the function may have seen more than the snapshot that called it.
+                    unseen = await self._access.unseen(connection)
+                if unseen:
+                    await self._access.follow(self._database, connection)
+                return returned
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise CallFailed("it takes too long") from error
         except (*AWAY, asyncpg.PostgresError) as error:

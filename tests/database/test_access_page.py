@@ -5,6 +5,7 @@ import secrets
 
 import asyncpg
 from conftest import ROOT
+from support.keys import NoChanges
 
 from notifier.postgres.database import Database
 from notifier.postgres.policy import PolicyFunction
@@ -20,7 +21,7 @@ async def test_the_function_that_the_page_shows_refuses_rooms_of_others(database
     _, shown = shown_in_sql()
     await sql.execute("create schema app; create table member (user_id bigint, room text); " + shown)
     await sql.execute("insert into member values (7, 'a'), (8, 'b')")
-    function = PolicyFunction(Database(database), "app.may")
+    function = PolicyFunction(Database(database), "app.may", NoChanges())
     try:
         await function.check()
         assert await function.call("7", "subscribe", ("room/a/x", "room/b", "news", "room/b/x")) == [

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import admin, at
+from support.keys import NoChanges
 from support.roles import as_role, name_of
 
 from notifier.postgres import policy as module
@@ -31,7 +32,7 @@ def pooled(request):
 @pytest_asyncio.fixture
 async def function(database, pooled):
     # The statements of a pooler's client, on a connection of its own.
-    made = PolicyFunction(Database(database, pooled=pooled), "app.policy")
+    made = PolicyFunction(Database(database, pooled=pooled), "app.policy", NoChanges())
     yield made
     await made.close()
     assert made._idle.qsize() == 0
@@ -79,7 +80,7 @@ async def test_a_function_that_the_role_may_not_call_is_refused_at_the_start(pos
     await make(sql, "begin return null; end")
     role = f"limited_{name_of(database)}"
     await admin(postgres, f"create role {role} login password 'secret'")
-    function = PolicyFunction(Database(as_role(database, role, name_of(database))), "app.policy")
+    function = PolicyFunction(Database(as_role(database, role, name_of(database))), "app.policy", NoChanges())
     try:
         with pytest.raises(SettingsError, match=f"the role {role} may not call"):
             await function.check()
@@ -102,7 +103,8 @@ async def test_a_call_has_the_names_and_the_rows_of_an_ordinary_session(postgres
         "(select from member m where m.name = subject and m.topic = t)); end",
     )
     await sql.execute("grant usage on schema app to public")
-    function = PolicyFunction(Database(as_role(database, role, name_of(database)), pooled=pooled), "app.policy")
+    restricted = Database(as_role(database, role, name_of(database)), pooled=pooled)
+    function = PolicyFunction(restricted, "app.policy", NoChanges())
     try:
         await function.check()
         assert await function.call("u", "subscribe", ["a", "b"]) == ["b"]
@@ -185,7 +187,7 @@ async def test_a_connection_that_the_server_ended_is_made_anew(sql, function):
 
 
 async def test_a_database_that_is_away_is_told_in_time(sql, database, function):
-    gone = PolicyFunction(Database(at(database, "not_there")), "app.policy")
+    gone = PolicyFunction(Database(at(database, "not_there")), "app.policy", NoChanges())
     with pytest.raises(CallFailed):
         await gone.call("u", "publish", ["a"])
     await gone.close()

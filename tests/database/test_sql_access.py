@@ -116,6 +116,15 @@ async def test_two_transactions_that_revoke_the_same_subject_neither_wait_nor_fa
     assert len(await changes(sql)) == 16
 
 
+@pytest.mark.rule("A-20")
+@pytest.mark.parametrize("function", ["revoke", "access_changed"])
+async def test_a_transaction_that_has_called_one_cannot_be_prepared(sql: asyncpg.Connection, function: str) -> None:
+    await sql.execute(f"begin; select notifier.{function}('anna')")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="NOTIFY"):
+        await sql.execute("prepare transaction 'changes'")
+    assert await changes(sql) == []
+
+
 @pytest.mark.parametrize("function", ["revoke", "access_changed"])
 async def test_a_subject_that_no_one_can_have_is_refused(sql: asyncpg.Connection, function: str) -> None:
     for subject in ("", "x" * 256, None):

@@ -307,6 +307,26 @@ async def test_what_was_said_for_a_grant_that_ended_meanwhile_is_asked_anew(
     assert await stored(app) == ["t/a"]
 
 
+@pytest.mark.rule("A-22", "A-62")
+async def test_what_the_policy_says_is_no_newer_than_the_revocations_that_are_known(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subject that was locked out comes back, and its old tokens do not."""
+    # No notification of a change, and no heartbeat.
+    monkeypatch.setattr("notifier.postgres.tail.Tail._check_soon", lambda _: None)
+    monkeypatch.setattr("notifier.postgres.tail.POLL_S", 600.0)
+    await sql.execute(FUNCTION)
+    app = await start(**SETTINGS)
+    cursor = await publish(app, "t/a", ADMIN)
+    await refuse(sql, "subscribe", "t/a")
+    await publish(app, "t/a", ADMIN)
+    async with sql.transaction():
+        await sql.execute("delete from app.refused")
+        await sql.execute("select notifier.revoke('u1')")
+    response = await app.client.get(f"/v1/topics/t/a?after={cursor}&wait=0", headers=USER)
+    await refusal(response, 401, "invalid_token")
+
+
 @pytest.mark.rule("A-62")
 @pytest.mark.both_paths
 async def test_a_parked_poll_ends_when_access_changes_and_the_policy_is_asked_anew(
