@@ -19,7 +19,8 @@ MAX_PATTERNS = 100
 
 _ID = 12
 _SECRET = 32
-_KEY = re.compile(rf"(?:nk_)?([a-z0-9]{{{_ID}}})(?:_[A-Za-z0-9]{{{_SECRET}}})?")
+_PREFIX = "nk_"
+_KEY = re.compile(rf"(?:{_PREFIX})?([a-z0-9]{{{_ID}}})(?:_[A-Za-z0-9]{{{_SECRET}}})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def make_key(choose: Callable[[str], str]) -> tuple[str, str]:
     """The id and the whole text of a new key. `choose` picks one character of a text, unpredictably."""
     key_id = "".join(choose(ascii_lowercase + digits) for _ in range(_ID))
     secret = "".join(choose(ascii_letters + digits) for _ in range(_SECRET))
-    return key_id, f"nk_{key_id}_{secret}"
+    return key_id, f"{_PREFIX}{key_id}_{secret}"
 
 
 def hash_of(key: str) -> bytes:
@@ -56,6 +57,9 @@ def check_name(name: str) -> str:
         raise InvalidKey(
             f"The name of a key has 1 to {MAX_NAME} printable characters, and no space at its beginning or end."
         )
+    if name.startswith(_PREFIX):
+        # It could be a key, which would be stored and shown, or the id of another one, to be revoked in its place.
+        raise InvalidKey(f"The name of a key does not begin with {_PREFIX}, as keys do.")
     return name
 
 

@@ -48,6 +48,13 @@ def test_names_that_a_table_could_not_show_are_refused(name):
         check_name(name)
 
 
+@pytest.mark.parametrize("name", ["nk_abcdefghijkl", f"nk_abcdefghijkl_{'x' * 32}", "nk_"])
+def test_a_name_is_no_key_and_no_id_of_one(name):
+    with pytest.raises(InvalidKey, match="does not begin with nk_") as refused:
+        check_name(name)
+    assert name not in str(refused.value) or name == "nk_"
+
+
 def test_rights_keep_each_pattern_once_and_in_order():
     rights = check_rights(["b/*", "a", "b/*"], ["**"], admin=False)
     assert rights == Rights(("b/*", "a"), ("**",), admin=False)
