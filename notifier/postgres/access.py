@@ -19,6 +19,8 @@ MAX_CHANGES = 10_000
 
 # Revoked subjects that are loaded, each some 200 bytes. What is older than the oldest of so many counts as revoked.
 MAX_REVOKED = 50_000
+# One subject may be revoked very often, by a user that logs in and out: so many are looked at.
+MAX_REVOCATIONS = 200_000
 
 NOW = "select pg_current_snapshot()::text as snapshot, (select max(e.start_seq) from notifier.epoch e) as epoch"
 
@@ -35,11 +37,18 @@ KEYS = """
 select k.id, k.name, k.hash, k.publish, k.subscribe, k.admin, extract(epoch from k.expires_at)::float8 as until
 from notifier.key k
 """
-# The newest $1, within an index.
+# At most $1 subjects among the newest $2 revocations, which an index has in order; the newest last. `before`: these are
+# not all; there may have been others up to then.
 REVOKED = """
-select c.subject, extract(epoch from c.at)::float8 as at, clock_timestamp() - c.at < $2::interval as counts from (
-    select c.id, c.subject, c.at from notifier.access_change c where c.kind = 'revoked' order by c.id desc limit $1
-) c order by c.id
+with newest as materialized (
+    select c.id, c.subject, extract(epoch from c.at)::float8 as at
+    from notifier.access_change c where c.kind = 'revoked' order by c.id desc limit $2
+)
+select n.subject, n.at, case when seen.count = $2 then seen.since else 0 end as before
+from (
+    select n.subject, max(n.at) as at, max(n.id) as id from newest n group by n.subject order by 3 desc limit $1
+) n, (select count(*), min(n.at) as since from newest n) seen
+where n.at > extract(epoch from clock_timestamp() - $3::interval) order by n.id
 """
 
 
@@ -152,9 +161,11 @@ class AccessLog:
             rows = await connection.fetch(NOW)
         mark = Mark(rows[0]["snapshot"], rows[0]["epoch"])
         keys = await _keys(connection)
-        found = await connection.fetch(REVOKED, MAX_REVOKED, self._lifetime)
-        revoked = [(row["subject"], row["at"]) for row in found if row["counts"]]
-        before = revoked[0][1] if len(revoked) == MAX_REVOKED else 0.0
+        found = await connection.fetch(REVOKED, MAX_REVOKED, MAX_REVOCATIONS, self._lifetime)
+        revoked = [(row["subject"], row["at"]) for row in found]
+        before = found[0]["before"] if found else 0.0
+        if len(revoked) == MAX_REVOKED:
+            before = max(before, revoked[0][1])
         return mark, Changes(keys, revoked, changed, anew=anew, revoked_before=before)
 
 

@@ -346,3 +346,24 @@ async def test_very_many_changes_at_once_are_applied_by_loading_everything(
         await sql.execute("select notifier.revoke(n::text) from generate_series(1, 50) n")
         await assert_ended([client], 401)
     await until(lambda: len(app.service.callers.revocations) == 50)
+
+
+async def test_a_subject_that_is_revoked_again_and_again_costs_no_other_its_token(
+    begin: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sql.execute("select notifier.revoke('8')")
+    await sql.execute("select notifier.revoke('often') from generate_series(1, 50)")
+    old = token(iat=time.time() - 3600, exp=time.time() + 3600)
+    for limit, most, status in (
+        ("MAX_REVOKED", 10, 200),
+        ("MAX_REVOKED", 2, 401),  # everything older than the older of these two
+        ("MAX_REVOCATIONS", 51, 401),  # it may be all there is, or not
+        ("MAX_REVOCATIONS", 52, 200),
+    ):
+        with monkeypatch.context() as bounded:
+            bounded.setattr(f"notifier.postgres.access.{limit}", most)
+            app = await begin()
+        for given, expected in ((old, status), (token(sub="8"), 401), (token(sub="often"), 401)):
+            headers = {"Authorization": f"Bearer {given}"}
+            async with app.client.get("/v1/topics/a?wait=0", headers=headers) as response:
+                assert response.status == expected, (limit, most, await response.text())
