@@ -352,7 +352,8 @@ class ParkingLot:
         before = self._window.looked
         answer = self._read(group.topics, max(told, parked.cursor), parked)
         self._answer(parked, answer or self._share((), max(self._window.head, parked.cursor)))
-        return parked.work + (self._window.looked - before) // MESSAGES_PER_UNIT
+        size = sum(message.size for message in answer.messages) if answer else 0
+        return parked.work + (self._window.looked - before) // MESSAGES_PER_UNIT + size // BYTES_PER_UNIT
 
     def _look(self, group: Group[Parked], look: _Look, budget: int) -> int:
         """Check the polls of `group` until none is left, or the budget is spent; returns what is left of it."""

@@ -22,7 +22,7 @@ from notifier.settings import TokenSettings
 
 ADMIN = "the-admin's-key"
 KEY = "a-key-that-ends"
-MANY = 300
+MANY = 1000
 
 
 def token(**claims: object) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from conftest import ROOT, Running, Server, Start, until
-from support.callers import ADMIN, APP, LISTS, OPEN, OUTCOMES, REQUESTS, Callers, expected
+from support.callers import ADMIN, ANOTHER, APP, LISTS, OPEN, OUTCOMES, REQUESTS, Callers, expected
 from support.halting import eventually
 from support.keys import seen
 from support.nginx import nginx
@@ -98,9 +98,9 @@ async def by_http_1_0(subject: Subject, route: str, caller: str) -> Answer:
 
 
 async def behind_a_parked_poll(subject: Subject, route: str, caller: str) -> Answer:
-    """The admin's, on one connection with it."""
+    """One with another token, on one connection with it."""
     async with line(subject.app) as raw:
-        await raw.send("GET /v1/topics/woken HTTP/1.1", f"Authorization: Bearer {ADMIN}")
+        await raw.send("GET /v1/topics/woken HTTP/1.1", *subject.callers.headers[ANOTHER])
         await subject.app.parked()
         await raw.send(*subject.lines(route, caller), body=REQUESTS[route][1])
         await until(lambda: connections(subject.app)[0].behind is not None)
@@ -156,9 +156,9 @@ async def numbered_by_a_proxy(subject: Subject, route: str, caller: str) -> Answ
 
 
 async def where_another_was(subject: Subject, route: str, caller: str) -> Answer:
-    """On a connection on which the admin's polls of the same list, numbered by a proxy, are known."""
+    """On a connection on which polls of the same list with another token, numbered by a proxy, are known."""
     async with line(subject.app) as raw:
-        first = await known(subject, raw, route, "key in the settings", f"X-Request-ID: {next(NUMBER)}")
+        first = await known(subject, raw, route, ANOTHER, f"X-Request-ID: {next(NUMBER)}")
         assert isinstance(first, str)
         lines = subject.lines(route, caller, f"X-Request-ID: {next(NUMBER)}")
         await raw.send(*repoll(route, first, lines))

@@ -17,6 +17,7 @@ from support.tokens import SECRET, Signer, b64, hs256, jwks
 
 ADMIN = "an-admin-key!"
 APP = "https://app.example.com"
+ANOTHER = "another's token"
 
 # ok: 2xx · who: 401 unauthorized · bad: 401 invalid_token · no: 403 forbidden · gone: 404 not_found
 TABLE = """
@@ -220,6 +221,9 @@ class Callers:
         self.headers["two headers"] = [right, b"Authorization: Bearer wrong"]
         self.headers["two good headers"] = [right, right]
         assert self.headers.keys() == expected().keys()
+        # Before them on their connections.
+        other = hs256(claims(sub="9", notifier={"subscribe": ["**"]}))
+        self.headers[ANOTHER] = [b"Authorization: Bearer " + other]
 
     @property
     def env(self) -> dict[str, str]:

@@ -375,3 +375,21 @@ async def test_a_read_that_fails_keeps_no_other_list_waiting(
     await settled(lot)
     assert told(polls["good"]) == ([1], 1)
     assert told(polls["bad"]) == ([], 0)  # it asks again from where it was
+
+
+async def test_the_bytes_of_answers_to_polls_whose_time_is_over_count_against_the_turn(
+    window: Window, lot: ParkingLot
+) -> None:
+    topics = TopicList(["t"])
+    waiters = []
+    for _ in range(100):
+        waiter = Waiter(0, 100, "", Grant("a", admin=True))
+        lot.park(topics, waiter, asyncio.get_running_loop().time() - 1)
+        waiters.append(waiter)
+    before = window.head
+    messages = [Message(1, "t", NOON, b"x" * parking.BYTES_PER_UNIT * TURN)]  # a turn's worth
+    window.extend(messages)
+    lot._search.add(["t"], before)
+    lot._tick()  # their time ends before they are found
+    assert len(lot._overdue) == 99
+    assert sum(waiter.future.done() for waiter in waiters) <= 2  # one of each kind
