@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
+import resource
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -23,6 +24,15 @@ from notifier.settings import TokenSettings
 ADMIN = "the-admin's-key"
 KEY = "a-key-that-ends"
 MANY = 1000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files() -> Iterator[None]:
+    """Both ends of so many connections are in this process, which often may have 1024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * MANY)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def token(**claims: object) -> str:
