@@ -12,7 +12,8 @@ from notifier.core.errors import Unavailable
 from notifier.core.grants import Grant
 from notifier.core.hub import is_large
 from notifier.core.memory import SMALL_ANSWER, MemoryBudget
-from notifier.core.polls import After, Answer, Gap, Last, Latest, Poll, Since
+from notifier.core.polls import After, Answer, Begin, Gap, Last, Latest, Poll, Since
+from notifier.core.topics import TopicList
 from notifier.core.window import Window
 from notifier.parking import ParkingLot, Waiter
 from notifier.postgres.history import History
@@ -65,9 +66,10 @@ class Polling:
         """
         deadline = self._deadline(poll, until)
         patience = deadline + GRACE_S
-        position, gap = await self._begin(poll, patience)
-        if gap or position < self._window.start or not self._tail.up:
-            answer, complete = await self._read_table(poll, position, gap, patience)
+        begin, gap = await self._begin(poll, patience)
+        position = self._in_window(poll.topics, begin)
+        if gap or position is None or not self._tail.up:
+            answer, complete = await self._read_table(poll, begin, gap, patience)
             if answer.messages or answer.gap or not complete:
                 return self._shared(answer)
             position = answer.cursor
@@ -131,23 +133,24 @@ class Polling:
         finally:
             self._lot.forget(waiter)
 
-    async def _begin(self, poll: Poll, patience: float) -> tuple[int, Gap | None]:
-        """The position from which `poll` reads, and the gap if that is not where its cursor was."""
-        match poll.begin:
+    async def _begin(self, poll: Poll, patience: float) -> tuple[Begin, Gap | None]:
+        """Where `poll` begins, and the gap if that is not where its cursor was."""
+        if not isinstance(poll.begin, After):
+            return poll.begin, None
+        cursor, gap = await self._sure(poll.begin.cursor, patience)
+        return After(cursor), gap
+
+    def _in_window(self, topics: TopicList, begin: Begin) -> int | None:
+        """The position where that is in the window; None where only the table can tell."""
+        match begin:
             case After(cursor):
-                return await self._sure(cursor, patience)
-            case Since(time):
-                return await self._history.position_of_time(time, patience), None
+                return cursor if cursor >= self._window.start else None
+            case Since():
+                return None
             case Last(number):
-                position = self._window.newest(poll.topics, number) if self._tail.up else None
-                if position is None:
-                    position = await self._history.position_of_last(poll.topics, number, patience)
-                return position, None
+                return self._window.newest(topics, number)
             case Latest():
-                if not self._tail.up:
-                    with suppress(Unavailable):
-                        return await self._history.head(patience), None
-                return self._window.head, None
+                return self._window.head
 
     async def _sure(self, cursor: int, patience: float) -> tuple[int, Gap | None]:
         """`cursor`, or the position at which its client can go on and skip nothing, with the gap that says so."""
@@ -168,19 +171,19 @@ class Polling:
                     sure = 0
         return sure, None if sure == cursor else Gap("reset", sure)
 
-    async def _read_table(self, poll: Poll, position: int, gap: Gap | None, patience: float) -> tuple[Answer, bool]:
-        """What the table has after `position`, and whether it was read to its end."""
-        needed = gap is not None or position < self._window.start
+    async def _read_table(self, poll: Poll, begin: Begin, gap: Gap | None, patience: float) -> tuple[Answer, bool]:
+        """What the table has from `begin` on, and whether it was read to its end."""
         try:
-            past = await self._history.read(poll.topics, position, poll.limit, patience)
+            past = await self._history.read(poll.topics, begin, poll.limit, patience)
         except Unavailable:
-            if needed:
+            position = self._in_window(poll.topics, begin)
+            if gap or position is None:
                 raise
             # The window has all it needs except perhaps the newest: it can wait until the tail is back.
             return Answer((), position), True
-        if isinstance(poll.begin, After):
-            if past.start != position:  # whatever this process takes for sure, the table decides
+        if isinstance(begin, After):
+            if past.start != begin.cursor:  # whatever this process takes for sure, the table decides
                 gap = Gap("reset", past.start)
-            elif gap is None and 0 < position < past.lost_to:
-                gap = Gap("retention", position)
+            elif gap is None and 0 < begin.cursor < past.lost_to:
+                gap = Gap("retention", begin.cursor)
         return past.answer(gap), past.complete

@@ -1,8 +1,8 @@
 """The table as the truth: reads of what is older than the window, and of everything while the tail is down.
 
-Each read takes its rows, what retention has taken and where the log ends from one snapshot, so nothing slips between
-them. Its transaction ends with that snapshot flushed, so no crash takes what was passed on. All reads are bounded
-whatever the request: by messages, bytes, topics looked up and rows scanned.
+Each read takes where it begins, its rows, what retention has taken and where the log ends from one snapshot, so nothing
+slips between them. Its transaction ends with that snapshot flushed, so no crash takes what was passed on. All reads are
+bounded whatever the request: by messages, bytes, topics looked up and rows scanned.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
@@ -19,7 +19,7 @@ from notifier.core.cursors import Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
-from notifier.core.polls import Answer, Gap
+from notifier.core.polls import After, Answer, Begin, Gap, Last, Latest, Since
 from notifier.core.topics import TopicList
 from notifier.core.window import fit, most_bytes
 from notifier.postgres.access import AccessLog
@@ -191,27 +191,16 @@ class History:
             if connection := self._idle.get_nowait():
                 connection.terminate()
 
-    async def read(self, topics: TopicList, after: int, limit: int, deadline: float) -> Past:
-        """The oldest messages of `topics` above `after`; its cursor is where the log ends or where it was cut short."""
+    async def read(self, topics: TopicList, begin: Begin, limit: int, deadline: float) -> Past:
+        """The oldest messages of `topics` from `begin` on; its cursor is where the log ends or where it was cut short.
+
+        TooBroad where finding the beginning takes too long.
+        """
 
         async def read(connection: Connection) -> Past:
-            return await _read(connection, topics, after, limit, most_bytes(self._memory))
+            return await _read(connection, topics, begin, limit, most_bytes(self._memory))
 
-        return await self.shared(("read", topics, after, limit), read, deadline)
-
-    async def position_of_last(self, topics: TopicList, count: int, deadline: float) -> int:
-        """The position before the newest `count` messages of `topics`. TooBroad where finding it takes too long."""
-        return await self.shared(("last", topics, count), lambda c: _last(c, topics, count), deadline)
-
-    async def position_of_time(self, time: datetime | timedelta, deadline: float) -> int:
-        """The position just before the first message at or after `time`, or so long ago by the database's clock."""
-
-        async def find(connection: Connection) -> int:
-            span, at = (time, None) if isinstance(time, timedelta) else (None, time)
-            found: int | None = await connection.fetchval(SINCE, span, at)
-            return await _head(connection) if found is None else found
-
-        return await self.shared(("since", time), find, deadline)
+        return await self.shared(("read", topics, type(begin), begin, limit), read, deadline)
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id; with a body of more than LARGE bytes only where the `whole` of it is asked for."""
@@ -223,15 +212,12 @@ class History:
         row = await self.shared(("one", seq, whole), find, self._loop.time() + patience_s)
         return Stored(*row) if row else None
 
-    async def head(self, deadline: float) -> int:
-        """Where the log ends."""
-        return await self.shared("head", _head, deadline)
-
     async def has_issued(self, seq: int, deadline: float) -> bool:
-        """Whether the log has come as far as `seq`. `head` would not do: its read may have begun before that."""
+        """Whether the log has come as far as `seq`."""
 
         async def find(connection: Connection) -> bool:
-            return seq <= await _head(connection)
+            [state] = await connection.fetch(STATE, [], False)
+            return bool(seq <= state["head"])
 
         return await self.shared(("issued", seq), find, deadline)
 
@@ -290,23 +276,14 @@ class History:
             self._idle.put_nowait(connection)
 
 
-async def _head(connection: Connection) -> int:
-    state = await connection.fetchrow(STATE, [], False)
-    assert state is not None
-    head: int = state["head"]
-    return head
-
-
-async def _read(connection: Connection, topics: TopicList, after: int, limit: int, most: int) -> Past:
-    state = await connection.fetchrow(STATE, topics.exact, bool(topics.patterns))
-    assert state is not None
-    # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.
-    after = Epochs(map(Epoch, state["starts"], state["lasts"])).sure(after)
-    cursor: int = max(state["head"], after)
-    # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
-    low = max(after, state["deleted_seq"])
-    complete = True
+async def _read(connection: Connection, topics: TopicList, begin: Begin, limit: int, most: int) -> Past:
+    [state] = await connection.fetch(STATE, topics.exact, bool(topics.patterns))
     ids = await _resolve(connection, topics)
+    start = await _start(connection, topics, ids, begin, state)
+    cursor: int = max(state["head"], start)
+    # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
+    low = max(start, state["deleted_seq"])
+    complete = True
     if ids is None:
         scanned = await connection.fetch(SCAN, low, MAX_SCAN)
         seqs = await _matching(scanned, topics)
@@ -318,23 +295,43 @@ async def _read(connection: Connection, topics: TopicList, after: int, limit: in
     messages = fit(await to_messages(rows), limit, most)
     if len(messages) < len(seqs):
         cursor, complete = messages[-1].seq, False
-    return Past(messages, after, cursor, state["lost_to"] or 0, complete)
+    return Past(messages, start, cursor, state["lost_to"] or 0, complete)
 
 
-async def _last(connection: Connection, topics: TopicList, count: int) -> int:
-    ids = await _resolve(connection, topics)
+async def _start(
+    connection: Connection, topics: TopicList, ids: list[int] | None, begin: Begin, state: asyncpg.Record
+) -> int:
+    """The position after which a read from `begin` goes on, in the snapshot that it reads from: looked up in another,
+    it could lie in a life of the database that has been lost since."""
+    head: int = state["head"]
+    match begin:
+        case After(cursor):
+            # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.
+            return Epochs(map(Epoch, state["starts"], state["lasts"])).sure(cursor)
+        case Since(time):
+            span, at = (time, None) if isinstance(time, timedelta) else (None, time)
+            found: int | None = await connection.fetchval(SINCE, span, at)
+            return head if found is None else found
+        case Last(number):
+            return await _before_last(connection, topics, ids, number, head)
+        case Latest():
+            return head
+
+
+async def _before_last(connection: Connection, topics: TopicList, ids: list[int] | None, count: int, head: int) -> int:
+    """The position before the newest `count` messages of `topics`."""
     if ids is not None:
         rows = await connection.fetch(NEWEST_OF_TOPICS, ids, count)
-        return rows[-1]["seq"] - 1 if rows else await _head(connection)
+        return rows[-1]["seq"] - 1 if rows else head
     found: list[int] = []
-    below = await _head(connection) + 1
+    below = head + 1
     for _ in range(MAX_SCAN_BACK // MAX_SCAN):
         scanned = await connection.fetch(SCAN_BACK, below, MAX_SCAN)
         found += await _matching(scanned, topics)
         if len(found) >= count:
             return found[count - 1] - 1
         if len(scanned) < MAX_SCAN:
-            return found[-1] - 1 if found else await _head(connection)
+            return found[-1] - 1 if found else head
         below = scanned[-1]["seq"]
     raise TooBroad(
         f"These patterns match too many topics to find their last {count} messages: fewer than that are among the "

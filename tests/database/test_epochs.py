@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -224,6 +225,41 @@ async def test_a_cursor_of_what_was_lost_is_told_reset_before_the_tail_is_back(
         assert (answer["gap"], data(answer)) == ({"reason": "reset", "after": published[2]}, ["new"])
     answer = await app.poll(topics, after=published[2], wait=0)
     assert ("gap" in answer, data(answer)) == (False, ["new"])
+
+
+@pytest.mark.parametrize("topics", ["a", "a/**,a"])
+@pytest.mark.parametrize("begin", [{"last": 3}, {"since": "1h"}])
+async def test_a_beginning_that_is_looked_up_is_of_the_life_that_answers(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, topics: str, begin: dict[str, object]
+) -> None:
+    """The database fails over when a poll's first read of the table has ended, or has just not begun."""
+    published = [await app.publish("a", str(n)) for n in range(6)]
+    await app.service.tail.stop()
+    history, lives = app.service.history, []
+    run = history._run
+
+    async def fail_over() -> None:
+        await another_life(sql, lost=2)
+        await sql.execute("select notifier.begin_epoch(0)")
+        await append(sql, "a", '"new"')
+
+    async def run_then_fail_over(read: Any) -> Any:
+        found = await run(read)
+        if not lives:
+            lives.append(await fail_over())
+        return found
+
+    monkeypatch.setattr(history, "_run", run_then_fail_over)
+    before = await app.poll(topics, wait=0, **begin)
+    assert lives
+    after = await app.poll(topics, wait=0, **begin)
+    assert "gap" not in before | after
+    if "last" in begin:
+        assert [data(before), data(after)] == [[3, 4, 5], [2, 3, "new"]]
+    else:
+        assert [data(before), data(after)] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, "new"]]
+    answer = await app.poll(topics, after=before["cursor"], wait=0)
+    assert (answer["gap"], data(answer)) == ({"reason": "reset", "after": published[3]}, ["new"])
 
 
 async def test_eight_servers_that_reconnect_at_once_begin_one_epoch(start: Start, sql: asyncpg.Connection) -> None:

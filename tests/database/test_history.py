@@ -9,7 +9,7 @@ import pytest
 from conftest import Running, data, deadline
 
 from notifier.core.errors import TooBroad
-from notifier.core.polls import After, Answer, Poll
+from notifier.core.polls import After, Answer, Last, Poll
 from notifier.core.topics import TopicList
 from notifier.postgres import history, tail
 
@@ -114,7 +114,7 @@ async def test_paging_through_history_gives_everything_once_in_order(
         monkeypatch.setattr(history, "MAX_SCAN", scan)
         position, complete, found = 0, False, []
         while not complete:
-            past = await app.service.history.read(wanted, position, 97, deadline())
+            past = await app.service.history.read(wanted, After(position), 97, deadline())
             found += [json.loads(message.body) for message in past.messages]
             assert past.cursor > position
             position, complete = past.cursor, past.complete
@@ -152,7 +152,7 @@ async def test_a_response_is_cut_by_bytes_but_holds_one_message(app: Running, sq
         found += [message["data"][0] for message in answer["messages"]]
         cursor = answer["cursor"]
     app.service.window.reset(app.service.tail.position)
-    past = await app.service.history.read(TopicList(["a"]), 0, 100, deadline())
+    past = await app.service.history.read(TopicList(["a"]), After(0), 100, deadline())
     assert [len(past.messages), past.complete] == [1, False]
 
 
@@ -163,14 +163,18 @@ async def test_last_looks_back_a_bounded_way_and_then_refuses(
     await fill(sql, topics=300, messages=3000)
     newest = await sql.fetchval("select max(seq) from notifier.message")
     patterns = TopicList(["t/*"])
-    assert await app.service.history.position_of_last(patterns, 10, deadline()) == newest - 11
+
+    async def start_of_last(topics: TopicList, count: int) -> int:
+        return (await app.service.history.read(topics, Last(count), 100, deadline())).start
+
+    assert await start_of_last(patterns, 10) == newest - 11
     monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
     monkeypatch.setattr(history, "MAX_SCAN", 500)
-    assert await app.service.history.position_of_last(patterns, 10, deadline()) == newest - 11
-    assert await app.service.history.position_of_last(patterns, 700, deadline()) == newest - 701
+    assert await start_of_last(patterns, 10) == newest - 11
+    assert await start_of_last(patterns, 700) == newest - 701
     monkeypatch.setattr(history, "MAX_SCAN_BACK", 1000)
     with pytest.raises(TooBroad, match="newest 1000"):
-        await app.service.history.position_of_last(TopicList(["*/none"]), 1, deadline())
+        await start_of_last(TopicList(["*/none"]), 1)
 
 
 @pytest.mark.parametrize("how", ["topics", "messages", "time"])
@@ -196,7 +200,7 @@ async def test_what_is_pruned_is_not_stepped_over(
         if how == "messages":
             monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
         await sql.execute(f"begin; {history.PLANS}")
-        past = await history._read(sql, TopicList(["**"]), 0, 100, 10**6)
+        past = await history._read(sql, TopicList(["**"]), After(0), 100, 10**6)
         await sql.execute("commit")
         assert len(past.messages) == 50
     assert await entries() - before < 500
@@ -218,7 +222,7 @@ async def test_matching_many_names_with_a_large_list_is_not_one_turn(
         return matches(self, topic)
 
     monkeypatch.setattr(TopicList, "matches", counted)
-    read = asyncio.create_task(app.service.history.read(topics, 0, 100, deadline()))
+    read = asyncio.create_task(app.service.history.read(topics, After(0), 100, deadline()))
     while not read.done():
         matched.append(0)
         await asyncio.sleep(0)
