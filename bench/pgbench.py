@@ -37,7 +37,7 @@ async def transactions(url: str, sql: str, connections: int, seconds: int) -> Do
         process = await asyncio.create_subprocess_exec(
             *(program, "--no-vacuum", "--protocol=prepared", f"--client={connections}", "--jobs=2"),
             *(f"--time={seconds}", f"--file={script.name}"),
-            env={**os.environ, **_connection(url)},
+            env={**os.environ, **libpq_variables(url)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
@@ -74,7 +74,7 @@ def _number(pattern: str, output: str) -> float:
     return float(found[1])
 
 
-def _connection(url: str) -> dict[str, str]:
+def libpq_variables(url: str) -> dict[str, str]:
     """The URL as libpq's variables: all users can read a command line."""
     parts = urlsplit(url)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}

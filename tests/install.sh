@@ -7,11 +7,15 @@ missing() {
         PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null || echo "$program"
     done
     ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || echo postgresql
+    # The gems of the recipe for Rails.
+    for gem in activerecord railties pg jwt puma; do
+        ruby -e 'Gem::Specification.find_by_name(ARGV[0])' "$gem" 2>/dev/null || echo "ruby-$gem"
+    done
     # Playwright's own node needs it.
     ls /usr/lib*/libatomic.so.1 /usr/lib/*/libatomic.so.1 2>/dev/null | grep -q . || echo libatomic1
 }
 
-packages=$(missing | sed 's/^node$/nodejs/' | xargs)
+packages=$(missing | sed 's/^node$/nodejs/; s/^ruby-puma$/puma/' | xargs)
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

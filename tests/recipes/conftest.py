@@ -1,5 +1,6 @@
 """The recipes of docs/recipes as processes of their own, with the packages that they name."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE_S, ROOT
+from conftest import DEADLINE_S, ROOT, admin
 
 from bench.peers.once import once, said
 from bench.peers.serving import started
+from bench.pgbench import libpq_variables
 
 RECIPES = ROOT / "docs" / "recipes"
 DJANGO = RECIPES / "django"
@@ -22,6 +24,7 @@ ENVIRONMENT = ROOT / ".venv" / "recipes"
 PYTHON = ENVIRONMENT / "bin" / "python"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 EXPRESS = RECIPES / "express"
+RAILS = RECIPES / "rails"
 
 SECRET = "a-secret-of-32-bytes-or-more-for-tests"
 
@@ -63,6 +66,7 @@ class Recipe:
 FLASK = Recipe("Flask", (PYTHON, "-m", "gunicorn", "--chdir", RECIPES, "flask_app:app"))
 FASTAPI = Recipe("FastAPI", (PYTHON, "-m", "uvicorn", "--app-dir", RECIPES, "--port=PORT", "fastapi_app:app"))
 EXPRESS_APP = Recipe("Express", ("node", EXPRESS / "app.js"))
+RAILS_APP = Recipe("Rails", ("puma", "--dir", RAILS, "--environment=production", "--bind=tcp://127.0.0.1:PORT"))
 DJANGO_PROJECT = Recipe("Django", (PYTHON, "-m", "gunicorn", "--chdir", DJANGO, "shop.wsgi"), "/accounts/login/")
 
 
@@ -83,9 +87,25 @@ async def running_recipe(
 ) -> AsyncIterator[str]:
     """The origin of the application, which runs on `port`."""
     program = [str(part).replace("PORT", str(port)) for part in recipe.program]
-    variables = environment(database) | {"NOTIFIER_URL": notifier_url}
+    variables = (environment_of_rails if recipe is RAILS_APP else environment)(database)
+    variables |= {"NOTIFIER_URL": notifier_url}
     async with started(program, port, folder, recipe.health, variables):
         yield f"http://localhost:{port}"
+
+
+def environment_of_rails(database: str) -> dict[str, str]:
+    """Ruby's URI refuses a user without a host, as the URL of a database behind a Unix socket has it."""
+    variables = libpq_variables(database)
+    return environment(f"postgresql:///{variables['PGDATABASE']}") | variables | {"SECRET_KEY_BASE": "for the test"}
+
+
+async def make_tables(recipe: Recipe, database: str) -> None:
+    """What the application keeps in its database."""
+    if recipe is RAILS_APP:
+        load = ["ruby", "-r", "./config/environment", "-e", 'load "db/schema.rb"']
+        await asyncio.to_thread(said, load, RAILS, environment_of_rails(database))
+    else:
+        await admin(database, (RECIPES / "schema.sql").read_text())
 
 
 def manage(database: str, command: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

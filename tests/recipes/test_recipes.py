@@ -1,18 +1,17 @@
-"""The recipes for Flask, FastAPI, Express and Ruby: what they show works, with a page on another origin."""
+"""The recipes for Flask, FastAPI, Express and Rails: what they show works, with a page on another origin."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import DEADLINE_S, Start, admin, free_port
+from conftest import DEADLINE_S, Start, free_port
 
-from bench.peers.once import said
-from bench.peers.ruby import RUBY
 from notifier.settings import TokenSettings
-from recipes.conftest import EXPRESS_APP, FASTAPI, FLASK, RECIPES, SECRET, Recipe, running_recipe
+from recipes.conftest import EXPRESS_APP, FASTAPI, FLASK, RAILS_APP, SECRET, Recipe, make_tables, running_recipe
 
 pytestmark = pytest.mark.all
 
@@ -24,6 +23,8 @@ PREFLIGHT = {
     "Access-Control-Request-Headers": "authorization,last-event-id,prefer",
 }
 
+CSRF = re.compile('<meta name="csrf-token" content="(.*?)"')
+
 
 class Browser:
     """A browser: its cookies go to the application, its page's polls to Notifier, with a token and an Origin."""
@@ -33,7 +34,11 @@ class Browser:
         self.token = ""
 
     async def post(self, path: str, status: int, **form: str) -> None:
-        async with self.http.post(f"{self.application}{path}", data=form, allow_redirects=False) as response:
+        """Send a form, with what the page has against forgery."""
+        token = CSRF.search(await self.page())
+        headers = {"X-CSRF-Token": token[1]} if token else {}
+        url = f"{self.application}{path}"
+        async with self.http.post(url, data=form, headers=headers, allow_redirects=False) as response:
             assert response.status == status, await response.text()
 
     async def fetch_token(self) -> int:
@@ -70,11 +75,11 @@ async def browsers(application: str, notifier: str, count: int) -> AsyncIterator
         yield made
 
 
-@pytest.mark.parametrize("recipe", [FLASK, FASTAPI, EXPRESS_APP], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [FLASK, FASTAPI, EXPRESS_APP, RAILS_APP], ids=lambda recipe: recipe.name)
 async def test_a_user_follows_their_topics_from_another_origin_until_they_log_out(
     recipe: Recipe, start: Start, database: str, packages: None, tmp_path: Path
 ) -> None:
-    await admin(database, (RECIPES / "schema.sql").read_text())
+    await make_tables(recipe, database)
     port = free_port()
     origin = f"http://localhost:{port}"
     app = await start(tokens=TOKENS, origins=frozenset({origin}))
@@ -122,14 +127,26 @@ async def test_a_user_follows_their_topics_from_another_origin_until_they_log_ou
         assert status == 200
 
 
-async def test_ruby_mints_a_token_with_its_standard_library(start: Start) -> None:
-    RUBY.install()
-    token = said(
-        ["ruby", "-r", RECIPES / "rails" / "notifier_token.rb", "-e", "puts NotifierToken.for(7)"],
-        environment={"NOTIFIER_JWT_SECRET": f"{SECRET} an-older-one-of-32-bytes-or-more"},
-    )
-    app = await start(tokens=TOKENS)
-    for topics, status in (("user/7/**,all", 200), ("user/8/x", 403)):
-        headers = {"Authorization": f"Bearer {token}"}
-        async with app.client.get(f"/v1/topics/{topics}?wait=0", headers=headers) as response:
-            assert response.status == status, await response.text()
+async def test_what_rails_rolls_back_is_not_published(
+    start: Start, database: str, packages: None, tmp_path: Path
+) -> None:
+    await make_tables(RAILS_APP, database)
+    port = free_port()
+    origin = f"http://localhost:{port}"
+    app = await start(tokens=TOKENS, origins=frozenset({origin}))
+    notifier = str(app.client.make_url("")).rstrip("/")
+    async with running_recipe(RAILS_APP, database, notifier, port, tmp_path), browsers(origin, notifier, 1) as [ada]:
+        await ada.post("/login", 303, user="7")
+        await ada.fetch_token()
+        _, begun = await ada.poll("user/7/**", Prefer="wait=0")
+        parked = asyncio.create_task(ada.poll("user/7/**", **{"Last-Event-ID": begun["cursor"]}))
+        await app.parked()
+        await ada.post("/orders/42/pay", 204)
+        _, first = await parked
+        parked = asyncio.create_task(ada.poll("user/7/**", **{"Last-Event-ID": first["cursor"]}))
+        await app.parked()
+        await ada.post("/orders/42/pay", 409)  # it publishes, and fails after that
+        await ada.post("/orders/43/pay", 204)
+        _, second = await parked
+        messages = [*first["messages"], *second["messages"]]
+        assert [message["data"]["order"] for message in messages] == [42, 43]

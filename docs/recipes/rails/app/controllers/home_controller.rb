@@ -1,0 +1,5 @@
+class HomeController < ApplicationController
+  def show
+    render current_login ? :show : :login
+  end
+end
