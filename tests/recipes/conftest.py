@@ -66,7 +66,7 @@ class Recipe:
 FLASK = Recipe("Flask", (PYTHON, "-m", "gunicorn", "--chdir", RECIPES, "flask_app:app"))
 FASTAPI = Recipe("FastAPI", (PYTHON, "-m", "uvicorn", "--app-dir", RECIPES, "--port=PORT", "fastapi_app:app"))
 EXPRESS_APP = Recipe("Express", ("node", EXPRESS / "app.js"))
-RAILS_APP = Recipe("Rails", ("puma", "--dir", RAILS, "--environment=production", "--bind=tcp://127.0.0.1:PORT"))
+RAILS_APP = Recipe("Rails", ("puma", "--dir", RAILS, "--bind=tcp://127.0.0.1:PORT"))
 DJANGO_PROJECT = Recipe("Django", (PYTHON, "-m", "gunicorn", "--chdir", DJANGO, "shop.wsgi"), "/accounts/login/")
 
 
@@ -96,7 +96,8 @@ async def running_recipe(
 def environment_of_rails(database: str) -> dict[str, str]:
     """Ruby's URI refuses a user without a host, as the URL of a database behind a Unix socket has it."""
     variables = libpq_variables(database)
-    return environment(f"postgresql:///{variables['PGDATABASE']}") | variables | {"SECRET_KEY_BASE": "for the test"}
+    ours = {"DATABASE_URL": f"postgresql:///{variables['PGDATABASE']}", "SECRET_KEY_BASE": "for the test"}
+    return environment(database) | variables | ours | {"RAILS_ENV": "production"}
 
 
 async def make_tables(recipe: Recipe, database: str) -> None:
