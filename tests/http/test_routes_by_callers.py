@@ -4,15 +4,17 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from conftest import ROOT, Running, Server, Start, until
-from support.callers import ADMIN, ANOTHER, APP, LISTS, OPEN, OUTCOMES, REQUESTS, Callers, expected
+from support.callers import ADMIN, ANOTHER, APP, LISTS, OPEN_REQUESTS, OUTCOMES, REQUESTS, Callers, expected
 from support.halting import eventually
 from support.keys import seen
 from support.nginx import nginx
@@ -20,6 +22,7 @@ from support.protocol import Answer, Line, line
 from support.seam import connections
 
 from notifier.core.messages import NewMessage
+from notifier.web.handover import ParkedConnection
 
 SECRET = b'"a secret"'
 TOPICS = ("user/7/inbox", "user/7/a/x", "user/8/inbox", "jobs/1")
@@ -27,27 +30,49 @@ NUMBER = itertools.count()
 
 
 class Subject:
-    """A server, its callers, and what there is to read."""
+    """A server, its callers, and what there is to read. `door` is where requests go, if not to the server itself."""
 
-    def __init__(self, app: Running, callers: Callers, ids: dict[str, str]) -> None:
+    def __init__(self, app: Running, callers: Callers, ids: dict[str, str], door: Any = None) -> None:
         self.app = app
+        self.door = door or app
         self.callers = callers
         self.ids = ids
 
     async def wake(self) -> None:
-        await self.app.service.publish([NewMessage(topic, SECRET) for topic in TOPICS])
+        await self.app.service.publish([NewMessage(topic, SECRET) for topic in (*TOPICS, "woken")])
 
-    def lines(self, route: str, caller: str, *more: str, after: str = "", version: str = "1.1") -> list[str | bytes]:
-        first = REQUESTS[route][0].format(**self.ids | ({"after": after} if after else {}))
-        return [f"{first} HTTP/{version}", *self.callers.headers[caller], *self._body(REQUESTS[route][1]), *more]
+    def request(self, route: str, caller: str, *more: str, version: str = "1.1") -> bytes:
+        first, headers, body = (REQUESTS | OPEN_REQUESTS)[route]
+        length = ["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []
+        first = first.format(**self.ids)
+        return raw(f"{first} HTTP/{version}", *self.callers.headers[caller], *headers, *length, *more, body=body)
 
-    def open_lines(self, route: str, caller: str) -> tuple[list[str | bytes], bytes]:
-        first, headers, body, _ = OPEN[route]
-        return [f"{first} HTTP/1.1", *self.callers.headers[caller], *headers, *self._body(body)], body
+    def poll(self, route: str, caller: str, after: str, *more: str) -> bytes:
+        """As `request` for a list, but it waits."""
+        return raw(f"GET /v1/topics/{LISTS[route]}?after={after} HTTP/1.1", *self.callers.headers[caller], *more)
 
-    @staticmethod
-    def _body(body: bytes) -> list[str]:
-        return ["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []
+    @property
+    def head(self) -> str:
+        return str(self.app.service.window.head)
+
+    def held(self, *lines: Line) -> list[ParkedConnection]:
+        """The connections of these that the hand-over holds."""
+        ports = [line.writer.get_extra_info("sockname")[1] for line in lines]
+        return [one for one in connections(self.app) if one.transport.get_extra_info("peername")[1] in ports]
+
+    def handled(self) -> int:
+        """How many requests aiohttp has handled."""
+        return self.app.client.server.runner.server.requests_count
+
+
+def raw(*lines: str | bytes, body: bytes = b"") -> bytes:
+    first, *headers = [line.encode() if isinstance(line, str) else line for line in lines]
+    return b"\r\n".join([first, b"Host: localhost", *headers, b"", body])
+
+
+def number() -> str:
+    """What a proxy adds."""
+    return f"X-Request-ID: {next(NUMBER)}"
 
 
 def outcome(answer: Answer) -> str:
@@ -80,134 +105,171 @@ async def ready(start: Start, callers: Callers, sql, **settings: object) -> Subj
     return subject
 
 
-# Ways. Each asks `route` as `caller`, and returns what comes back.
+# Ways. Each asks for `routes` as `caller`, each on a connection of its own, and returns what comes back.
+
+Way = Callable[[Subject, str, Sequence[str]], Awaitable[list[Answer]]]
 
 
-async def plainly(subject: Subject, route: str, caller: str) -> Answer:
-    async with line(subject.app) as raw:
-        await raw.send(*subject.lines(route, caller), body=REQUESTS[route][1])
-        return await raw.answer()
+@asynccontextmanager
+async def each(subject: Subject, routes: Sequence[str]) -> AsyncIterator[list[Line]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(line(subject.door)) for _ in routes]
 
 
-async def by_http_1_0(subject: Subject, route: str, caller: str) -> Answer:
-    async with line(subject.app) as raw:
-        await raw.send(*subject.lines(route, caller, version="1.0"), body=REQUESTS[route][1])
-        answer = await raw.answer()
-        assert await raw.reader.read() == b""
-        return answer
+async def answers(lines: Iterable[Line]) -> list[Answer]:
+    return [await one.answer() for one in lines]
 
 
-async def behind_a_parked_poll(subject: Subject, route: str, caller: str) -> Answer:
+async def plainly(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    async with each(subject, routes) as lines:
+        for one, route in zip(lines, routes, strict=True):
+            one.writer.write(subject.request(route, caller))
+        return await answers(lines)
+
+
+async def by_http_1_0(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    async with each(subject, routes) as lines:
+        for one, route in zip(lines, routes, strict=True):
+            one.writer.write(subject.request(route, caller, version="1.0"))
+        found = await answers(lines)
+        assert [await one.reader.read() for one in lines] == [b""] * len(lines)
+        return found
+
+
+async def pipelined(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    """In one write with requests that another may make, before it and behind it."""
+    async with each(subject, routes) as lines:
+        for one, route in zip(lines, routes, strict=True):
+            before, behind = (subject.request(name, ANOTHER) for name in ("other", "own"))
+            one.writer.write(before + subject.request(route, caller) + behind)
+        found = []
+        for one in lines:
+            before, answer, behind = [await one.answer() for _ in range(3)]
+            assert (before.status, behind.status) == (200, 200)
+            found.append(answer)
+        return found
+
+
+async def behind_a_parked_poll(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
     """One with another token, on one connection with it."""
-    async with line(subject.app) as raw:
-        await raw.send("GET /v1/topics/woken HTTP/1.1", *subject.callers.headers[ANOTHER])
-        await subject.app.parked()
-        await raw.send(*subject.lines(route, caller), body=REQUESTS[route][1])
-        await until(lambda: connections(subject.app)[0].behind is not None)
-        await subject.app.service.publish([NewMessage("woken", b"1")])
-        first = await raw.answer()
-        assert first.status == 200
-        assert b'"woken"' in first.body
-        return await raw.answer()
+    async with each(subject, routes) as lines:
+        for one in lines:
+            one.writer.write(raw("GET /v1/topics/woken HTTP/1.1", *subject.callers.headers[ANOTHER]))
+        await subject.app.parked(len(lines))
+        for one, route in zip(lines, routes, strict=True):
+            one.writer.write(subject.request(route, caller))
+        await until(lambda: all(held.behind for held in subject.held(*lines)))
+        await subject.wake()
+        assert all(b'"woken"' in first.body for first in await answers(lines))
+        return await answers(lines)
 
 
-def repoll(route: str, after: str, lines: list[str | bytes]) -> list[str | bytes]:
-    """The same request, but for a wait."""
-    return [f"GET /v1/topics/{LISTS[route]}?after={after} HTTP/1.1", *lines[1:]]
-
-
-async def known(subject: Subject, raw: Line, route: str, caller: str, *numbers: str) -> str | Answer:
-    """Let `caller` wait and be woken on this connection, so that its polls are known. The cursor from before the wake;
-    or the answer, if it is refused."""
-    after = str(subject.app.service.window.head)
-    await raw.send(*repoll(route, after, subject.lines(route, caller, *numbers)))
-    answering = asyncio.create_task(raw.answer())
-    while not answering.done() and not len(subject.app.service.lot):
-        await asyncio.sleep(0.001)
-    if answering.done():
-        return await answering
+async def known(
+    subject: Subject, caller: str, routes: Sequence[str], lines: Sequence[Line], *numbers: str
+) -> tuple[str, list[Answer]]:
+    """Let `caller` wait for the lists and be woken, so that its polls are known. The cursor from before, and what it is
+    told."""
+    after = subject.head
+    for one, route in zip(lines, routes, strict=True):
+        one.writer.write(subject.poll(route, caller, after, *numbers))
+    answering = [asyncio.create_task(one.answer()) for one in lines]
+    await until(lambda: len(subject.app.service.lot) + sum(task.done() for task in answering) == len(lines))
     await subject.wake()
-    assert (await answering).status == 200
-    return after
+    return after, [await task for task in answering]
 
 
-async def again(subject: Subject, route: str, caller: str, number: Callable[[], list[str]]) -> Answer:
-    """By the same caller on the same connection: a re-poll if the first was allowed."""
-    async with line(subject.app) as raw:
-        first = await known(subject, raw, route, caller, *number())
-        if isinstance(first, Answer):
-            await raw.send(*subject.lines(route, caller, *number()))
-            answer = await raw.answer()
-            assert outcome(answer) == outcome(first)
-            return answer
-        [held] = connections(subject.app)
-        await raw.send(*repoll(route, first, subject.lines(route, caller, *number())))
-        answer = await raw.answer()
-        assert connections(subject.app) == [held]  # aiohttp has not seen it
-        return answer
+async def again(subject: Subject, caller: str, routes: Sequence[str], *numbers: Callable[[], str]) -> list[Answer]:
+    """By the same caller on the same connections: re-polls where the first was allowed."""
+    async with each(subject, routes) as lines:
+        after, first = await known(subject, caller, routes, lines, *(one() for one in numbers))
+        handled = subject.handled()
+        for one, route in zip(lines, routes, strict=True):
+            one.writer.write(subject.poll(route, caller, after, *(one() for one in numbers)))
+        found = await answers(lines)
+        assert list(map(outcome, found)) == list(map(outcome, first))
+        refused = sum(answer.status != 200 for answer in first)
+        assert subject.handled() - handled == refused
+        return found
 
 
-async def as_the_same_bytes(subject: Subject, route: str, caller: str) -> Answer:
-    return await again(subject, route, caller, list)
+async def as_the_same_bytes(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    return await again(subject, caller, routes)
 
 
-async def numbered_by_a_proxy(subject: Subject, route: str, caller: str) -> Answer:
-    return await again(subject, route, caller, lambda: [f"X-Request-ID: {next(NUMBER)}"])
+async def numbered_by_a_proxy(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    return await again(subject, caller, routes, number)
 
 
-async def where_another_was(subject: Subject, route: str, caller: str) -> Answer:
-    """On a connection on which polls of the same list with another token, numbered by a proxy, are known."""
-    async with line(subject.app) as raw:
-        first = await known(subject, raw, route, ANOTHER, f"X-Request-ID: {next(NUMBER)}")
-        assert isinstance(first, str)
-        lines = subject.lines(route, caller, f"X-Request-ID: {next(NUMBER)}")
-        await raw.send(*repoll(route, first, lines))
-        return await raw.answer()
+async def where_another_was(
+    subject: Subject, caller: str, routes: Sequence[str], *, pipelined: bool = False
+) -> list[Answer]:
+    """On connections on which polls of the same lists with another token, numbered by a proxy, are known."""
+    lists = [route if route in LISTS else "equal" for route in routes]
+    async with each(subject, routes) as lines:
+        after, first = await known(subject, ANOTHER, lists, lines, number())
+        assert {answer.status for answer in first} == {200}
+        assert len(subject.held(*lines)) == len(lines)
+        for one, route, like in zip(lines, routes, lists, strict=True):
+            if pipelined:
+                one.writer.write(subject.poll(like, ANOTHER, after, number()))
+            asked = subject.poll(route, caller, after, number()) if route in LISTS else subject.request(route, caller)
+            one.writer.write(asked)
+        if pipelined:
+            assert {answer.status for answer in await answers(lines)} == {200}
+        return await answers(lines)
 
 
-Way = Callable[[Subject, str, str], Awaitable[Answer]]
-ALL_ROUTES = (plainly, by_http_1_0, behind_a_parked_poll)
-POLLS = (as_the_same_bytes, numbered_by_a_proxy, where_another_was)
+async def in_one_write_with_a_known_poll(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    return await where_another_was(subject, caller, routes, pipelined=True)
 
 
-async def differences(subject: Subject, way: Way, *, but: Collection[str] = ()) -> list[str]:
+ALL_ROUTES = (
+    plainly,
+    by_http_1_0,
+    pipelined,
+    behind_a_parked_poll,
+    where_another_was,
+    in_one_write_with_a_known_poll,
+)
+POLLS = (as_the_same_bytes, numbered_by_a_proxy)
+
+
+async def differences(
+    subject: Subject, way: Way, routes: Collection[str] | None = None, *, but: Collection[str] = ()
+) -> list[str]:
     """Where it is not as the table says."""
     return [
-        f"{caller}, {route}: {found} and not {wanted}"
+        f"{caller}, {route}: {found} and not {row[route]}"
         for caller, row in expected().items()
-        for route, wanted in row.items()
-        if caller not in but and (way not in POLLS or route in LISTS)
-        if (found := outcome(await way(subject, route, caller))) != wanted
+        if caller not in but
+        for asked in [[route for route in row if routes is None or route in routes]]
+        for route, answer in zip(asked, await way(subject, caller, asked), strict=True)
+        if (found := outcome(answer)) != row[route]
     ]
 
 
+@pytest.mark.rule("A-6")
 @pytest.mark.rule("A-32")
-@pytest.mark.parametrize("way", [*ALL_ROUTES, *POLLS], ids=lambda way: way.__name__)
-async def test_each_caller_gets_what_its_grant_allows_on(start: Start, callers: Callers, sql, way: Way) -> None:
+@pytest.mark.parametrize("way", ALL_ROUTES, ids=lambda way: way.__name__)
+async def test_each_caller_gets_what_its_grant_allows(start: Start, callers: Callers, sql, way: Way) -> None:
+    """And what needs no credential, whatever it shows."""
     subject = await ready(start, callers, sql)
     assert await differences(subject, way) == []
+
+
+@pytest.mark.rule("A-32")
+@pytest.mark.parametrize("way", POLLS, ids=lambda way: way.__name__)
+async def test_each_caller_gets_what_its_grant_allows_when_it_comes_back(
+    start: Start, callers: Callers, sql, way: Way
+) -> None:
+    subject = await ready(start, callers, sql)
+    assert await differences(subject, way, LISTS) == []
 
 
 @pytest.mark.rule("A-32")
 async def test_the_same_without_the_hand_over(start: Start, callers: Callers, sql) -> None:
     subject = await ready(start, callers, sql, fast=False)
     assert await differences(subject, plainly) == []
-
-
-@pytest.mark.rule("A-6")
-async def test_what_needs_no_credential_is_there_for_everybody_whatever_they_show(
-    start: Start, callers: Callers, sql
-) -> None:
-    subject = await ready(start, callers, sql)
-    found: dict[str, dict[str, str]] = {}
-    for caller in expected():
-        found[caller] = {}
-        for route in OPEN:
-            async with line(subject.app) as raw:
-                lines, body = subject.open_lines(route, caller)
-                await raw.send(*lines, body=body)
-                found[caller][route] = outcome(await raw.answer())
-    assert found == {caller: {route: row[3] for route, row in OPEN.items()} for caller in expected()}
 
 
 SILENT = "create or replace function notifier.may_notify() returns boolean language sql as 'select false'"
@@ -225,25 +287,52 @@ async def test_the_same_on_two_processes_that_are_told_of_nothing(start: Start, 
     await seen(sql, first.app, second.app)
     for subject in (first, second):
         assert await differences(subject, plainly) == []
-        assert await differences(subject, as_the_same_bytes) == []
+        assert await differences(subject, as_the_same_bytes, LISTS) == []
 
 
-# Behind nginx, whose connections to the two processes of the server are shared by all callers.
+# Behind nginx, whose connections to the server are shared by all callers.
+
+TWICE = ("two headers", "two good headers")  # nginx takes one at most
 
 
-async def through_nginx(subject: Subject, route: str, caller: str) -> Answer:
+@asynccontextmanager
+async def behind_nginx(port: int, folder: Path, more: str = "") -> AsyncIterator[Any]:
+    """Where it listens. It is configured as the README says, and by `more`."""
+    [block] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    block = block.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("location / {", f"location / {{ {more}")
+    with nginx(block, folder) as url:
+        address = urlsplit(url)
+        await eventually(lambda: listens(address.port))
+        yield SimpleNamespace(client=SimpleNamespace(host=address.hostname, port=address.port))
+
+
+async def through_nginx(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
     """Polls wait and come back first, so that they are known."""
-    if route in LISTS:
-        position = int(await publish_by_http(subject))
-        async with line(subject.app) as raw:
-            await raw.send(*repoll(route, str(position), subject.lines(route, caller)))
-            await publish_by_http(subject)
-            first = await raw.answer()
-            await raw.send(*repoll(route, str(position), subject.lines(route, caller)))
-            answer = await raw.answer()
-            assert outcome(first) == outcome(answer)
-            return answer
-    return await plainly(subject, route, caller)
+    after = await publish_by_http(subject)
+    async with each(subject, routes) as lines:
+        polls = [(one, route) for one, route in zip(lines, routes, strict=True) if route in LISTS]
+        for one, route in polls:
+            one.writer.write(subject.poll(route, caller, after))
+        await publish_by_http(subject)
+        first = await answers(one for one, _ in polls)
+        for one, route in zip(lines, routes, strict=True):
+            polled = route in LISTS
+            one.writer.write(subject.poll(route, caller, after) if polled else subject.request(route, caller))
+        found = dict(zip(routes, await answers(lines), strict=True))
+        assert [outcome(found[route]) for _, route in polls] == [outcome(answer) for answer in first]
+        return list(found.values())
+
+
+async def numbered_by_nginx(subject: Subject, caller: str, routes: Sequence[str]) -> list[Answer]:
+    """The polls that are allowed are re-polls; then come those that are not, on any of the connections."""
+    row = expected()[caller]
+    allowed, others = ([route for route in routes if (row[route] == "ok") is wanted] for wanted in (True, False))
+    found = dict(zip(allowed, await again(subject, caller, allowed), strict=True))
+    async with each(subject, others) as lines:
+        for one, route in zip(lines, others, strict=True):
+            one.writer.write(subject.poll(route, caller, subject.ids["after"]))
+        found |= zip(others, await answers(lines), strict=True)
+    return [found[route] for route in routes]
 
 
 async def publish_by_http(subject: Subject) -> str:
@@ -263,23 +352,29 @@ async def test_the_same_behind_nginx_and_two_processes(database: str, callers: C
     await callers.revoke(sql)
     server = Server(database, tmp_path / "serve.log")
     server.env |= callers.env | {"WEB_CONCURRENCY": "2"}
-    [block] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     try:
         server.start()
-        with nginx(block.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}"), tmp_path) as url:
-            address = urlsplit(url)
-            there = SimpleNamespace(client=SimpleNamespace(host=address.hostname, port=address.port))
+        async with behind_nginx(server.port, tmp_path) as there:
             subject = Subject(there, callers, {})
-            await eventually(lambda: listens(address.port))
             last = int(await publish_by_http(subject))
             # In one commit, so one after another.
             subject.ids = {"own": str(last - 3), "other": str(last - 1), "after": str(last - 4)}
-            twice = ("two headers", "two good headers")
-            assert await differences(subject, through_nginx, but=twice) == []
-            for caller in twice:  # nginx takes one at most
-                assert (await plainly(subject, "exact", caller)).status == 400
+            assert await differences(subject, through_nginx, but=TWICE) == []
+            for caller in TWICE:
+                assert {answer.status for answer in await plainly(subject, caller, list(LISTS))} == {400}
     finally:
         server.close()
+
+
+@pytest.mark.all
+@pytest.mark.rule("A-32")
+async def test_the_same_behind_an_nginx_that_numbers_requests(
+    start: Start, callers: Callers, sql, tmp_path: Path
+) -> None:
+    subject = await ready(start, callers, sql, trusted_proxies=1)
+    numbers = "proxy_set_header X-Request-ID $request_id;"
+    async with behind_nginx(subject.app.client.port, tmp_path, numbers) as subject.door:
+        assert await differences(subject, numbered_by_nginx, LISTS, but=TWICE) == []
 
 
 async def listens(port: int) -> bool:
