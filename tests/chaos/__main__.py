@@ -93,7 +93,7 @@ def report(world: World, breaking: Breaking, seed: str) -> None:
         say(f"a life from {life.start} on; the one before ended at {before} and left {life.fork} ({life.issued})")
     say("publishes: " + ", ".join(f"{count} {name}" for name, count in sorted(world.ledger.counts.items())))
     say("followers: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
-    say(f"latest answer: {world.recorder.slowest_s:.1f} s after its wait")
+    say("latest answer: {:.1f} s after its wait{}".format(*world.recorder.latest))
     for fault in world.recorder.faults[:12]:
         say(f"WRONG: {fault[:SHOWN]}")
     say(f"{len(record.faults)} wrong (seed {seed})")

@@ -127,8 +127,7 @@ class Follower:
 
     async def _take(self, connection: Connection, asked: Asked, wait_s: float, asked_at: float) -> None:
         response = await connection.answer(wait_s)
-        late_s = time.monotonic() - asked_at - wait_s
-        self.recorder.slowest_s = max(self.recorder.slowest_s, late_s)
+        self.recorder.timed(asked_at + wait_s, f"{response.status} from port {self._port}")
         if response.status == 200:
             self.cursor = self.recorder.saw(self.name, asked, response.body).cursor
         elif self.routes.may_fail(self._port, response):

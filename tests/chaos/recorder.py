@@ -53,7 +53,7 @@ class Recorder:
         self.record = Record()
         self.counts: Counter[str] = Counter()
         self.started = time.monotonic()
-        self.slowest_s = 0.0
+        self.latest = (0.0, "")
         self.calm_from = 0.0  # the moment from which nothing has been broken for a while
         self._seen: deque[Seen] = deque()
         self._lock = asyncio.Lock()
@@ -80,6 +80,12 @@ class Recorder:
     def fault(self, what: str) -> None:
         if len(self.faults) <= SHOWN_FAULTS:
             self.faults.append(f"{time.monotonic() - self.started:.2f}s {what}")
+
+    def timed(self, due: float, what: str) -> None:
+        """Note an answer that was due at that moment and has just come."""
+        now = time.monotonic()
+        if now - due > self.latest[0]:
+            self.latest = now - due, f": {what}, {now - self.started:.1f} s"
 
     def not_seen(self, what: str) -> None:
         """Something did not come at once. While things break that may be; when all is well it is a fault."""
