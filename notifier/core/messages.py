@@ -1,5 +1,6 @@
 """Messages: what is stored. How they come in is `publishing`, how they are written is `notifier.wire`."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +11,27 @@ NDJSON = "application/x-ndjson"
 
 # The JSON of a message beside its data, topic, fields and content type, with what stands between two messages.
 ENVELOPE = 100
+
+
+# RFC 9110, section 8.3.1, without the comma and the tab: what reads this header as a list, as browsers do, would take
+# the last of `text/plain;,text/html`. notifier.is_content_type() is the same.
+_TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = r'"(?:[]^-~ !#-+.-[-]|\\[- -+.-~])*"'
+_CONTENT_TYPE = re.compile(rf"{_TCHARS}/{_TCHARS}(?: *;(?: *{_TCHARS}=(?:{_TCHARS}|{_QUOTED}))?)*", re.ASCII)
+MAX_CONTENT_TYPE = 255
+
+_PLAIN = re.compile(r'text/plain(?: *;(?: *charset=(?:"utf-8"|utf-8))?)*', re.ASCII | re.IGNORECASE)
+
+
+def is_content_type(text: str) -> bool:
+    return len(text) <= MAX_CONTENT_TYPE and _CONTENT_TYPE.fullmatch(text) is not None
+
+
+def inline_type(content_type: str | None) -> str | None:
+    """The type, in words of ours, as which a browser may show a body of this type; None where it must not."""
+    if content_type is None:
+        return "application/json"
+    return TEXT if _PLAIN.fullmatch(content_type) else None
 
 
 def media_type(content_type: str) -> str:

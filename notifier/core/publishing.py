@@ -1,14 +1,13 @@
 """Publishing: the input of publishers, checked once, as messages to store."""
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage, NotifierError
-from notifier.core.messages import FORM, NDJSON, NewMessage, is_json_type, media_type, plain_type
+from notifier.core.messages import FORM, NDJSON, NewMessage, is_content_type, is_json_type, media_type, plain_type
 from notifier.core.strict_json import (
     MAX_DEPTH,
     check_depth,
@@ -16,7 +15,6 @@ from notifier.core.strict_json import (
     check_numbers,
     check_utf8,
     is_json,
-    outside_strings,
     refuse,
 )
 from notifier.core.topics import check_topic
@@ -27,10 +25,14 @@ MAX_CLICK = 2000
 MAX_TAGS = 32
 MAX_TAG = 100
 
-_CONTENT_TYPE = re.compile(r"[!-~]+/[ -~]+")
+DISPLAY = ("title", "click", "priority", "tags")
+
+# ntfy's words for a priority.
+_PRIORITIES = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 5}
+_PRIORITY = "priority is 1 (least) to 5 (most), or min, low, default, high, max."
 
 # Names that will get a meaning. Refused until then, so that no client relies on half of it.
-LATER = ("idempotency-key", "ttl", "delay", "key", "type")
+LATER = ("idempotency-key", "ttl", "delay", "at", "in", "key", "type")
 
 
 def from_body(
@@ -48,9 +50,9 @@ def from_body(
     or none is JSON if it is valid, else text. All else is kept as it is. With `lenient`, for webhooks, forms are kept
     as they are, what claims to be JSON and is not is kept as text or bytes, and a malformed type counts as none.
     """
-    if content_type is not None and (not _CONTENT_TYPE.fullmatch(content_type) or len(content_type) > 255):
+    if content_type is not None and not is_content_type(content_type):
         if not lenient:
-            raise BadRequest("The Content-Type is malformed.")
+            raise BadRequest("The Content-Type is malformed. It looks like this: text/plain; charset=utf-8.")
         content_type = None
     if content_type is None or (media_type(content_type) == FORM and not lenient):
         return NewMessage(topic, body, None if is_json(body) else plain_type(body), fields, headers)
@@ -66,21 +68,21 @@ def from_body(
 # --- display fields
 
 
-def fields_from_text(given: Mapping[str, str]) -> str | None:
-    """The display fields from header or query values: `priority` as a digit, `tags` separated by commas."""
+def values_from_text(given: Mapping[str, str]) -> dict[str, Any]:
+    """The display fields from header or query values: `priority` as a digit or a word, `tags` separated by commas."""
     values: dict[str, Any] = {name: given[name].strip() for name in ("title", "click") if name in given}
     if priority := given.get("priority", "").strip():
-        if priority not in {"1", "2", "3", "4", "5"}:
-            raise InvalidMessage("priority is 1 (least) to 5 (most).")
-        values["priority"] = int(priority)
-    values["tags"] = [tag.strip() for tag in given.get("tags", "").split(",") if tag.strip()]
-    return display_fields(values)
+        values["priority"] = int(priority) if priority in {"1", "2", "3", "4", "5"} else priority
+    if tags := [tag.strip() for tag in given.get("tags", "").split(",") if tag.strip()]:
+        values["tags"] = tags
+    return values
 
 
 def display_fields(values: Mapping[str, Any]) -> str | None:
     """`title`, `click`, `priority` and `tags` of `values` as a JSON object, or None where none has a value.
 
-    Null and empty values are left out. InvalidMessage names what is out of bounds.
+    Null and empty values are left out. `priority` is a number or one of ntfy's words. InvalidMessage names what is out
+    of bounds.
     """
     fields: dict[str, Any] = {}
     for name, most in (("title", MAX_TITLE), ("click", MAX_CLICK)):
@@ -89,9 +91,11 @@ def display_fields(values: Mapping[str, Any]) -> str | None:
             continue
         fields[name] = _checked_text(name, value, most)
     priority = values.get("priority")
+    if isinstance(priority, str):
+        priority = _PRIORITIES.get(priority.lower(), 0)
     if priority is not None:
         if type(priority) is not int or not 1 <= priority <= 5:
-            raise InvalidMessage("priority is 1 (least) to 5 (most).")
+            raise InvalidMessage(_PRIORITY)
         fields["priority"] = priority
     tags = values.get("tags")
     if tags is not None and (not isinstance(tags, list) or len(tags) > MAX_TAGS):
@@ -160,33 +164,42 @@ def _lines(body: bytes) -> list[bytes]:
 
 
 def _message(element: bytes) -> NewMessage:
+    members = read_members(element, _check_name)
+    if "topic" not in members or "data" not in members:
+        raise InvalidMessage("topic and data must be given.")
+    data = members.pop("data")
+    values = {name: msgspec.json.decode(value) for name, value in members.items()}
+    if not isinstance(values["topic"], str):
+        raise InvalidMessage("topic is a string.")
+    return NewMessage(check_topic(values["topic"]), data, None, display_fields(values))
+
+
+def _check_name(name: str) -> None:
+    if name in LATER:
+        raise InvalidMessage(f"{name!r} is not supported yet.")
+    if name not in _NAMES:
+        raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")
+
+
+def read_members(element: bytes, check_name: Callable[[str], None]) -> dict[str, bytes]:
+    """The members of the JSON object `element`, each as it came. InvalidJSON; InvalidMessage for a member that is given
+    twice, and what `check_name` raises for the name of one; it must refuse those with a colon."""
     check_depth(element, MAX_DEPTH + 1)
     try:
-        members = _MEMBERS.decode(element)
+        found = _MEMBERS.decode(element)
     except msgspec.ValidationError:
         raise InvalidJSON("Each message is a JSON object.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         refuse(element, error)
     check_numbers(element)
-    for name in members:
-        if name in LATER:
-            raise InvalidMessage(f"{name!r} is not supported yet.")
-        if name not in _NAMES:
-            raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")
-    if "topic" not in members or "data" not in members:
-        raise InvalidMessage("topic and data must be given.")
-    data = bytes(members.pop("data"))
-    values = {name: msgspec.json.decode(value) for name, value in members.items()}
-    if not isinstance(values["topic"], str):
-        raise InvalidMessage("topic is a string.")
-    message = NewMessage(check_topic(values["topic"]), data, None, display_fields(values))
-    # Of several members of one name msgspec takes the last. Each has a colon, and now only `data` may have more.
-    if element.count(b":") - data.count(b":") > len(members) + 1 and (
-        outside_strings(element).count(b":") - outside_strings(data).count(b":") > len(members) + 1
-    ):
+    for name in found:
+        check_name(name)
+    members = {name: bytes(value) for name, value in found.items()}
+    # Of several members of one name msgspec takes the last. Each has a colon, beside those in the values.
+    if element.count(b":") > len(members) + sum(value.count(b":") for value in members.values()):
         # Which one, `json` could tell: it would build all of it, at 40 times its size, and let no other thread run.
-        raise InvalidMessage(f"One of its members ({', '.join(sorted(members | {'data': data}))}) is given twice.")
-    return message
+        raise InvalidMessage(f"One of its members ({', '.join(sorted(members))}) is given twice.")
+    return members
 
 
 def webhook_headers(headers: Sequence[tuple[str, str]]) -> str:

@@ -65,8 +65,11 @@ def create_app(service: Service) -> web.Application:
         [
             web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),
             web.post("/v1/topics/{topic:(?s:.*)}", publish.publish),
+            web.put("/v1/topics/{topic:(?s:.*)}", publish.publish),
             web.post("/v1/messages", publish.publish_batch),
             web.get("/v1/messages/{id}", publish.message),
+            web.post("/", publish.publish_ntfy),
+            web.put("/", publish.publish_ntfy),
             web.post("/hooks/{source}", hooks.hook),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),

@@ -1,23 +1,24 @@
-"""Publishing: one message, a batch, and reading one message back as it came."""
+"""Publishing: one message, a batch, ntfy's JSON; and reading one message back as it came."""
 
 import json
 import re
+from collections.abc import Container
 
 from aiohttp import web
 
+from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
-from notifier.core.errors import BadRequest, NotFound, Unavailable
-from notifier.core.messages import is_json_type, media_type
-from notifier.core.publishing import LATER, fields_from_text, from_body, parse_batch
+from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedMedia
+from notifier.core.messages import BYTES, inline_type, is_content_type, media_type
+from notifier.core.publishing import display_fields, from_body, parse_batch, values_from_text
 from notifier.core.topics import check_topic, decode_path
 from notifier.offload import offload
 from notifier.postgres.history import Stored
 from notifier.web.access import address, authorise_publish, authorise_subscribe, may_read
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
+from notifier.wire.headers import header_text
 from notifier.wire.requests import parse_query
-
-FIELDS = ("title", "click", "priority", "tags")
 
 # RFC 9218: browsers send `Priority: u=1, i` about the request itself, and proxies from HTTP/2 pass it on.
 _REQUEST_PRIORITY = re.compile(r"\s*(u\s*=|i\b)")
@@ -28,15 +29,17 @@ async def publish(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     client = address(request)
     grant = await authorise_publish(request, [topic], lambda grant: service.brakes.publish(grant, client))
-    fields = fields_from_text(_given(request))
-    content_type = request.headers.get("Content-Type")
+    fields = display_fields(values_from_text(_given(request)))
+    content_type = _content_type(request)
 
     async def store(body: bytes) -> web.Response:
         if not grant.alive:  # it ended while the body arrived
             await authorise_publish(request, [topic])
         message = await offload(len(body), from_body, topic, body, content_type, fields)
         [seq] = await service.publish([message])
-        headers = {"Location": f"/v1/messages/{seq}"}
+        # Relative, so that it leads there below any path that a proxy serves us at.
+        up = "../" * (request.rel_url.raw_path.count("/") - len(("", "v1")))
+        headers = {"Location": f"{up}messages/{seq}"}
         return web.json_response({"id": str(seq), "topic": topic}, status=201, headers=headers)
 
     return await with_body(request, store)
@@ -49,7 +52,7 @@ async def publish_batch(request: web.Request) -> web.Response:
     await authorise_publish(request, brake=lambda grant: service.brakes.before_publish(grant, client))
     if given := _given(request):
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
-    content_type = request.headers.get("Content-Type")
+    content_type = _content_type(request)
 
     async def store(body: bytes) -> web.Response:
         # A batch of small messages takes several times as long as one body of its size.
@@ -58,6 +61,25 @@ async def publish_batch(request: web.Request) -> web.Response:
         await authorise_publish(request, topics, lambda grant: service.brakes.publish(grant, client, len(messages)))
         seqs = await service.publish(messages)
         return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
+
+    return await with_body(request, store)
+
+
+async def publish_ntfy(request: web.Request) -> web.Response:
+    """What clients of ntfy, such as Apprise, post to the root. They take 200 alone for success."""
+    service = request.app[SERVICE]
+    client = address(request)
+    await authorise_publish(request, brake=lambda grant: service.brakes.before_publish(grant, client))
+    # Apprise sends an icon with each message, unless it is told not to: it only shows again what the text says.
+    given = _given(request, ignored={"x-icon"})
+    _content_type(request)
+
+    async def store(body: bytes) -> web.Response:
+        message = await offload(len(body), ntfy.from_ntfy, body, given)
+        await authorise_publish(request, [message.topic], lambda grant: service.brakes.publish(grant, client))
+        [seq] = await service.publish([message])
+        headers = {"Location": f"v1/messages/{seq}"}
+        return web.json_response({"id": str(seq), "topic": message.topic}, headers=headers)
 
     return await with_body(request, store)
 
@@ -75,12 +97,13 @@ async def message(request: web.Request) -> web.Response:
     if stored.body is None:
         # Not before: how long that takes, and the memory, is for a caller that may read it.
         stored = await _readable(request, seq, whole=True)
-    content_type = stored.content_type or "application/json"
-    headers = {
-        "Content-Type": content_type,
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-    }
-    if not is_json_type(content_type) and media_type(content_type) != "text/plain":
+    headers = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+    if inline := inline_type(stored.content_type):
+        headers["Content-Type"] = inline
+    else:
+        published = stored.content_type or ""
+        # Otherwise it came into the table by another way.
+        headers["Content-Type"] = published if is_content_type(published) else BYTES
         headers["Content-Disposition"] = f'attachment; filename="message-{seq}"'
     response = web.Response(body=stored.body, headers=headers)
     for name, value in json.loads(stored.headers or "[]"):
@@ -97,17 +120,35 @@ async def _readable(request: web.Request, seq: int, *, whole: bool = False) -> S
     return stored
 
 
-def _given(request: web.Request) -> dict[str, str]:
-    """The display fields in headers and query. BadRequest for a name that is given twice or not supported yet."""
-    given = parse_query(request.rel_url.raw_query_string, (*FIELDS, *LATER))
-    for name in (*FIELDS, *LATER):
-        values = request.headers.getall(name, [])
-        if name == "priority":
-            values = [value for value in values if not _REQUEST_PRIORITY.match(value)]
-        if len(values) + (name in given) > 1:
-            raise BadRequest(f"{name} is given twice.")
-        if values:
-            given[name] = values[0]
-    if later := [name for name in LATER if name in given]:
-        raise BadRequest(f"{later[0]} is not supported yet.")
+def _content_type(request: web.Request) -> str | None:
+    """The type of the body. UnsupportedMedia for a form with files: stored as it is, it would be its envelope."""
+    given = request.headers.get("Content-Type")
+    if given is not None and media_type(given) == "multipart/form-data":
+        raise UnsupportedMedia(
+            "This is a form (multipart/form-data), as curl -F sends it. Send the file itself: "
+            "curl --data-binary @FILE -H 'Content-Type: image/png' URL; or a text: curl -d 'TEXT' URL."
+        )
+    return given
+
+
+def _given(request: web.Request, ignored: Container[str] = ()) -> dict[str, str]:
+    """The display fields in headers and query, by their first name. BadRequest for what is given twice, or means
+    something that is not built. Headers of the names `ignored` are left out."""
+    given: dict[str, str] = {}
+    found = [
+        (ntfy.PARAMETERS[name], value)
+        for name, value in parse_query(request.rel_url.raw_query_string, ntfy.PARAMETERS).items()
+    ]
+    for name, value in request.headers.items():
+        name = name.lower()
+        meaning = ntfy.HEADERS.get(name.removeprefix("x-"))
+        if meaning is None or name in ignored or (name == "priority" and _REQUEST_PRIORITY.match(value)):
+            continue
+        found.append((meaning, header_text(value)))
+    for meaning, value in found:
+        if meaning in given:
+            raise BadRequest(f"{meaning} is given twice.")
+        given[meaning] = value
+    if sentence := ntfy.refusal(given):
+        raise BadRequest(sentence)
     return given

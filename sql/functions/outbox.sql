@@ -10,6 +10,17 @@ begin
         and name operator(pg_catalog.!~) '(^|/)[.][.]?(/|$)' collate pg_catalog."C";
 end $$;
 
+-- As core/messages.py has it.
+create or replace function notifier.is_content_type(content_type text) returns boolean
+language plpgsql immutable parallel safe strict as $$
+begin
+    return pg_catalog.length(content_type) operator(pg_catalog.<=) 255
+        and content_type operator(pg_catalog.~)
+            E'^[!#$%&\'*+.^_`|~0-9A-Za-z-]+/[!#$%&\'*+.^_`|~0-9A-Za-z-]+'
+            '( *;( *[!#$%&\'*+.^_`|~0-9A-Za-z-]+=([!#$%&\'*+.^_`|~0-9A-Za-z-]+|"([]^-~ !#-+.-[-]|\\\\[- -+.-~])*"))?)*$'
+            collate pg_catalog."C";
+end $$;
+
 create or replace function notifier.are_tags(tags text[]) returns boolean language plpgsql immutable parallel safe strict
 set search_path = pg_catalog, pg_temp as $$
 begin
@@ -271,6 +282,6 @@ revoke execute on function notifier.outbox_begin, notifier.outbox_wake, notifier
 grant execute on function
     notifier.publish(text, json, text, text, int, text[]), notifier.publish(text, jsonb, text, text, int, text[]),
     notifier.publish(text, text, text, text, int, text[]), notifier.publish_text, notifier.publish_bytes,
-    notifier.is_topic, notifier.are_tags, notifier.check_json, notifier.is_readable_json, notifier.is_json,
-    notifier.is_json_type
+    notifier.is_topic, notifier.is_content_type, notifier.are_tags, notifier.check_json, notifier.is_readable_json,
+    notifier.is_json, notifier.is_json_type
 to public;

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import uuid
+from random import Random
 
 import asyncpg
 import pytest
@@ -10,6 +11,7 @@ from conftest import DEADLINE_S, Running, Start, admin, at, data, ids, until
 from support.halting import eventually
 from support.roles import as_role, name_of
 
+from notifier.core.messages import is_content_type
 from notifier.postgres import pump
 
 # The README has it as well.
@@ -91,6 +93,7 @@ async def test_a_rolled_back_publish_is_never_seen(app: Running, sql: asyncpg.Co
         ("notifier.publish('a', '1', tags => '{}')", asyncpg.CheckViolationError, "tags"),
         (r"notifier.publish_bytes('a', '\x00', 'png')", asyncpg.CheckViolationError, "content_type"),
         (r"notifier.publish_bytes('a', '\x00', E'a/b\n')", asyncpg.CheckViolationError, "content_type"),
+        ("notifier.publish_bytes('a', '', 'text/plain;,text/html')", asyncpg.CheckViolationError, "content_type"),
         (
             r"notifier.publish_bytes('a', '\xdeadbeef', 'application/json')",
             asyncpg.CharacterNotInRepertoireError,
@@ -112,6 +115,45 @@ async def test_malformed_input_fails_in_the_callers_own_statement(
     with pytest.raises(error, match=message):
         await sql.execute(f"select {statement}")
     assert await sql.fetchval("select count(*) from notifier.outbox") == 0
+
+
+@pytest.mark.rule("P-7")
+async def test_a_content_type_is_the_same_in_sql_and_over_http(sql: asyncpg.Connection) -> None:
+    random = Random(0)
+    parts = [
+        "text/plain",
+        "a/b",
+        "/",
+        ";",
+        "; ",
+        " ;",
+        "=",
+        "a=b",
+        'a="',
+        '"',
+        "\\",
+        ",",
+        " ",
+        "\t",
+        "\n",
+        "\x7f",
+        "é",
+        "]",
+    ]
+    parts += [chr(code) for code in range(0x20, 0x7F)]
+    types = ["", "a/" + "b" * 253, "a/" + "b" * 254, "a/b" + " ;" * 120 + "x"]
+    types += [f'a/b; c="{chr(code)}"' for code in range(1, 0x100)]
+    types += [f'a/b; c="\\{chr(code)}"' for code in range(1, 0x100)]
+    types += [f"a/b; c={chr(code)}" for code in range(1, 0x100)]
+    types += [f"a/b{''.join(random.choices(parts, k=random.randint(1, 8)))}" for _ in range(5000)]
+    # A setting of the user's session, in which the function is first called.
+    await sql.execute("set standard_conforming_strings = off")
+    rows = await sql.fetch(
+        "select t.text, notifier.is_content_type(t.text) as taken from unnest($1::text[]) t (text)", types
+    )
+    taken = {row["text"]: row["taken"] for row in rows}
+    assert taken == {text: is_content_type(text) for text in types}
+    assert 500 < sum(taken.values()) < 3000
 
 
 @pytest.mark.rule("Q-8")

@@ -21,16 +21,19 @@ async def publish(app, body, content_type):
 
 @pytest.mark.rule("M-1", "M-2")
 async def test_a_message_comes_back_as_it_was_published_and_no_browser_runs_it(app: Running) -> None:
-    for content_type, body, attachment in (
-        ("application/json", b' {"a":  1} ', False),
-        ("text/plain", b"caf\xe9\r\n", False),
-        ("text/plain; charset=iso-8859-1", b"caf\xe9", False),
-        ("text/html", b"<script>alert(1)</script>", True),
-        ("image/svg+xml", b"<svg onload='alert(1)'/>", True),
-        ("image/png", b"\x89PNG\x00", True),
-        ("text/html;text/plain", b"<b>", True),
-        ('text/plain2; x="text/plain"', b"a", True),
-        ("application/octet-stream", b"", True),
+    for content_type, body, shown_as in (
+        ("application/json", b' {"a":  1} ', "application/json"),
+        ("application/json; profile=x", b"[]", "application/json"),
+        ("text/plain", b"caf\xe9\r\n", "text/plain; charset=utf-8"),
+        ("Text/Plain;Charset=UTF-8", b"<b>", "text/plain; charset=utf-8"),
+        ("text/plain; charset=iso-8859-1", b"caf\xe9", None),
+        ("text/plain; format=flowed", b"<b>", None),
+        ("text/html", b"<script>alert(1)</script>", None),
+        ("image/svg+xml", b"<svg onload='alert(1)'/>", None),
+        ("image/png", b"\x89PNG\x00", None),
+        ("application/geo+json", b"{}", None),
+        ('text/plain2; x="text/plain"', b"a", None),
+        ("application/octet-stream", b"", None),
     ):
         seq = await publish(app, body, content_type)
         for method in ("GET", "HEAD"):
@@ -38,13 +41,25 @@ async def test_a_message_comes_back_as_it_was_published_and_no_browser_runs_it(a
                 assert response.status == 200
                 assert await response.read() == (body if method == "GET" else b"")
                 headers = response.headers
-            assert headers["Content-Type"] == content_type
+            assert headers["Content-Type"] == (shown_as or content_type)
             assert headers.get("Content-Length", "0") == str(len(body))
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
-            disposition = f'attachment; filename="message-{seq}"' if attachment else None
+            disposition = None if shown_as else f'attachment; filename="message-{seq}"'
             assert headers.get("Content-Disposition") == disposition, content_type
             assert not [name for name in headers if name.startswith("Notifier-Header")]
+
+
+@pytest.mark.rule("M-2")
+async def test_a_malformed_type_that_is_in_the_table_is_not_sent(app: Running, sql: asyncpg.Connection) -> None:
+    for content_type in ("text/plain;,text/html", "text/plain\r\nX-Injected: 1"):
+        seq = await publish(app, b"<script>alert(1)</script>", "image/png")
+        await sql.execute("update notifier.message set content_type = $1 where seq = $2", content_type, int(seq))
+        async with app.client.get(f"/v1/messages/{seq}") as response:
+            assert response.status == 200
+            assert response.headers["Content-Type"] == "application/octet-stream"
+            assert response.headers["Content-Disposition"].startswith("attachment")
+            assert "X-Injected" not in response.headers
 
 
 @pytest.mark.rule("M-1", "P-6")

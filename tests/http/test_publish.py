@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from conftest import Running, data, ids, until
 from support.protocol import DEADLINE_S, JSON, TEXT, empty_window, exactly, line, refusal
+from yarl import URL
 
 from notifier.postgres.writer import CONNECTIONS
 
@@ -31,9 +32,14 @@ async def test_a_publish_answers_201_with_the_id_and_where_the_message_is(app: R
         answer = await response.json()
         assert answer.keys() == {"id", "topic"}
         assert answer["topic"] == "orders/42"
-        assert response.headers["Location"] == f"/v1/messages/{answer['id']}"
-    async with app.client.get(response.headers["Location"]) as found:
-        assert await found.json() == {"status": "paid"}
+        # Relative, because a proxy may serve it below a path of its own.
+        assert not response.headers["Location"].startswith("/")
+        assert response.url.join(URL(response.headers["Location"])).path == f"/v1/messages/{answer['id']}"
+    for path in ("/v1/topics/t", "/v1/topics/a/b/c", exactly("/v1/topics/a%2Fb:c")):
+        async with app.client.post(path, data=b"5") as response:
+            where = response.url.join(URL(response.headers["Location"]))
+        async with app.client.get(where.path) as found:
+            assert await found.read() == b"5"
 
 
 @pytest.mark.rule("P-3")
@@ -185,7 +191,7 @@ async def test_display_fields_without_a_value_are_left_out(app: Running) -> None
 async def test_display_fields_out_of_bounds_are_refused_by_name(app: Running) -> None:
     for params, because in (
         ({"priority": "6"}, "priority is 1 (least) to 5 (most)"),
-        ({"priority": "high"}, "priority is 1"),
+        ({"priority": "highest"}, "priority is 1"),
         ({"title": "x" * 1001}, "title has 1 to 1000 characters"),
         ({"title": "a\x00"}, "title cannot contain a NUL"),
         ({"click": "x" * 2001}, "click has 1 to 2000"),
@@ -194,9 +200,6 @@ async def test_display_fields_out_of_bounds_are_refused_by_name(app: Running) ->
     ):
         response = await app.client.post("/v1/topics/t", data=b"1", headers=JSON, params=params)
         assert because in await refusal(response, 422, "invalid_message")
-    async with line(app) as raw:
-        await raw.send("POST /v1/topics/t HTTP/1.1", b"Title: caf\xe9", "Content-Length: 1", body=b"1")
-        assert b"title is not valid Unicode" in (await raw.answer()).body
     assert ids(await app.poll("t", after="earliest", wait=0)) == []
 
 
@@ -224,10 +227,10 @@ async def test_the_priority_header_that_browsers_send_is_ignored(app: Running) -
 
 @pytest.mark.rule("P-11")
 async def test_reserved_names_are_refused_clearly(app: Running) -> None:
-    for name in ("Idempotency-Key", "TTL", "Delay", "Key", "Type"):
+    for name in ("Idempotency-Key", "TTL", "Delay", "At", "In", "Key", "Type"):
         response = await app.client.post("/v1/topics/t", data=b"1", headers=JSON | {name: "1"})
         assert await refusal(response, 400, "bad_request") == f"{name.lower()} is not supported yet."
-    for name in ("ttl", "delay", "key", "type"):
+    for name in ("ttl", "delay", "at", "in", "key", "type"):
         response = await app.client.post("/v1/topics/t", data=b"1", params={name: "1"})
         assert await refusal(response, 400, "bad_request") == f"{name} is not supported yet."
     await publish(app, "t", b"1", JSON, unknown="1")
@@ -255,9 +258,9 @@ async def test_a_compressed_body_is_refused(app: Running) -> None:
 
 @pytest.mark.rule("P-7")
 async def test_a_malformed_content_type_is_refused(app: Running) -> None:
-    for content_type in ("json", "text/", "text/" + "x" * 300):
+    for content_type in ("json", "text/", "text/" + "x" * 300, "text/plain;,text/html"):
         response = await app.client.post("/v1/topics/t", data=b"1", headers={"Content-Type": content_type})
-        assert await refusal(response, 400, "bad_request") == "The Content-Type is malformed."
+        assert "The Content-Type is malformed." in await refusal(response, 400, "bad_request")
 
 
 @pytest.mark.rule("P-15")

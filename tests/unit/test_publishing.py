@@ -6,7 +6,7 @@ import pytest
 
 from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage
 from notifier.core.messages import BYTES, FORM, TEXT
-from notifier.core.publishing import display_fields, fields_from_text, from_body
+from notifier.core.publishing import display_fields, from_body, values_from_text
 
 JSON = "application/json"
 
@@ -50,7 +50,11 @@ def test_what_curl_sends_is_json_if_it_parses_and_else_text(content_type, body, 
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "image/png", "text/html; charset=utf-8", "application/jsonx", "a/b"]
+    "content_type",
+    [
+        *("text/plain", "image/png", "text/html; charset=utf-8", "application/jsonx", "a/b", "a/b;", "a/b ; ;c=d"),
+        *('multipart/mixed; boundary="a b:;=?"', 'text/plain; a="\\"";b=c', "application/vnd.a+xml;q=1;v=2", "*/*"),
+    ],
 )
 @pytest.mark.parametrize("body", [b"", b"{", b"\xef\xbb\xbf\x00\xff"])
 def test_any_other_type_is_kept_as_it_is(content_type, body):
@@ -59,7 +63,15 @@ def test_any_other_type_is_kept_as_it_is(content_type, body):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "json", "/", "text/", "a b/c", "text/pl\u00e4in", "text/\udcff", "a/b\n", "a/" + "b" * 254]
+    "content_type",
+    [
+        *("", "json", "/", "text/", "a b/c", "text/pl\u00e4in", "text/\udcff", "a/b\n", "a/" + "b" * 254),
+        # A list: a browser takes the last type in it.
+        *("text/plain,text/html", "text/plain;,text/html", 'text/plain; a="b,text/html"', 'text/plain; a="\\,b"'),
+        *("text/plain; charset", "text/plain; =x", "text/plain; a=b c", 'text/plain; a="b', "text/html\t;a=b", "a/b c"),
+        # Where a pattern could try each space in two places.
+        "a/b" + " ;" * 120 + "x",
+    ],
 )
 def test_a_malformed_content_type_is_refused(content_type):
     with pytest.raises(BadRequest, match="Content-Type is malformed"):
@@ -100,12 +112,18 @@ def test_a_webhook_is_never_refused_for_its_body_or_its_type(content_type, body,
             {"title": "Paid", "click": "https://example.com/?a=1,2"},
         ),
         ({"priority": " 5 "}, {"priority": 5}),
+        ({"priority": "Min"}, {"priority": 1}),
+        ({"priority": "low"}, {"priority": 2}),
+        ({"priority": "default"}, {"priority": 3}),
+        ({"priority": "HIGH"}, {"priority": 4}),
+        ({"priority": "max"}, {"priority": 5}),
+        ({"priority": "urgent"}, {"priority": 5}),
         ({"tags": "money, eur,,"}, {"tags": ["money", "eur"]}),
         ({"title": '\N{EURO SIGN} "\n'}, {"title": '\N{EURO SIGN} "'}),
     ],
 )
 def test_display_fields_come_as_text(given_values, fields):
-    made = fields_from_text(given_values)
+    made = display_fields(values_from_text(given_values))
     assert (made and json.loads(made)) == fields
 
 
@@ -140,10 +158,12 @@ def test_a_display_field_out_of_bounds_is_refused_by_name(values, because):
         display_fields(values)
 
 
-@pytest.mark.parametrize("priority", ["0", "6", "-1", "1.5", "high", "\N{ARABIC-INDIC DIGIT THREE}", "11"])
-def test_a_priority_in_text_is_one_digit(priority):
+@pytest.mark.parametrize(
+    "priority", ["0", "6", "-1", "1.5", "highest", "5 (low)", "\N{ARABIC-INDIC DIGIT THREE}", "11"]
+)
+def test_a_priority_in_text_is_one_digit_or_word(priority):
     with pytest.raises(InvalidMessage, match="priority is 1"):
-        fields_from_text({"priority": priority})
+        display_fields(values_from_text({"priority": priority}))
 
 
 def test_null_and_empty_display_fields_are_left_out():
