@@ -8,14 +8,12 @@ from typing import Any, TypeVar
 
 from notifier.access.brakes import Brakes
 from notifier.access.callers import Callers
-from notifier.access.failures import Failures
+from notifier.access.failures import Failures, Refusals
 from notifier.access.last_use import LastUse
 from notifier.access.policy import Policy
 from notifier.core.cursors import Epochs
-from notifier.core.errors import NotFound
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message, NewMessage
-from notifier.core.webhooks import Source
 from notifier.core.window import Window
 from notifier.parking import ParkingLot
 from notifier.polling import DRAIN_RETRY_S, Polling
@@ -56,6 +54,7 @@ class Service:
         self.access = AccessLog(self.callers.lifetime, on_change=self.callers.change)
         self.last_use = LastUse(self.callers, writing)
         self.failures = Failures(settings.failed_rate)
+        self.refusals = Refusals()
         self.brakes = Brakes(settings, self.callers)
         self.policy: Policy | None = None
         if settings.policy:
@@ -134,12 +133,6 @@ class Service:
         the `whole` of it is asked for."""
         return await self.history.message(seq, whole=whole)
 
-    async def source(self, name: str) -> Source:
-        source = await self.sources.find(name)
-        if source is None:
-            raise NotFound("There is no source of that name. Sources are made by `notifier source add`.")
-        return source
-
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` even if the caller is cancelled because its client went away."""
         task = asyncio.create_task(work)
@@ -162,6 +155,7 @@ class Service:
             await asyncio.wait(self._ending)
         await self.writer.finish()
         self.failures.tell()
+        self.refusals.tell()
 
 
 @asynccontextmanager

@@ -121,7 +121,7 @@ class Settings:
             poll_rate=read.rate("NOTIFIER_POLL_RATE"),
             max_parked=read.integer("NOTIFIER_MAX_PARKED", default_max_parked(), 1, 1_000_000),
             max_parked_per_address=read.integer("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 0, 1_000_000),
-            max_body=read.integer("NOTIFIER_MAX_BODY", 1024 * 1024, 1, 16 * 1024 * 1024),
+            max_body=read.integer("NOTIFIER_MAX_BODY", 1024 * 1024, 1, 64 * 1024 * 1024),
             max_memory=read.integer("NOTIFIER_MAX_MEMORY", 128 * 1024 * 1024, 32 * 1024 * 1024, 64 * 1024**3),
             retention=read.span("NOTIFIER_RETENTION", _WEEK, timedelta(seconds=1), timedelta(days=3650)),
         )

@@ -11,7 +11,7 @@ MAX_SECRET = 4096
 
 def add_source(arguments: argparse.Namespace) -> int:
     from notifier.core.errors import InvalidSource
-    from notifier.core.webhooks import check_source
+    from notifier.core.webhooks.sources import check_source
     from notifier.postgres import sources
 
     secrets = [_line_of_stdin() if given == "-" else given for given in arguments.secrets]

@@ -12,7 +12,6 @@ NDJSON = "application/x-ndjson"
 # The JSON of a message beside its data, topic, fields and content type, with what stands between two messages.
 ENVELOPE = 100
 
-
 # RFC 9110, section 8.3.1, without the comma and the tab: what reads this header as a list, as browsers do, would take
 # the last of `text/plain;,text/html`. notifier.is_content_type() is the same.
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

@@ -35,34 +35,21 @@ _PRIORITY = "priority is 1 (least) to 5 (most), or min, low, default, high, max.
 LATER = ("idempotency-key", "ttl", "delay", "at", "in", "key", "type")
 
 
-def from_body(
-    topic: str,
-    body: bytes,
-    content_type: str | None,
-    fields: str | None = None,
-    headers: str | None = None,
-    *,
-    lenient: bool = False,
-) -> NewMessage:
+def from_body(topic: str, body: bytes, content_type: str | None, fields: str | None = None) -> NewMessage:
     """A message from the body of a request.
 
     JSON types must contain strict JSON, else InvalidJSON. A form content type, which is what `curl -d` sends,
-    or none is JSON if it is valid, else text. All else is kept as it is. With `lenient`, for webhooks, forms are kept
-    as they are, what claims to be JSON and is not is kept as text or bytes, and a malformed type counts as none.
+    or none is JSON if it is valid, else text. All else is kept as it is.
     """
     if content_type is not None and not is_content_type(content_type):
-        if not lenient:
-            raise BadRequest("The Content-Type is malformed. It looks like this: text/plain; charset=utf-8.")
-        content_type = None
-    if content_type is None or (media_type(content_type) == FORM and not lenient):
-        return NewMessage(topic, body, None if is_json(body) else plain_type(body), fields, headers)
+        raise BadRequest("The Content-Type is malformed. It looks like this: text/plain; charset=utf-8.")
+    if content_type is None or media_type(content_type) == FORM:
+        return NewMessage(topic, body, None if is_json(body) else plain_type(body), fields)
     if is_json_type(content_type):
-        if lenient and not is_json(body):
-            return NewMessage(topic, body, plain_type(body), fields, headers)
         check_json(body)
         if media_type(content_type) == "application/json":
             content_type = None
-    return NewMessage(topic, body, content_type, fields, headers)
+    return NewMessage(topic, body, content_type, fields)
 
 
 # --- display fields
@@ -200,7 +187,3 @@ def read_members(element: bytes, check_name: Callable[[str], None]) -> dict[str,
         # Which one, `json` could tell: it would build all of it, at 40 times its size, and let no other thread run.
         raise InvalidMessage(f"One of its members ({', '.join(sorted(members))}) is given twice.")
     return members
-
-
-def webhook_headers(headers: Sequence[tuple[str, str]]) -> str:
-    return json.dumps(headers, ensure_ascii=False)

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 
 from notifier.core.errors import InvalidSource, Unavailable
-from notifier.core.webhooks import Source
+from notifier.core.webhooks.sources import Source
 from notifier.postgres.commands import command
 from notifier.postgres.database import Connection
 from notifier.postgres.history import SILENT_TEXT, History
@@ -41,27 +41,45 @@ async def remove_source(url: str, name: str) -> bool:
 
 # Senders wait for 10 s or less, and the message has yet to be committed.
 FIND_S = 2.5
+# A source is taken from memory for this long: so late is a change of it noticed.
+FRESH_S = 1.0
+# And for this long while the database cannot tell: its table may be locked.
+STALE_S = 60.0
 # Names that are asked for and not looked up yet, and how long those that come after a read wait for the next.
 MAX_ASKED = 1000
 PACE_S = 0.01
 
 
 class Sources:
-    """Finds sources by their names, as they are now. All that are asked for during one read are found by the next, so a
-    flood of names costs one read at a time, and takes one place among the reads of `history`."""
+    """Finds sources by their names. All that are asked for during one read are found by the next, so a flood of names
+    costs one read at a time, and takes one place among the reads of `history`. Those that exist are remembered."""
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._known: set[str] = set()  # that were there when last asked for
+        self._known: dict[str, tuple[Source, float]] = {}  # and when (loop time) it was asked for
         self._asked: dict[str, asyncio.Future[Source | None]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     def knows(self, name: str) -> bool:
-        """Whether that source has been asked for before, and was there."""
+        """Whether that source was there when it was last asked for."""
         return name in self._known
 
+    async def current(self, name: str) -> Source | None:
+        """The source, as it was at most FRESH_S ago; where the database does not tell, STALE_S. Unavailable where it is
+        not known either."""
+        held = self._known.get(name)
+        now = asyncio.get_running_loop().time()
+        if held and now - held[1] < FRESH_S:
+            return held[0]
+        try:
+            return await self.find(name)
+        except Unavailable:
+            if held and now - held[1] < STALE_S:
+                return held[0]
+            raise
+
     async def find(self, name: str) -> Source | None:
-        """Unavailable while the database is away, or too many others are asked for."""
+        """The source, as it is now. Unavailable while the database is away, or too many others are asked for."""
         found = self._asked.get(name)
         if found is None:
             if len(self._asked) >= MAX_ASKED:
@@ -71,19 +89,15 @@ class Sources:
             self._reading = asyncio.create_task(self._read())
         try:
             async with asyncio.timeout(FIND_S):
-                source = await asyncio.shield(found)
+                return await asyncio.shield(found)
         except TimeoutError as error:
             raise Unavailable(SILENT_TEXT) from error
-        if source:
-            self._known.add(name)
-        else:
-            self._known.discard(name)
-        return source
 
     async def _read(self) -> None:
         while self._asked:
             asked, self._asked = self._asked, {}
             names = sorted(asked)
+            at = asyncio.get_running_loop().time()
 
             async def find(connection: Connection, names: list[str] = names) -> list[asyncpg.Record]:
                 return await connection.fetch(f"{SELECT} where s.name = any ($1::text[])", names)
@@ -97,7 +111,12 @@ class Sources:
             else:
                 found = {row["name"]: _source(row) for row in rows}
                 for name, future in asked.items():
-                    future.set_result(found.get(name))
+                    source = found.get(name)
+                    if source:
+                        self._known[name] = source, at
+                    else:
+                        self._known.pop(name, None)
+                    future.set_result(source)
             finally:
                 for future in asked.values():
                     future.cancel()

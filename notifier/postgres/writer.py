@@ -111,7 +111,8 @@ class Writer(Reconnecting):
         if not self.up:
             raise Unavailable(AWAY_TEXT)
         publish = _Publish(messages, asyncio.get_running_loop().create_future())
-        if self._messages + len(messages) > MAX_WAITING or self._bytes + publish.size > MAX_WAITING_BYTES:
+        full = self._messages + len(messages) > MAX_WAITING or self._bytes + publish.size > MAX_WAITING_BYTES
+        if full and self._waiting:  # the largest body alone is as much
             raise Unavailable("Too many publishes wait for the database; nothing was stored. Try again.")
         self._waiting.append(publish)
         self._messages += len(messages)

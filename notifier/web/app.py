@@ -70,7 +70,8 @@ def create_app(service: Service) -> web.Application:
             web.get("/v1/messages/{id}", publish.message),
             web.post("/", publish.publish_ntfy),
             web.put("/", publish.publish_ntfy),
-            web.post("/hooks/{source}", hooks.hook),
+            # Senders join the URL of this server and the path, each with a slash or not.
+            web.post("/{_:/?}hooks/{source}{__:/?}", hooks.hook),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
         ]

@@ -13,6 +13,9 @@ from notifier.web.appkeys import SERVICE
 STALL_S = 10.0
 TOTAL_S = 60.0
 
+# What some senders write into Content-Encoding, and cannot change, is the name of a charset.
+_AS_IT_IS = {"", "identity", "chunked", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"}
+
 
 async def with_body(request: web.Request, work: Callable[[bytes], Awaitable[web.Response]]) -> web.Response:
     """What `work` makes of the request's body. Once that is read, the work is done even if its client goes away.
@@ -35,7 +38,7 @@ async def read_body(request: web.Request, limit: int, memory: MemoryBudget) -> b
     where there is no memory for it: what has come is counted by its connection."""
     headers = request.headers
     given = [*headers.getall("Content-Encoding", []), *headers.getall("Transfer-Encoding", [])]
-    if any(encoding.strip() not in {"", "identity", "chunked"} for encoding in ",".join(given).lower().split(",")):
+    if any(encoding.strip() not in _AS_IT_IS for encoding in ",".join(given).lower().split(",")):
         raise UnsupportedMedia("Compressed bodies are not taken: send it without Content-Encoding.")
     _check_size(request.content_length or 0, limit, memory)
     chunks: list[bytes] = []

@@ -1,14 +1,24 @@
 """Webhooks: verified over the raw bytes before anything is parsed, then published like anything else."""
 
+import asyncio
+
 from aiohttp import web
 
-from notifier.core.errors import BadSignature, NotFound
+from notifier.core.errors import BadSignature, NotFound, NotifierError, OutcomeUnknown
 from notifier.core.messages import NewMessage
-from notifier.core.publishing import from_body, webhook_headers
-from notifier.core.webhooks import Source, is_name, kept_headers, topic_for, verify
+from notifier.core.webhooks.delivery import Delivery
+from notifier.core.webhooks.kept import message_of
+from notifier.core.webhooks.signatures import verify
+from notifier.core.webhooks.sources import Source, is_name
+from notifier.core.webhooks.templates import topic_for
 from notifier.offload import offload
+from notifier.service import Service
+from notifier.web.access import address
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
+
+# From the last byte of a webhook to the answer: GitHub, Shopify and others give up after 10 s or less.
+ANSWER_S = 8.0
 
 
 async def hook(request: web.Request) -> web.Response:
@@ -16,26 +26,55 @@ async def hook(request: web.Request) -> web.Response:
     name = request.match_info["source"]
     if not is_name(name):
         raise NotFound("There is no source of that name, and there cannot be one.")
+    try:
+        return await _receive(request, service, name)
+    except NotifierError as error:
+        if error.status < 500:
+            reason = error.reason if isinstance(error, BadSignature) else error.code
+            service.refusals.count(name, address(request), reason, known=service.sources.knows(name))
+        raise
+
+
+async def _receive(request: web.Request, service: Service, name: str) -> web.Response:
     if not request.content.is_eof() and not service.sources.knows(name):
         # Nothing of the body is read for a source that may not exist. A known one is not looked up first: a sender that
         # does not wait for the answer would be gone meanwhile.
-        await service.source(name)
-    headers = request.raw_headers
-    content_type = request.headers.get("Content-Type")
-
-    def read(source: Source, body: bytes) -> NewMessage:
-        try:
-            verify(source, headers, body)
-        except BadSignature as error:
-            error.reason = f"{error.reason} for the source {source.name}"
-            raise
-        kept = webhook_headers(kept_headers(headers))
-        return from_body(topic_for(source, headers, body), body, content_type, headers=kept, lenient=True)
+        _found(await service.sources.find(name))
 
     async def publish(body: bytes) -> web.Response:
-        message = await offload(len(body), read, await service.source(name), body)
-        [seq] = await service.publish([message])
-        return web.json_response({"id": str(seq), "topic": message.topic})
+        delivery = Delivery(
+            request.raw_headers, body, request.rel_url.raw_query_string.encode(errors="surrogateescape")
+        )
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                message = await _message(service, name, delivery)
+                [seq] = await service.publish([message])
+        except TimeoutError:
+            raise OutcomeUnknown("The database is too slow: the webhook may or may not be stored.") from None
+        return web.json_response({"id": str(seq)})
 
     # Some senders do not wait for an answer; their webhooks are published all the same.
     return await with_body(request, publish)
+
+
+async def _message(service: Service, name: str, delivery: Delivery) -> NewMessage:
+    source = _found(await service.sources.current(name))
+    try:
+        return await offload(len(delivery.body), _read, source, delivery)
+    except BadSignature:
+        # What is remembered may lack a secret that was added a moment ago.
+        newest = _found(await service.sources.find(name))
+        if newest == source:
+            raise
+        return await offload(len(delivery.body), _read, newest, delivery)
+
+
+def _read(source: Source, delivery: Delivery) -> NewMessage:
+    verify(source, delivery)
+    return message_of(delivery, topic_for(source.topic, delivery))
+
+
+def _found(source: Source | None) -> Source:
+    if source is None:
+        raise NotFound("There is no source of that name. Sources are made by `notifier source add`.")
+    return source

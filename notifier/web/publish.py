@@ -12,6 +12,7 @@ from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedM
 from notifier.core.messages import BYTES, inline_type, is_content_type, media_type
 from notifier.core.publishing import display_fields, from_body, parse_batch, values_from_text
 from notifier.core.topics import check_topic, decode_path
+from notifier.core.webhooks.kept import KEPT_AS
 from notifier.offload import offload
 from notifier.postgres.history import Stored
 from notifier.web.access import address, authorise_publish, authorise_subscribe, may_read
@@ -97,17 +98,19 @@ async def message(request: web.Request) -> web.Response:
     if stored.body is None:
         # Not before: how long that takes, and the memory, is for a caller that may read it.
         stored = await _readable(request, seq, whole=True)
+    kept: list[tuple[str, str]] = json.loads(stored.headers or "[]")
+    # A webhook that claims to be JSON, and is not, is shown as text; here it has the type that it came with.
+    published = next((value for name, value in kept if name == "Content-Type"), stored.content_type)
     headers = {"Content-Security-Policy": "sandbox; default-src 'none'"}
-    if inline := inline_type(stored.content_type):
+    if inline := inline_type(published):
         headers["Content-Type"] = inline
     else:
-        published = stored.content_type or ""
         # Otherwise it came into the table by another way.
-        headers["Content-Type"] = published if is_content_type(published) else BYTES
+        headers["Content-Type"] = published if published and is_content_type(published) else BYTES
         headers["Content-Disposition"] = f'attachment; filename="message-{seq}"'
     response = web.Response(body=stored.body, headers=headers)
-    for name, value in json.loads(stored.headers or "[]"):
-        response.headers.add(f"Notifier-Header-{name}", value)
+    for name, value in kept:
+        response.headers.add(f"{KEPT_AS}{name}", value)
     return response
 
 

@@ -19,7 +19,7 @@ from chaos.recorder import Recorder
 from chaos.servers import Databases, Nginx, Notifier
 from chaos.sql_publishers import SqlPublisher
 from chaos.tampering import Tampering
-from notifier.core.webhooks import check_source
+from notifier.core.webhooks.sources import check_source
 from notifier.postgres import sources
 from notifier.postgres.migrations import migrate
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import io
 import json
 from urllib.parse import quote_plus
 
@@ -10,10 +11,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from conftest import Running, Start, ids, until
-from support.protocol import JSON, line, refusal
+from support.protocol import JSON, exactly, line, refusal
 
+import notifier.web.hooks
 from notifier.core.errors import Unavailable
-from notifier.core.webhooks import check_source
+from notifier.core.webhooks.sources import check_source
+from notifier.postgres import sources, writer
 from notifier.postgres.sources import MAX_ASKED, add_source
 
 SECRET = "It's a Secret to Everybody"
@@ -43,8 +46,9 @@ async def deliver(app, source, body, headers=JSON):
     async with app.client.post(f"/hooks/{source}", data=body, headers=headers) as response:
         assert response.status == 200, await response.text()
         answer = await response.json()
+    assert answer.keys() == {"id"}  # the sender needs to know no topic
     [message] = (await app.poll("**", after=int(answer["id"]) - 1, wait=0))["messages"]
-    assert (message["id"], message["topic"]) == (answer["id"], answer["topic"])
+    assert message["id"] == answer["id"]
     return message
 
 
@@ -159,6 +163,63 @@ async def test_the_headers_of_a_webhook_come_back_without_credentials(hooks: Run
     assert kept["Notifier-Header-X-Hub-Signature-256"] == signature(PUSH)
     assert not {"host", "content-length", "content-type", "connection"} & {name.lower()[16:] for name in kept}
     assert "top-secret" not in json.dumps(await hooks.poll("**", after="earliest", wait=0))
+
+
+@pytest.mark.rule("M-1", "W-4")
+async def test_a_webhook_comes_back_with_the_type_that_it_came_with(hooks: Running) -> None:
+    """A relay has to send it on as it came."""
+    for content_type, body in (
+        ("application/json", b'{"a": 1}'),
+        ("application/json; charset=utf-8", b'{"a": 1}'),
+        ("application/json; charset=iso-8859-1", b'{"a": "\xe9"}'),
+        ("application/json; charset=utf-16", '{"a": "b"}'.encode("utf-16")),
+        ("application/json", b"not json"),
+        ("text/xml; charset=iso-8859-1", b"<a>\xe9</a>"),
+        ("application/x-www-form-urlencoded", b"payload=%7B%7D"),
+    ):
+        message = await deliver(hooks, "github", body, signed(body, Content_Type=content_type))
+        async with hooks.client.get(f"/v1/messages/{message['id']}") as response:
+            assert (response.headers["Content-Type"], await response.read()) == (content_type, body)
+        # Never spliced in as JSON where it is none.
+        assert (
+            message.get("content_type") != content_type
+            or message["data"] == {"a": 1}
+            or "xml" in content_type
+            or ("form" in content_type)
+        )
+
+
+@pytest.mark.rule("W-1")
+async def test_the_path_may_have_a_slash_more_and_a_query(hooks: Running) -> None:
+    for path in ("/hooks/ci/", "//hooks/ci", "//hooks/ci/", "/hooks/ci?source=ci", "/hooks/ci/?a=b"):
+        async with line(hooks) as raw:
+            await raw.send(f"POST {path} HTTP/1.1", "Content-Length: 2", body=b"{}")
+            assert (await raw.answer()).status == 200, path
+    for path in ("/hooks/ci//", "///hooks/ci", "/hooks//ci", "/hooks/", "/hooks", "/hooks/ci/more"):
+        async with line(hooks) as raw:
+            await raw.send(f"POST {path} HTTP/1.1", "Content-Length: 2", body=b"{}")
+            assert (await raw.answer()).status == 404, path
+
+
+@pytest.mark.rule("W-11")
+async def test_each_refusal_is_counted_and_logged_with_its_source_and_reason(
+    hooks: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    await deliver(hooks, "ci", b"{}")
+    gzip = {"Content-Encoding": "gzip"}
+    for path, headers in (("github", JSON), ("github", JSON), ("ci", gzip), ("no-such", JSON), ("No%0ASuch", JSON)):
+        await (await hooks.client.post(exactly(f"/hooks/{path}"), data=b"secret content", headers=headers)).read()
+    assert hooks.service.refusals.reasons == {
+        ("github", "a bad signature"): 2,
+        ("ci", "unsupported_media_type"): 1,
+        ("", "not_found"): 1,
+    }
+    said = [record.getMessage() for record in caplog.records if record.name == "notifier.access.failures"]
+    assert said == [
+        "refused a webhook for github from 127.0.0.1: a bad signature",
+        "refused a webhook for ci from 127.0.0.1: unsupported_media_type",
+        "refused a webhook for no-such from 127.0.0.1: not_found",
+    ]
 
 
 @pytest.mark.rule("W-2")
@@ -285,7 +346,7 @@ async def test_a_webhook_is_published_even_if_its_sender_disconnects(hooks: Runn
 
 @pytest.mark.rule("W-9")
 async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_disconnects(
-    hooks: Running, sql: asyncpg.Connection
+    hooks: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many clients send the head first. A source that is known is not looked up before the body has come."""
     body = b'{"job": {"name": "build"}}'
@@ -293,6 +354,7 @@ async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_dis
         assert response.status == 200
     parked = hooks.start_poll("ci/*", wait=20)
     await hooks.parked()
+    monkeypatch.setattr(sources, "FRESH_S", 0)
     await sql.execute("begin; lock table notifier.source in access exclusive mode")
     async with line(hooks) as raw:
         connections = hooks.client.server.runner.server.connections
@@ -305,3 +367,77 @@ async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_dis
     await sql.execute("rollback")
     [message] = (await parked)["messages"]
     assert message["topic"] == "ci/build"
+
+
+@pytest.mark.rule("W-8")
+async def test_a_source_that_is_known_needs_no_table(
+    hooks: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schema change, or a dump, has locked it. Who is not remembered must try again."""
+    await deliver(hooks, "ci", b"{}")
+    await sql.execute("begin; lock table notifier.source in access exclusive mode")
+    await deliver(hooks, "ci", b"{}")
+    monkeypatch.setattr(sources, "FRESH_S", 0)
+    monkeypatch.setattr(sources, "FIND_S", 0.05)
+    await deliver(hooks, "ci", b"{}")
+    await refusal(await hooks.client.post("/hooks/github", data=PUSH, headers=signed(PUSH)), 503, "unavailable")
+    monkeypatch.setattr(sources, "STALE_S", 0)
+    await refusal(await hooks.client.post("/hooks/ci", data=b"{}"), 503, "unavailable")
+    await sql.execute("rollback")
+
+
+@pytest.mark.rule("W-12")
+async def test_a_source_that_is_removed_or_gets_a_secret_is_not_what_is_remembered(
+    hooks: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(hooks, "github", PUSH, signed(PUSH))
+    monkeypatch.setattr(sources, "FRESH_S", 1000)
+    await sql.execute("update notifier.source set secrets = array['the next one', 'the old secret']")
+    # What it has signed with the new secret is not refused because this process does not know that yet,
+    await deliver(hooks, "github", PUSH, signed(PUSH, X_Hub_Signature_256=signature(PUSH, "the next one")))
+    # and from then on the one that has gone is.
+    await refusal(await hooks.client.post("/hooks/github", data=PUSH, headers=signed(PUSH)), 401, "bad_signature")
+    await sql.execute("delete from notifier.source where name = 'ci'")
+    await deliver_nothing(hooks, monkeypatch)
+
+
+async def deliver_nothing(hooks: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "FRESH_S", 0)
+    await refusal(await hooks.client.post("/hooks/ci", data=b"{}"), 404, "not_found")
+    assert not hooks.service.sources.knows("ci")
+
+
+@pytest.mark.rule("W-8")
+async def test_a_database_that_is_too_slow_for_the_sender_is_an_unknown_outcome(
+    hooks: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(hooks, "ci", b"{}")
+    monkeypatch.setattr(notifier.web.hooks, "ANSWER_S", 0.05)
+    await sql.execute("begin; lock table notifier.message in access exclusive mode")
+    await refusal(await hooks.client.post("/hooks/ci", data=b"{}"), 504, "outcome_unknown")
+    await sql.execute("rollback")
+
+
+@pytest.mark.rule("W-10")
+async def test_githubs_largest_webhook_is_taken_where_the_limit_allows_it(
+    start: Start, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_source(database, check_source("github", "github", "github/{repository.full_name}", (SECRET,)))
+    size = 25 * 1024 * 1024
+    monkeypatch.setattr(writer, "MAX_WAITING_BYTES", size)  # no body is too large to wait alone
+    app = await start(max_body=size)
+    body = b'{"repository": {"full_name": "o/r"}, "p": "' + b"x" * (size - 45) + b'"}'
+    assert len(body) == size
+    async with app.client.post("/hooks/github", data=io.BytesIO(body), headers=signed(body)) as response:
+        assert response.status == 200, await response.text()
+        answer = await response.json()
+    async with app.client.get(f"/v1/messages/{answer['id']}") as response:
+        assert await response.read() == body
+    large = io.BytesIO(body + b" ")
+    await refusal(await app.client.post("/hooks/github", data=large, headers=JSON), 413, "too_large")
+
+
+@pytest.mark.rule("W-10")
+async def test_charsets_in_content_encoding_are_no_compression(hooks: Running) -> None:
+    for encoding in ("UTF-8", "utf-8", "identity", ""):
+        await deliver(hooks, "ci", b"{}", JSON | {"Content-Encoding": encoding})

@@ -13,7 +13,8 @@ from support.protocol import line
 
 from notifier.core import publishing
 from notifier.core.messages import NewMessage
-from notifier.core.webhooks import check_source
+from notifier.core.webhooks import kept
+from notifier.core.webhooks.sources import check_source
 from notifier.offload import INLINE
 from notifier.postgres.sources import add_source
 
@@ -39,6 +40,7 @@ class Held:
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     held = Held()
     monkeypatch.setattr(publishing, "NewMessage", held.new_message)
+    monkeypatch.setattr(kept, "NewMessage", held.new_message)
     yield held
     held.go_on.set()
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from notifier.access import failures
-from notifier.access.failures import LINE_S, MAX_LINES, Failures
+from notifier.access.failures import LINE_S, MAX_LINES, Failures, Refusals
 from notifier.core.errors import BadSignature, EndedToken, InvalidToken, Unauthorized
 from notifier.core.rates import Rate
 
@@ -89,7 +89,7 @@ async def test_all_addresses_together_have_a_bounded_number_of_lines(
     for number in range(5000):
         counted.count(f"10.0.{number // 250}.{number % 250}", WRONG)
     assert len(lines(caplog)) == MAX_LINES
-    assert len(counted._lines) == MAX_LINES
+    assert len(counted._lines._lines) == MAX_LINES
     counted.tell()
     assert lines(caplog) == [
         f"refused {5000 - MAX_LINES} more that have no line: a wrong credential ({5000 - MAX_LINES})"
@@ -98,7 +98,7 @@ async def test_all_addresses_together_have_a_bounded_number_of_lines(
     for _ in range(2):
         counted.count("10.0.0.1", WRONG)
     assert len(lines(caplog)) == 1
-    assert len(counted._lines) == 1
+    assert len(counted._lines._lines) == 1
 
 
 async def test_what_has_no_line_is_told_after_a_while_if_nothing_follows(
@@ -110,7 +110,7 @@ async def test_what_has_no_line_is_told_after_a_while_if_nothing_follows(
     for _ in range(2):
         counted.count("10.0.0.1", WRONG)
     async with asyncio.timeout(20):
-        while counted._left_out:
+        while counted._lines._left_out:
             await asyncio.sleep(0.001)
     assert lines(caplog)[1:] == ["refused 1 more that have no line: a wrong credential (1)"]
 
@@ -122,3 +122,36 @@ async def test_no_line_has_anything_of_the_error(clock: Clock, caplog: pytest.Lo
     counted.tell()
     assert "nk_" not in caplog.text
     assert not any("nk_" in str(error) for error in told)
+
+
+@pytest.mark.rule("W-11")
+def test_each_source_and_reason_has_a_count_and_a_line_whatever_address_it_comes_from(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    refused = Refusals(clock)
+
+    async def count() -> None:
+        for address in ("10.0.0.1", "10.0.0.2"):
+            refused.count("github", address, "a bad signature", known=True)
+            refused.count("stripe", address, "a bad signature", known=True)
+        refused.count("stripe", "10.0.0.1", "an old timestamp", known=True)
+        refused.count("no-such", "10.0.0.1", "not_found", known=False)
+        refused.count("nor-this", "10.0.0.1", "not_found", known=False)
+        refused.tell()
+
+    asyncio.run(count())
+    assert caplog.messages == [
+        "refused a webhook for github from 10.0.0.1: a bad signature",
+        "refused a webhook for stripe from 10.0.0.1: a bad signature",
+        "refused a webhook for stripe from 10.0.0.1: an old timestamp",
+        "refused a webhook for no-such from 10.0.0.1: not_found",
+        "refused a webhook for nor-this from 10.0.0.1: not_found",
+        "refused 2 more that have no line: a bad signature (2)",
+    ]
+    assert refused.reasons == {
+        ("github", "a bad signature"): 2,
+        ("stripe", "a bad signature"): 2,
+        ("stripe", "an old timestamp"): 1,
+        ("", "not_found"): 2,
+    }

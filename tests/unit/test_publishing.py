@@ -78,27 +78,6 @@ def test_a_malformed_content_type_is_refused(content_type):
         from_body("t", b"", content_type)
 
 
-@pytest.mark.parametrize(
-    ("content_type", "body", "stored_as"),
-    [
-        (JSON, b"{}", None),
-        (JSON, b"not json", TEXT),
-        (JSON, b'{"a": "\\ud800"}', TEXT),
-        ("application/cloudevents+json", b"[1e400]", TEXT),
-        (JSON, b"[" * 61 + b"]" * 61, TEXT),
-        (JSON, b"\xff", BYTES),
-        (FORM, b"payload=%7B%7D", FORM),
-        (FORM, b"{}", FORM),
-        ("", b"{}", None),
-        ("no type", b"text", TEXT),
-        ("a/" + "b" * 254, b"\xff", BYTES),
-    ],
-)
-def test_a_webhook_is_never_refused_for_its_body_or_its_type(content_type, body, stored_as):
-    message = from_body("t", body, content_type, lenient=True)
-    assert (message.body, message.content_type) == (body, stored_as)
-
-
 # Display fields
 
 
