@@ -302,7 +302,7 @@ def held(app: Running) -> int:
     handover = app.client.app.get(HANDOVER)
     tokens = app.service.callers.tokens
     policy = app.service.policy
-    kept = (handover.shapes.size if handover else 0) + (policy.size if policy else 0)
+    kept = (handover.shapes.lately.size if handover else 0) + (policy.size if policy else 0)
     return app.service.memory.held - kept - (0 if tokens is None else tokens.held)
 
 

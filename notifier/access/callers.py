@@ -1,6 +1,5 @@
 """Callers: the grant of each credential, and of callers without one."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from notifier.access.expiry import Expiry
 from notifier.access.revocations import Revocations
 from notifier.core.errors import EndedToken, InvalidToken
 from notifier.core.grants import Grant
@@ -17,9 +17,6 @@ from notifier.settings import Settings, TokenSettings
 
 if TYPE_CHECKING:
     from notifier.access.token_cache import TokenCache
-
-# How late a key may be found to have expired, where the clock was set meanwhile.
-LOOK_S = 0.25
 
 
 class Callers:
@@ -35,7 +32,7 @@ class Callers:
         # Of settings and of this process: they do not change.
         self._fixed = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
         self._keys: dict[bytes, tuple[Key, Grant]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._expiry = Expiry(lambda _: self.change(Changes()), lambda name: name in self._keys)
         self.lifetime = (settings.tokens or TokenSettings()).longest
         self.revocations = Revocations(self.lifetime.total_seconds(), time.time)
         self.tokens = _tokens(settings, memory, on_end)
@@ -73,7 +70,7 @@ class Callers:
             await self.tokens.start()
 
     async def stop(self) -> None:
-        self._arm(None)
+        self._expiry.close()
         if self.tokens is not None:
             await self.tokens.stop()
 
@@ -123,24 +120,9 @@ class Callers:
         ended = [grant for _, grant in before.values() if grant.alive]
         for grant in ended:
             grant.end()
-        times = (key.until for key, grant in self._keys.values() if grant.alive and key.until is not None)
-        self._arm(min(times, default=None))
+        alive = ((key.until, name) for name, (key, grant) in self._keys.items() if grant.alive)
+        self._expiry.replace((until, name) for until, name in alive if until is not None)
         return bool(ended)
-
-    def _arm(self, until: float | None) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if until is not None:
-            # Not all the time at once: the clock may be set.
-            wait_s = min(max(0.0, until - time.time()), LOOK_S)
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._expire, until)
-
-    def _expire(self, until: float) -> None:
-        if until > time.time():
-            self._arm(until)
-        else:
-            self.change(Changes())
 
     @contextmanager
     def temporary_key(self) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 # The clock may be set meanwhile; then the timer is late by at most this.
 LOOK_S = 0.25
@@ -30,6 +30,13 @@ class Expiry:
         heapq.heappush(self._entries, (until, name))
         if self._timer is None:
             self._arm()
+
+    def replace(self, entries: Iterable[tuple[float, bytes]]) -> None:
+        """From here on these, as `add` gets them, and no others."""
+        self.close()
+        self._entries = sorted(entries)  # a heap
+        self._removed = 0
+        self._arm()
 
     def removed(self) -> None:
         """A name is not held any more. Its entry goes with many others, or when its time has come."""

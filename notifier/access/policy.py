@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 from notifier.core.errors import Unavailable
+from notifier.core.generations import Generations
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
 from notifier.postgres.policy import CallFailed, PolicyFunction
@@ -21,7 +22,7 @@ MAX_WAITING = 1000
 
 # Answers remembered for one grant: as many as a batch has topics.
 MAX_ANSWERS = 1000
-# Answers that nobody has used for one to two of these are forgotten, and so are those of grants that have ended.
+# Answers that nobody has used for one to two of these are forgotten.
 FORGET_S = 600.0
 # Of all answers that were used during FORGET_S: 30,000 grants with a topic each. Those beyond are asked for anew.
 MAX_BYTES = 16 * 1024 * 1024
@@ -54,11 +55,7 @@ class Policy:
     def __init__(self, function: PolicyFunction, memory: MemoryBudget) -> None:
         self._function = function
         self._memory = memory
-        self._recent: dict[Grant, _Answers] = {}
-        self._older: dict[Grant, _Answers] = {}
-        self._bytes = 0  # of the recent ones
-        self._older_bytes = 0
-        self._turned = 0.0
+        self._said: Generations[Grant, _Answers] = Generations(memory, FORGET_S, min(MAX_BYTES, memory.limit // 16))
         self._asking: dict[tuple[Grant, Action, tuple[str, ...]], asyncio.Task[dict[str, bool]]] = {}
         self._loop = asyncio.get_running_loop()
         self._logged = float("-inf")
@@ -66,7 +63,7 @@ class Policy:
     @property
     def size(self) -> int:
         """Bytes that it remembers, about."""
-        return self._bytes + self._older_bytes
+        return self._said.size
 
     async def start(self) -> None:
         """SettingsError unless the function is there and fits. AWAY."""
@@ -75,7 +72,8 @@ class Policy:
     async def refused(self, grant: Grant, action: Action, topics: Iterable[str], deadline: float) -> str | None:
         """The first of `topics` that it refuses. Unavailable where it cannot tell by `deadline` (loop time)."""
         topics = tuple(dict.fromkeys(topics))
-        known = self._known(grant)
+        answers = self._said.get(grant, self._loop.time())
+        known = answers.allowed if answers else {}
         said = {topic: known[action, topic] for topic in topics if (action, topic) in known}
         if unknown := tuple(topic for topic in topics if topic not in said):
             said |= await self._ask_once(grant, action, unknown, deadline)
@@ -127,27 +125,14 @@ class Policy:
             self._logged = now
             log.warning("policy: %s; callers are refused", reason)
 
-    # --- remembering
-
-    def _known(self, grant: Grant) -> dict[tuple[Action, str], bool]:
-        answers = self._recent.get(grant)
-        if answers is None:
-            answers = self._older.pop(grant, None)
-            if answers is None:
-                return {}
-            self._older_bytes -= answers.size
-            self._memory.add(-answers.size)
-            self._keep(grant, answers)
-        return answers.allowed
-
     def _remember(self, grant: Grant, action: Action, said: dict[str, bool]) -> None:
         if not grant.alive or self._memory.full:
             return
-        self._known(grant)
-        answers = self._recent.get(grant)
+        now = self._loop.time()
+        answers = self._said.get(grant, now)
         if answers is None:
             answers = _Answers()
-            self._keep(grant, answers)
+            self._said.add(grant, answers, now)
         before = answers.size
         for topic, allowed in said.items():
             if (action, topic) not in answers.allowed:
@@ -157,24 +142,7 @@ class Policy:
             _, oldest = next(iter(answers.allowed))
             del answers.allowed[next(iter(answers.allowed))]
             answers.size -= ANSWER_BYTES + len(oldest)
-        self._count(answers.size - before)
-
-    def _keep(self, grant: Grant, answers: _Answers) -> None:
-        now = self._loop.time()
-        if now - self._turned > FORGET_S or self._bytes > min(MAX_BYTES, self._memory.limit // 16):
-            self._memory.add(-self._older_bytes)
-            self._older = {grant: answers for grant, answers in self._recent.items() if grant.alive}
-            self._older_bytes = sum(answers.size for answers in self._older.values())
-            self._memory.add(self._older_bytes - self._bytes)
-            self._recent = {}
-            self._bytes = 0
-            self._turned = now
-        self._recent[grant] = answers
-        self._count(answers.size)
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        self._memory.add(size)
+        self._said.grew(answers.size - before)
 
 
 def _refused(returned: object, topics: Iterable[str]) -> set[str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from aiohttp.http import RawRequestMessage
 
+from notifier.core.generations import Generations
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
 from notifier.core.polls import Poll
@@ -125,18 +126,7 @@ class Shapes:
 
     def __init__(self, memory: MemoryBudget) -> None:
         self._memory = memory
-        self._recent: dict[bytes, Shape] = {}
-        self._older: dict[bytes, Shape] = {}
-        self._bytes = 0
-        self._older_bytes = 0
-        self._turned = 0.0
-
-    def __len__(self) -> int:
-        return len(self._recent) + len(self._older)
-
-    @property
-    def size(self) -> int:
-        return self._bytes + self._older_bytes
+        self.lately: Generations[bytes, Shape] = Generations(memory, FORGET_S, min(MAX_BYTES, memory.limit // 8))
 
     def mark(self, message: RawRequestMessage, peer: str) -> Fingerprint | None:
         """None if it has no cursor in a place that is known."""
@@ -167,39 +157,17 @@ class Shapes:
 
     def find(self, digest: bytes, now: float) -> Shape | None:
         """The shape of that digest, if it came lately and its grant is alive."""
-        shape = self._recent.get(digest) or self._older.get(digest)
-        if shape is None or not shape.grant.alive:
-            return None
-        if digest not in self._recent:
-            self.add(digest, shape, now)
-        return shape
+        shape = self.lately.get(digest, now)
+        return shape if shape and shape.grant.alive else None
 
     def add(self, digest: bytes, shape: Shape, now: float) -> None:
-        if self._memory.full:
-            return  # it only makes the next request cheaper
-        if now - self._turned > FORGET_S or self._bytes > min(MAX_BYTES, self._memory.limit // 8):
-            self._memory.add(-self._older_bytes)
-            self._older = self._recent
-            self._older_bytes = self._bytes
-            self._recent = {}
-            self._bytes = 0
-            self._turned = now
-        if older := self._older.pop(digest, None):
-            self._older_bytes -= older.size
-            self._memory.add(-older.size)
-        if replaced := self._recent.get(digest):
-            self._count(-replaced.size)
-        self._recent[digest] = shape
-        self._count(shape.size)
+        if not self._memory.full:  # it only makes the next request cheaper
+            self.lately.add(digest, shape, now)
 
     def share(self, shape: Shape, head: bytes) -> None:
-        """Note that another client has sent `head`, which is of this shape."""
+        """Note that another client has sent `head`, which is of this shape, the last that was found."""
         if shape.share(head):
-            self._count(len(head))
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        self._memory.add(size)
+            self.lately.grew(len(head))
 
 
 def place(head: bytes, cursor: int) -> tuple[int, int] | None:

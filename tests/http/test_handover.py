@@ -205,7 +205,7 @@ async def test_a_list_is_forgotten_after_its_last_poll(
     app: Running, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     """Each client has a list of its own."""
-    monkeypatch.setattr(repolls, "FORGET_S", -1.0)  # a new shape pushes out all but the last one
+    monkeypatch.setattr(handover(app).shapes.lately, "forget_s", -1.0)  # a new shape pushes out all but the last one
     before = lists()
     for n in range(20):
         async with line(app) as raw:
@@ -477,7 +477,7 @@ def test_an_unused_shape_is_forgotten() -> None:
         assert known.find(b"used", now)
         known.add(b"another", shape(), now)
     assert not known.find(b"unused", now)
-    assert len(known) == 2
+    assert len(known.lately) == 2
 
 
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,23 +486,23 @@ def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Shapes(memory)
     for n in range(1000):
         known.add(b"%d" % n, shape(), 1000.0)
-        assert memory.held == known.size
-    assert 190 <= len(known) <= 2 * 200 * 1.1
+        assert memory.held == known.lately.size
+    assert 190 <= len(known.lately) <= 2 * 200 * 1.1
     assert known.find(b"999", 1000.0)
     for n in range(1000):
         known.add(b"%d" % n, shape("x" * 255), 1000.0)
-    assert len(known) <= 2 * 100
+    assert len(known.lately) <= 2 * 100
     for n in range(1000):
         known.add(b"%d" % n, shape("a/b/c/d/*"), 1000.0)
-    assert len(known) <= 2 * 45
+    assert len(known.lately) <= 2 * 45
     head = b"GET /1 " + b"x" * 8000
     for n in range(1000):
         large = shape()
         large.learn(head, 5, 6)
         known.add(b"%d" % n, large, 1000.0)
         known.share(large, head)
-        assert memory.held == known.size <= 220_000
-    assert len(known) <= 2 * 14
+        assert memory.held == known.lately.size <= 220_000
+    assert len(known.lately) <= 2 * 14
 
 
 def test_shapes_take_a_small_part_of_the_memory_and_none_of_what_is_left() -> None:
@@ -512,7 +512,7 @@ def test_shapes_take_a_small_part_of_the_memory_and_none_of_what_is_left() -> No
         known.add(b"%d" % n, shape(), 1000.0)
         if n % 100 == 0:
             known.find(b"%d" % max(0, n - 300), 1000.0)
-        assert memory.held == known.size <= 2**20 // 3
+        assert memory.held == known.lately.size <= 2**20 // 3
     memory.add(2**20)
     known.add(b"one more", shape(), 1000.0)
     assert not known.find(b"one more", 1000.0)

@@ -248,8 +248,7 @@ async def differences(
     ]
 
 
-@pytest.mark.rule("A-6")
-@pytest.mark.rule("A-32")
+@pytest.mark.rule("A-6", "A-32")
 @pytest.mark.parametrize("way", ALL_ROUTES, ids=lambda way: way.__name__)
 async def test_each_caller_gets_what_its_grant_allows(start: Start, callers: Callers, sql, way: Way) -> None:
     """And what needs no credential, whatever it shows."""

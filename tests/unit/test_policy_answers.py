@@ -156,7 +156,7 @@ async def test_what_one_grant_keeps_has_a_bound(policy, function):
     grant = Grant("u1")
     for number in range(module.MAX_ANSWERS + 10):
         await policy.refused(grant, "publish", [f"t/{number}"], soon())
-    [answers] = policy._recent.values()
+    [answers] = policy._said._recent.values()
     assert len(answers.allowed) == module.MAX_ANSWERS
     assert answers.size == policy.size == policy._memory.held
     assert policy.size == module.GRANT_BYTES + sum(module.ANSWER_BYTES + len(topic) for _, topic in answers.allowed)
@@ -169,7 +169,7 @@ async def test_what_one_grant_keeps_has_a_bound(policy, function):
 
 async def test_what_all_grants_keep_has_a_bound_and_what_is_used_stays(policy, function, monkeypatch):
     each = module.GRANT_BYTES + module.ANSWER_BYTES + 1
-    monkeypatch.setattr(module, "MAX_BYTES", 50 * each)
+    monkeypatch.setattr(policy._said, "max_bytes", 50 * each)
     regular = Grant("regular")
     await policy.refused(regular, "publish", ["a"], soon())
     for _ in range(500):
@@ -184,11 +184,11 @@ async def test_grants_that_have_ended_are_forgotten(policy, function, monkeypatc
         grant = Grant("u")
         await policy.refused(grant, "publish", ["a"], soon())
         grant.end()
-    monkeypatch.setattr(policy, "_turned", float("-inf"))
-    await policy.refused(Grant("u"), "publish", ["a"], soon())
-    assert len(policy._recent) == 1
-    assert not policy._older
-    assert policy.size == policy._memory.held == module.GRANT_BYTES + module.ANSWER_BYTES + 1
+    monkeypatch.setattr(policy._said, "forget_s", -1.0)  # what is new pushes out what was not used since the last
+    for _ in range(2):
+        await policy.refused(Grant("u"), "publish", ["a"], soon())
+    assert len(policy._said) == 2
+    assert policy.size == policy._memory.held == 2 * (module.GRANT_BYTES + module.ANSWER_BYTES + 1)
 
 
 async def test_nothing_is_remembered_while_memory_is_full(policy, function):
