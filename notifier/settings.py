@@ -33,6 +33,9 @@ _SPAN = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+", re.ASCII)
 _WEEK = timedelta(days=7)
+
+# Heroku's router keeps an idle connection for 90 s; if we closed it first, its next request would get an error.
+KEEP_ALIVE = timedelta(seconds=95)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -87,6 +90,7 @@ class Settings:
     max_parked_per_address: int = 0
     max_body: int = 1024 * 1024
     max_memory: int = 128 * 1024 * 1024
+    keep_alive: timedelta = KEEP_ALIVE  # of idle connections
     retention: timedelta = _WEEK
 
     def __repr__(self) -> str:
@@ -123,6 +127,7 @@ class Settings:
             max_parked_per_address=read.integer("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 0, 1_000_000),
             max_body=read.integer("NOTIFIER_MAX_BODY", 1024 * 1024, 1, 64 * 1024 * 1024),
             max_memory=read.integer("NOTIFIER_MAX_MEMORY", 128 * 1024 * 1024, 32 * 1024 * 1024, 64 * 1024**3),
+            keep_alive=read.span("NOTIFIER_KEEP_ALIVE", KEEP_ALIVE, timedelta(seconds=1), timedelta(days=1)),
             retention=read.span("NOTIFIER_RETENTION", _WEEK, timedelta(seconds=1), timedelta(days=3650)),
         )
 

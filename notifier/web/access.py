@@ -13,7 +13,7 @@ from aiohttp import web
 
 from notifier.access.callers import Callers
 from notifier.access.policy import DEADLINE_S, Action, Policy
-from notifier.core.errors import Forbidden, InvalidToken, Unauthorized
+from notifier.core.errors import BadRequest, Forbidden, InvalidToken, Unauthorized
 from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
 from notifier.web.addresses import client_address
@@ -76,6 +76,8 @@ class Access:
                 "This server has no key, so it does not serve pages of other websites. "
                 "If it should serve this one, add its origin to NOTIFIER_ORIGINS."
             )
+        if len(request.headers.getall("Origin", [])) > 1:
+            raise BadRequest("Origin is given twice.")
 
     async def _caller(self, request: web.Request) -> Grant:
         credential = _credential(request)

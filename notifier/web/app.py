@@ -17,9 +17,6 @@ from notifier.web.memory import Clients
 from notifier.web.origins import ORIGINS, Origins, answering_options
 from notifier.web.server import Runner
 
-# Heroku's router keeps an idle connection for 90 s; if we closed it first, its next request would get an error.
-KEEP_ALIVE_S = 95.0
-
 TOPICS = "/v1/topics/"
 
 # The one thing that a client may expect.
@@ -91,7 +88,7 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
         origins=app[ORIGINS],
         holder=app.get(HANDOVER),
         handler_cancellation=True,  # a client that hangs up ends its poll; off by default
-        keepalive_timeout=KEEP_ALIVE_S,
+        keepalive_timeout=app[SERVICE].settings.keep_alive.total_seconds(),
         shutdown_timeout=HANDLERS_S,
         auto_decompress=False,  # signatures cover what was sent
         max_line_size=MAX_HEAD,

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 # For the application: present only where the connections of parked polls are handed over.
 HANDOVER: "web.AppKey[Handover]" = web.AppKey("handover")
 
-# Between two polls, as for the connections that aiohttp holds.
-IDLE_S = 95.0
-
 # The beginning of a shape's poll, which is ignored. One for all.
 _ANYWHERE = Latest()
 
@@ -64,6 +61,8 @@ class Handover:
         self.shapes = Shapes(clients.budget)
         self.reader = RequestReader()
         self.loop = asyncio.get_running_loop()
+        # Between two polls, as for the connections that aiohttp holds.
+        self.idle_s = service.settings.keep_alive.total_seconds()
         self._leaving: deque[ParkedConnection] = deque()
         self._returning: deque[ParkedConnection] = deque()
 
@@ -196,10 +195,11 @@ class ParkedConnection(asyncio.Protocol):
                 transport.close()
             elif self.behind is not None:
                 handover.give_back(self)
-        handover.lot.watch(self, handover.loop.time() + IDLE_S)
+        self._idle()
 
     def _idle(self) -> None:
-        self.handover.lot.watch(self, self.handover.loop.time() + IDLE_S)
+        handover = self.handover
+        handover.lot.watch(self, handover.loop.time() + handover.idle_s)
 
     def expire(self) -> None:
         """It was idle for too long, unless its client is still reading an answer: that is for `clients` to bound."""

@@ -68,7 +68,7 @@ class Origins:
         Without Origin, such a page loads something that it cannot read, but it could tell how long that takes.
         """
         headers = request.headers
-        sites = headers.getall("Sec-Fetch-Site", [])
+        sites = [site.lower() for site in headers.getall("Sec-Fetch-Site", [])]
         if self._all or sites == ["same-origin"]:
             return False
         if "Origin" in headers:

@@ -175,7 +175,8 @@ async def _close(runner: web.AppRunner) -> None:
 
 
 def greet(settings: Settings, port: int) -> None:
-    url = f"http://{settings.host}:{port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}"
     if settings.open:
         log.warning("NOTIFIER_OPEN=1: anyone who can reach %s may publish and read everything", url)
     log.info("notifier serves on %s", url)

@@ -102,6 +102,7 @@ async def test_without_a_key_pages_of_other_origins_can_neither_publish_nor_read
         {"Origin": url},
         {"Origin": url, "Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "Same-Origin"},
         {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
         # A development server that proxies to this one has changed Host.
         {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "same-origin"},
@@ -173,6 +174,15 @@ async def test_an_open_server_serves_any_host_and_any_page(start: Start) -> None
 
 
 # Key mode
+
+
+@pytest.mark.rule("A-4")
+async def test_a_request_has_one_origin(start: Start) -> None:
+    app = await start(admin_keys=(KEY,), origins=frozenset({"https://app.example.com"}))
+    headers = [*BEARER.items(), ("Origin", "https://app.example.com"), ("Origin", "https://evil.example.com")]
+    for method, path, body in PUBLISH + SUBSCRIBE:
+        response = await app.client.request(method, path, data=body, headers=headers)
+        assert await refusal(response, 400, "bad_request") == "Origin is given twice."
 
 
 @pytest.mark.rule("A-1")

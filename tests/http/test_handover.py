@@ -6,6 +6,7 @@ import gc
 import json
 import resource
 import socket
+from datetime import timedelta
 
 import pytest
 from conftest import Running, Start, until
@@ -221,7 +222,7 @@ async def test_a_list_is_forgotten_after_its_last_poll(
 async def test_an_idle_connection_is_closed_after_its_time(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with line(app) as raw:
         assert await park(app, raw)
-        monkeypatch.setattr(module, "IDLE_S", 0.1)
+        monkeypatch.setattr(handover(app), "idle_s", 0.1)
         await wake(app, raw)
         async with asyncio.timeout(DEADLINE_S):
             assert await raw.reader.read() == b""
@@ -231,7 +232,7 @@ async def test_an_idle_connection_is_closed_after_its_time(app: Running, monkeyp
 async def test_a_connection_that_went_back_to_aiohttp_is_not_closed_as_idle(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IDLE_S", 0.05)
+    monkeypatch.setattr(handover(app), "idle_s", 0.05)
     async with line(app) as raw, line(app) as other:
         await park(app, raw)
         await park(app, other)
@@ -244,6 +245,20 @@ async def test_a_connection_that_went_back_to_aiohttp_is_not_closed_as_idle(
             assert await other.reader.read() == b""
         await raw.send("GET /healthz HTTP/1.1")
         assert (await raw.answer()).status == 200
+
+
+@pytest.mark.both_paths
+@pytest.mark.rule("S-30")
+async def test_idle_connections_are_closed_after_the_time_that_is_set(start: Start) -> None:
+    app = await start(keep_alive=timedelta(seconds=0.2))
+    async with line(app) as polled, line(app) as published:
+        await polled.send("GET /v1/topics/t HTTP/1.1")
+        await app.parked()
+        await published.send("POST /v1/topics/t HTTP/1.1", "Content-Length: 1", body=b"1")
+        for raw in (published, polled):
+            assert (await raw.answer()).status < 300
+            async with asyncio.timeout(DEADLINE_S):
+                assert await raw.reader.read() == b""
 
 
 @pytest.mark.rule("S-27")
@@ -266,7 +281,7 @@ async def test_an_idle_connection_is_closed_after_all_of_its_answer(
         await app.parked()
         [held] = connections(app)
         expired = []
-        monkeypatch.setattr(module, "IDLE_S", 0.05)
+        monkeypatch.setattr(handover(app), "idle_s", 0.05)
         monkeypatch.setattr(ParkedConnection, "expire", lambda self, expire=held.expire: (expired.append(1), expire()))
         await app.service.publish([large(8_000_000)])
         await until(lambda: len(expired) > 2)
@@ -283,7 +298,7 @@ async def test_an_idle_connection_is_closed_after_all_of_its_answer(
 async def test_a_client_that_reads_slowly_gets_its_answer_to_the_end(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IDLE_S", 0.0)  # an idle connection is aborted at once
+    monkeypatch.setattr(handover(app), "idle_s", 0.0)  # an idle connection is aborted at once
     with await connection(app) as sock:
         sock.send(b"GET /v1/topics/t?wait=28 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await app.parked()

@@ -54,6 +54,7 @@ def test_every_setting_is_read_from_its_variable():
             "NOTIFIER_MAX_PARKED_PER_ADDRESS": "6",
             "NOTIFIER_MAX_BODY": "7",
             "NOTIFIER_MAX_MEMORY": "80000000",
+            "NOTIFIER_KEEP_ALIVE": "620s",
             "NOTIFIER_RETENTION": "36h",
         }
     )
@@ -83,6 +84,7 @@ def test_every_setting_is_read_from_its_variable():
         max_parked_per_address=6,
         max_body=7,
         max_memory=80_000_000,
+        keep_alive=timedelta(seconds=620),
         retention=timedelta(hours=36),
     )
 
