@@ -112,7 +112,7 @@ def test_an_empty_variable_counts_as_unset():
         ("WEB_CONCURRENCY", 1, 64),
         ("NOTIFIER_MAX_PARKED", 1, 1_000_000),
         ("NOTIFIER_MAX_PARKED_PER_ADDRESS", 0, 1_000_000),
-        ("NOTIFIER_MAX_BODY", 1, 16 * 1024 * 1024),
+        ("NOTIFIER_MAX_BODY", 1, 64 * 1024 * 1024),
         ("NOTIFIER_MAX_MEMORY", 32 * 1024 * 1024, 64 * 1024**3),
     ],
 )
