@@ -10,6 +10,7 @@ A program of its own: it needs aiohttp and nothing of the server.
 
 from notifier.client.client import Client, NewMessage, Published
 from notifier.client.http import NotifierClientError
-from notifier.client.messages import Gap, Message
+from notifier.client.messages import Batch, Gap, Message
+from notifier.client.subscription import Subscription
 
-__all__ = ["Client", "Gap", "Message", "NewMessage", "NotifierClientError", "Published"]
+__all__ = ["Batch", "Client", "Gap", "Message", "NewMessage", "NotifierClientError", "Published", "Subscription"]

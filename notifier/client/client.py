@@ -1,30 +1,19 @@
 """Publish and subscribe."""
 
-import asyncio
 import json
-import logging
 import re
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Required, Self, TypedDict
 from urllib.parse import quote
 
-from notifier.client.http import Http, NotifierClientError, Token, backoff_s
-from notifier.client.messages import Batch, Gap, Message, parse
+from notifier.client.http import Http, NotifierClientError, Token
+from notifier.client.pace import DEFAULT_LIMIT, MAX_LIMIT, SHORTEST_WAIT_S, Limit, Wait
+from notifier.client.subscription import OnGap, OnRetry, Subscription
 
-log = logging.getLogger(__name__)
-
-# The server answers a poll after 28 s at the latest. An answer 10 s later than that will not come.
-POLL_TIMEOUT_S = 38.0
-PUBLISH_TIMEOUT_S = 60.0
-# No poll that was parked comes back empty sooner, except from a server that is full or stopping.
-QUICK_S = 1.0
-# The server's default, with which the line below has nothing to ask for.
-MAX_LIMIT = 100
-
-OnGap = Callable[[Gap], None]
-OnRetry = Callable[[NotifierClientError, float], None]
+# The server takes a body for 60 s at most, and answers soon afterwards.
+PUBLISH_PATIENCE_S = 90.0
 
 
 class NewMessage(TypedDict, total=False):
@@ -78,10 +67,15 @@ class Client:
     ) -> Published:
         """Store one message. `data` is a JSON value, or bytes; with a `content_type`, a string is sent as it is.
 
+        What would come back as something else is refused: TypeError or ValueError.
         Not retried, because it might be stored twice: see `temporary` and `outcome_unknown` of
         NotifierClientError.
         """
         body, content_type = _encode(data, content_type)
+        if not isinstance(tags, str):
+            tags = list(tags)
+            if any("," in tag for tag in tags):
+                raise ValueError("A tag has no comma.")
         fields = {"title": title, "click": click, "priority": priority, "tags": _comma_separated(tags) or None}
         query = {name: str(value) for name, value in fields.items() if value is not None}
         message_id = await self._publish(f"/v1/topics/{_quoted(topic)}", query, body, content_type, "id")
@@ -99,92 +93,60 @@ class Client:
         after: str | int | None = None,
         since: str | None = None,
         last: int | None = None,
+        once: bool = False,
+        wait: float | None = None,
+        limit: int = DEFAULT_LIMIT,
         on_gap: OnGap | None = None,
         on_retry: OnRetry | None = None,
-    ) -> AsyncGenerator[Message, None]:
+    ) -> Subscription:
         """Follow topics and patterns forever: each message once, in order, across reconnects and restarts.
 
         Begins after a cursor (`after`: the id of any message, "earliest" or "latest"), at a time (`since`: "10m" or
-        RFC 3339), or with the newest messages (`last`); else with what comes after the server's first answer.
-        Errors that may pass are retried forever, after `on_retry(error, delay_s)`; other refusals raise
-        NotifierClientError. `on_gap(gap)` gets what was lost. By default both write to the log.
+        RFC 3339), or with the newest messages (`last`); else with what comes after the server's first answer. With
+        `once` it ends when it has read everything that was there when it began.
+
+        Whatever may pass is tried again forever, after `on_retry(error, delay_s)`, which may raise to end that; other
+        refusals raise NotifierClientError. `on_gap(gap)` gets what was lost. By default both write to the log (of
+        failures a line a minute).
+
+        A poll parks for `wait` seconds at most (by default as long as the server chooses) and gets at most `limit`
+        messages: both adapt to what gets through.
         """
         beginnings = {"after": after, "since": since, "last": last}
-        query = {name: str(value) for name, value in beginnings.items() if value is not None}
-        if len(query) > 1:
+        begin = {name: str(value) for name, value in beginnings.items() if value is not None}
+        if len(begin) > 1:
             raise ValueError("A subscription has one beginning: after, since or last.")
-        if query.get("after", "latest") == "latest":
-            # First a cursor, then park: if the first poll broke while parked, its position would be unknown.
-            query["wait"] = "0"
-        topics = _quoted(_comma_separated(topics))
-        return self._follow(f"/v1/topics/{topics}", query, on_gap or _log_gap, on_retry or _log_retry)
-
-    async def _follow(
-        self, path: str, query: dict[str, str], on_gap: OnGap, on_retry: OnRetry
-    ) -> AsyncGenerator[Message, None]:
-        failures = 0
-        limit = MAX_LIMIT
-        while True:
-            asked = time.monotonic()
-            try:
-                batch, retry_after_s = await self._poll(path, query, limit)
-            except NotifierClientError as error:
-                if not error.temporary and not (error.status == 401 and self._http.renews):
-                    raise
-                if error.code == "no_answer":
-                    # On a slow line a large answer may never arrive in time; half of it may.
-                    limit = max(1, limit // 2)
-                delay_s = backoff_s(failures, error.retry_after_s)
-                failures += 1
-                on_retry(error, delay_s)
-                await asyncio.sleep(delay_s)
-                continue
-            if batch.gap:
-                on_gap(batch.gap)
-            for message in batch.messages:
-                yield message
-            stays = batch.cursor == query.get("after") and time.monotonic() - asked < QUICK_S
-            query = {"after": batch.cursor}
-            limit = min(MAX_LIMIT, limit * 2)
-            if not batch.messages and (stays or retry_after_s is not None):
-                # Empty at once: the server is full or stopping.
-                delay_s = backoff_s(failures, retry_after_s)
-                failures += 1
-                await asyncio.sleep(delay_s)
-            else:
-                failures = 0
-
-    async def _poll(self, path: str, query: dict[str, str], limit: int) -> tuple[Batch, float | None]:
-        if limit < MAX_LIMIT:
-            query = {**query, "limit": str(limit)}
-        answer = await self._http.request("GET", path, query, POLL_TIMEOUT_S)
-        try:
-            return parse(answer.body.decode()), answer.retry_after_s
-        except (ValueError, LookupError, TypeError) as error:
-            # Cut short on its way, or a proxy's maintenance page.
-            raise NotifierClientError(None, "no_answer", "What answers is no Notifier.") from error
+        if once and not begin:
+            begin = {"after": "earliest"}
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"The limit is 1 to {MAX_LIMIT}.")
+        if wait is not None and not wait >= SHORTEST_WAIT_S:
+            raise ValueError(f"The wait is at least {SHORTEST_WAIT_S:g} s.")
+        return Subscription(
+            self._http,
+            f"/v1/topics/{_quoted(_comma_separated(topics))}",
+            begin,
+            once=once,
+            wait=Wait(wait),
+            limit=Limit(limit),
+            on_gap=on_gap,
+            on_retry=on_retry,
+        )
 
     async def _publish(self, path: str, query: dict[str, str], body: bytes, content_type: str, wanted: str) -> Any:  # noqa: ANN401  the field `wanted` of a JSON object
         status = None
         try:
-            answer = await self._http.request("POST", path, query, PUBLISH_TIMEOUT_S, body, content_type)
-            return json.loads(answer.body)[wanted]
+            answer = await self._http.request("POST", path, query, PUBLISH_PATIENCE_S, body, content_type)
         except NotifierClientError as error:
-            status = error.status
-            # A 5xx without a code comes from a proxy, which perhaps only timed out.
-            if not (error.code == "no_answer" or (error.code == "http_error" and (status or 0) >= 500)):
+            # Of what is between us and the server, a 5xx perhaps only timed out, and a 2xx may mean anything.
+            unclear = error.status is None or error.status < 300 or error.status >= 500
+            if not (error.code == "no_answer" or (error.code == "foreign_answer" and unclear)):
                 raise
-        except (ValueError, LookupError, TypeError):
-            pass
+            status = error.status if error.status and error.status >= 500 else None
+        else:
+            with suppress(ValueError, LookupError, TypeError):
+                return json.loads(answer.body)[wanted]
         raise NotifierClientError(status, "outcome_unknown", "No answer came: the message may be stored or not.")
-
-
-def _log_gap(gap: Gap) -> None:
-    log.warning("Messages after %s can no longer be delivered (%s).", gap.after, gap.reason)
-
-
-def _log_retry(error: NotifierClientError, delay_s: float) -> None:
-    log.warning("%s Asking again in %.1f s.", error, delay_s)
 
 
 def _quoted(topics: str) -> str:
@@ -196,14 +158,29 @@ def _comma_separated(items: str | Iterable[str]) -> str:
 
 
 def _encode(data: Any, content_type: str | None) -> tuple[bytes, str]:  # noqa: ANN401  whatever json.dumps takes
-    if isinstance(data, bytes | bytearray):
+    if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data), content_type or "application/octet-stream"
     if content_type and isinstance(data, str):
-        return data.encode(), content_type
+        charset = re.search(r';\s*charset\s*=\s*"?([^\s";]+)', content_type, re.IGNORECASE)
+        try:
+            return data.encode(charset[1] if charset else "utf-8"), content_type
+        except LookupError:
+            raise ValueError(f"Text cannot be written as {content_type}.") from None
     if content_type and not re.match(r"application/([^;]*\+)?json\b", content_type):
         raise TypeError(f"Data of the type {content_type} is given as text or bytes.")
     return _json(data), content_type or "application/json"
 
 
 def _json(value: Any) -> bytes:  # noqa: ANN401  whatever json.dumps takes
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # json.dumps makes "1" of the key 1, "null" of None, and one of two keys is lost where they become the same.
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("The keys of an object are strings in JSON.")
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+    return text.encode()

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import json
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,9 +15,9 @@ from yarl import URL
 
 CONNECT_TIMEOUT_S = 10.0
 TOKEN_TIMEOUT_S = 30.0
-# Full jitter: the next attempt comes after a random time below a bound that doubles from the first of these to the
-# last, so that clients that lost their server together do not come back together.
-BACKOFF_FIRST_S, BACKOFF_LAST_S = 0.5, 30.0
+# A time-out is over silence: what arrives slowly arrives. Less than this much of an answer's body in this time is
+# silence too, so that an answer that only drips ends.
+BODY_SILENCE_S, BODY_PROGRESS = 30.0, 1024
 # A client that waited longer than this would look dead.
 RETRY_AFTER_MAX_S = 300.0
 # The server cuts answers at 4 MiB, but one message always fits: at most 16 MiB, in JSON six times that for a text
@@ -31,12 +30,18 @@ MAX_ANSWER = 128 * 2**20
 Token = str | Callable[[], str | Awaitable[str]]
 
 
+# Only a refusal of this type, with a code, is Notifier's. All others come from something in between: a gateway that
+# does not know the server yet, a portal that wants a login.
+PROBLEM = "application/problem+json"
+
+
 class NotifierClientError(Exception):
-    """The server refused (`status`), or gave no answer that can be read (`status` is None).
+    """The server refused, or gave no answer that can be read. `status` is None where not even its head came.
 
     `code` is the stable code of the server's answer, or one of ours: `unreachable` (nothing was sent), `no_answer`,
-    `no_token` (the function that returns tokens failed), `http_error` (a refusal without a code), and
-    `outcome_unknown`, which the server says too: what was published may or may not be stored.
+    `foreign_answer` (something between us and the server answered in its place), `stale_answer` (it repeated an old
+    answer), `no_token` (the function that returns tokens failed), and `outcome_unknown`, which the server says too:
+    what was published may or may not be stored.
     """
 
     def __init__(self, status: int | None, code: str, detail: str, retry_after_s: float | None = None) -> None:
@@ -49,13 +54,19 @@ class NotifierClientError(Exception):
     @property
     def temporary(self) -> bool:
         """Whether the same request may be served later."""
-        return self.status is None or self.status in {408, 425, 429} or self.status >= 500
+        return self.between or self.status is None or self.status in {408, 425, 429} or self.status >= 500
+
+    @property
+    def between(self) -> bool:
+        """Whether it says nothing about the server: the way there failed, or something on it."""
+        return self.code in {"unreachable", "no_answer", "foreign_answer", "stale_answer"}
 
 
 class Answer(NamedTuple):
     """A 2xx."""
 
     body: bytes
+    took_s: float  # the body alone
     retry_after_s: float | None
 
 
@@ -67,14 +78,19 @@ class Http:
         malformed = "The URL of a server is like https://notifier.example.com."
         try:
             parts = urlsplit(url)
-            complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+            complete = (
+                parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not re.search(r"\s", url)
+            )
         except ValueError:
             raise ValueError(malformed) from None
-        if not complete or parts.query or parts.fragment:
+        if not complete or parts.query or parts.fragment or re.search(r"\s", url):
             raise ValueError(malformed)
         if parts.username is not None:
             raise ValueError("A key in the URL would end up in logs: give it as the key.")
-        self._url = url.rstrip("/")
+        try:
+            self._url = str(URL(url)).rstrip("/")
+        except ValueError:
+            raise ValueError(malformed) from None
         self._renew = token if callable(token) else None
         self._token = "" if callable(token) else _one_line(token)  # while it is empty, there is none yet
         self._renewing = asyncio.Lock()
@@ -86,7 +102,9 @@ class Http:
         return self._renew is not None
 
     def open(self) -> None:
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        # Each subscription holds a connection: with a limit of them, one too many would wait for the others.
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def close(self) -> None:
         if self._session:
@@ -98,11 +116,11 @@ class Http:
         method: str,
         path: str,
         query: Mapping[str, str],
-        timeout_s: float,
+        patience_s: float,
         body: bytes | None = None,
         content_type: str | None = None,
     ) -> Answer:
-        """A 2xx, read to its end within `timeout_s`; NotifierClientError for everything else.
+        """A 2xx whose head came within `patience_s`, read to its end; NotifierClientError for everything else.
 
         With a token that can be renewed, a 401 is tried again, once: the request had no effect.
         """
@@ -111,7 +129,7 @@ class Http:
             token = await self._current()
             attempts += 1
             try:
-                return await self._send(token, method, path, query, timeout_s, body, content_type)
+                return await self._send(token, method, path, query, patience_s, body, content_type)
             except NotifierClientError as error:
                 if not self._refused(token, error) or attempts == 2:
                     raise
@@ -142,62 +160,83 @@ class Http:
         method: str,
         path: str,
         query: Mapping[str, str],
-        timeout_s: float,
+        patience_s: float,
         body: bytes | None,
         content_type: str | None,
     ) -> Answer:
         if self._session is None:
             raise RuntimeError("A client is used in `async with Client(...) as client:`.")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Cache-Control": "no-cache"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         if content_type:
             headers["Content-Type"] = content_type
         url = URL(f"{self._url}{path}?{urlencode(query, quote_via=quote)}".removesuffix("?"), encoded=True)
+        status = None
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-                allow_redirects=False,  # one would turn a POST into a GET, and take the key elsewhere
-            ) as response:
-                answer = await _read(response)
+            async with (
+                asyncio.timeout(patience_s) as silence,
+                self._session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                    allow_redirects=False,  # one would turn a POST into a GET, and take the key elsewhere
+                ) as response,
+            ):
+                status = response.status
+                began = time.monotonic()
+                answer = await _read(response, silence)
+                took_s = time.monotonic() - began
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotifierClientError(None, "unreachable", f"The server cannot be reached: {error}.") from error
         except TimeoutError as error:
-            detail = f"The server gave no answer within {timeout_s:g} s."
-            raise NotifierClientError(None, "no_answer", detail) from error
+            silent_s = patience_s if status is None else BODY_SILENCE_S
+            raise NotifierClientError(status, "no_answer", f"No answer came for {silent_s:g} s.") from error
         except (aiohttp.ClientError, OSError) as error:
             detail = f"The server gave no answer: {error or type(error).__name__}."
-            raise NotifierClientError(None, "no_answer", detail) from error
-        if response.status >= 300:
+            raise NotifierClientError(status, "no_answer", detail) from error
+        if status >= 300:
             raise _refusal(response, answer)
-        return Answer(answer, _retry_after_s(response))
+        return Answer(answer, took_s, _retry_after_s(response))
 
 
 def _one_line(token: str | None) -> str:
-    if token and not token.isprintable():
-        raise ValueError("A key or a token is one line of text.")
-    return token or ""
+    token = (token or "").strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ValueError("A key or a token is one line of ASCII characters without spaces.")
+    return token
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, silence: asyncio.Timeout) -> bytes:
+    def hear() -> None:
+        silence.reschedule(asyncio.get_running_loop().time() + BODY_SILENCE_S)
+
     body = bytearray()
+    heard = 0
+    hear()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_ANSWER:
-            raise NotifierClientError(response.status, "http_error", "The answer is larger than any of Notifier's.")
+            raise NotifierClientError(response.status, "foreign_answer", "The answer is larger than any of Notifier's.")
+        if len(body) >= heard + BODY_PROGRESS:
+            heard = len(body)
+            hear()
     return bytes(body)
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> NotifierClientError:
-    try:
-        problem = json.loads(body)  # RFC 9457
-        code, detail = str(problem["code"]), str(problem.get("detail") or problem.get("title"))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        code, detail = "http_error", f"HTTP {response.status} {response.reason}"
-        if 300 <= response.status < 400:
-            detail += f": the server is at {response.headers.get('Location')}"
+    code, detail = "foreign_answer", f"Something else than Notifier answers: HTTP {response.status} {response.reason}"
+    if "Location" in response.headers:
+        detail += f", go to {response.headers['Location']}"
+    if response.content_type == PROBLEM:
+        try:
+            problem = json.loads(body)  # RFC 9457
+            if isinstance(problem["code"], str):
+                code, detail = problem["code"], str(problem.get("detail") or problem.get("title"))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            pass
     # It may be shown in a terminal, and comes from whatever server answers.
     detail = "".join(character if character.isprintable() else " " for character in detail[:1000])
     return NotifierClientError(response.status, code, detail, _retry_after_s(response))
@@ -213,9 +252,3 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
         except (ValueError, OverflowError):
             return None
     return min(max(0.0, seconds), RETRY_AFTER_MAX_S)
-
-
-def backoff_s(failures: int, retry_after_s: float | None) -> float:
-    """How long to wait after this many failures in a row: at random, and never less than the server asked for."""
-    bound_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10))
-    return (retry_after_s or 0.0) + random.uniform(0, bound_s)

@@ -47,11 +47,17 @@ class Message:
 
 
 class Batch(NamedTuple):
-    """The answer to one poll."""
+    """The answer to one poll. `cursor` is where to go on, which may be behind the last message."""
 
     messages: list[Message]
     cursor: str
     gap: Gap | None
+
+    def answers(self, after: int) -> bool:
+        """Whether it can be the answer to a poll after this cursor, and not an old one that a cache repeats."""
+        if self.gap and self.gap.reason == "reset":
+            return int(self.cursor) != after
+        return int(self.cursor) >= after and all(int(message.id) > after for message in self.messages)
 
 
 def parse(text: str) -> Batch:
@@ -60,7 +66,7 @@ def parse(text: str) -> Batch:
     array = parts["messages"]
     messages = [_message(array[begin:end]) for _, begin, end in _members(array)]
     gap = json.loads(parts.get("gap", "null"))
-    return Batch(messages, _string(parts["cursor"]), Gap(gap["reason"], gap["after"]) if gap is not None else None)
+    return Batch(messages, _cursor(parts["cursor"]), Gap(gap["reason"], gap["after"]) if gap is not None else None)
 
 
 def _message(raw: str) -> Message:
@@ -71,7 +77,7 @@ def _message(raw: str) -> Message:
         raise ValueError("a message without data")
     names = {"content_type", "encoding", "title", "click", "priority"} & parts.keys()
     return Message(
-        id=_string(parts["id"]),
+        id=_cursor(parts["id"]),
         topic=_string(parts["topic"]),
         time=datetime.fromisoformat(_string(parts["time"])),
         raw=raw,
@@ -84,6 +90,13 @@ def _string(text: str) -> str:
     value = json.loads(text)
     if not isinstance(value, str) or not value:
         raise ValueError("not a string")
+    return value
+
+
+def _cursor(text: str) -> str:
+    value = _string(text)
+    if not re.fullmatch("[0-9]{1,19}", value):
+        raise ValueError("not a cursor")
     return value
 
 

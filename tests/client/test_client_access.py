@@ -1,23 +1,11 @@
 """What the Python client shows of itself: a key, or tokens that are renewed."""
 
 import asyncio
-from contextlib import aclosing
 
 import pytest
-from support.scripted import scripted_server
+from support.scripted import take
 
 from notifier.client import Client, NotifierClientError
-
-
-@pytest.fixture
-async def scripted():
-    async with scripted_server() as server:
-        yield server
-
-
-@pytest.fixture
-def _hasty(monkeypatch):
-    monkeypatch.setattr("notifier.client.http.BACKOFF_FIRST_S", 0.001)
 
 
 class Minted:
@@ -43,11 +31,6 @@ class Minted:
 
 def shown(scripted):
     return [request.headers.get("authorization") for request in scripted.requests]
-
-
-async def take(subscription, count):
-    async with asyncio.timeout(30), aclosing(subscription):
-        return [int((await anext(subscription)).id) for _ in range(count)]
 
 
 @pytest.mark.parametrize("given", [{"key": "s3cret"}, {"token": "s3cret"}, {"token": lambda: "s3cret"}])
@@ -170,7 +153,16 @@ async def test_a_publish_is_sent_again_after_a_401_and_after_nothing_else(script
     assert len(scripted.requests) == 5
 
 
-@pytest.mark.parametrize("given", [{"key": "a\nb"}, {"token": "a\nb"}])
-def test_a_key_of_several_lines_is_refused(given):
-    with pytest.raises(ValueError, match="one line"):
+@pytest.mark.rule("C-10")
+@pytest.mark.parametrize("given", [{"key": "a\nb"}, {"token": "a\nb"}, {"key": "ключ"}, {"key": "a b"}, {"key": "a\0"}])
+def test_a_key_that_no_header_can_hold_is_refused_at_once(given):
+    with pytest.raises(ValueError, match="one line") as refused:
         Client("http://localhost", **given)
+    assert next(iter(given.values())) not in str(refused.value)
+
+
+async def test_the_end_of_the_line_that_held_a_key_is_no_part_of_it(scripted):
+    scripted.sends([8], cursor=8)
+    async with Client(scripted.url, key="s3cret\n") as client:
+        await take(client.subscribe("t", after=7), 1)
+    assert shown(scripted) == ["Bearer s3cret"]

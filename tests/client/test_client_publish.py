@@ -1,23 +1,11 @@
 """Publishing: what goes over the wire, and what a program is told when it goes wrong."""
 
+import io
 import json
 
 import pytest
-from support.scripted import scripted_server
 
 from notifier.client import Client, NotifierClientError, Published
-
-
-@pytest.fixture
-async def scripted():
-    async with scripted_server() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(scripted):
-    async with Client(scripted.url, "the-key-of-this-test") as client:
-        yield client
 
 
 @pytest.mark.parametrize(
@@ -29,6 +17,9 @@ async def client(scripted):
         ({}, "application/merge-patch+json", b"{}", "application/merge-patch+json"),
         ("grün", "text/plain; charset=utf-8", "grün".encode(), "text/plain; charset=utf-8"),
         ('{"a": 1e308}', "application/json", b'{"a": 1e308}', "application/json"),
+        ("grün", 'text/plain; charset="iso-8859-1"', b"gr\xfcn", 'text/plain; charset="iso-8859-1"'),
+        (memoryview(b"\x00\xff"), None, b"\x00\xff", "application/octet-stream"),
+        ({"n": 2**64 + 1}, None, b'{"n":18446744073709551617}', "application/json"),
         (b"\x00\xff", None, b"\x00\xff", "application/octet-stream"),
         (b"\x89PNG", "image/png", b"\x89PNG", "image/png"),
         (b"", "image/png", b"", "image/png"),
@@ -66,11 +57,40 @@ async def test_many_messages_are_one_request(scripted, client):
         (object(), None, TypeError),
         (float("nan"), None, ValueError),
         ("\ud800", None, ValueError),
+        ([{"a": {1: "x", "1": "y"}}], None, TypeError),
+        ({None: 1}, None, TypeError),
+        ({1, 2}, None, TypeError),
+        (io.BytesIO(b"x"), None, TypeError),
+        ("€", "text/plain; charset=latin-1", ValueError),
+        ("x", "text/plain; charset=klingon", ValueError),
     ],
 )
+@pytest.mark.rule("C-15")
 async def test_data_that_cannot_be_sent_is_refused_by_the_client(scripted, client, data, content_type, error):
     with pytest.raises(error):
         await client.publish("t", data, content_type=content_type)
+    assert scripted.requests == []
+
+
+@pytest.mark.rule("C-15")
+async def test_a_tag_with_a_comma_would_become_two_and_is_refused(scripted, client):
+    with pytest.raises(ValueError, match="comma"):
+        await client.publish("t", 1, tags=["a,b"])
+    assert scripted.requests == []
+
+
+@pytest.mark.rule("C-2")
+@pytest.mark.parametrize("wrong", [{"title": "\ud800"}, {"content_type": "text/plain\r\nX: y"}])
+async def test_a_request_that_cannot_be_built_is_an_error_of_its_own(scripted, client, wrong):
+    with pytest.raises(ValueError):
+        await client.publish("t", b"1", **wrong)
+    assert scripted.requests == []
+
+
+@pytest.mark.rule("C-15")
+async def test_many_messages_are_checked_like_one(scripted, client):
+    with pytest.raises(TypeError, match="keys"):
+        await client.publish_many([{"topic": "t", "data": 1}, {"topic": "t", "data": {1: 2}}])
     assert scripted.requests == []
 
 
@@ -114,10 +134,13 @@ async def test_without_an_answer_the_outcome_is_unknown(scripted, client, fault)
     assert error.temporary
 
 
-async def test_a_refusal_by_another_server_is_a_refusal_too(scripted, client):
-    scripted.answers("<html>Not found</html>", status=404)
+@pytest.mark.rule("C-10")
+@pytest.mark.parametrize("status", [302, 401, 404, 414])
+async def test_a_refusal_by_something_in_between_says_so_and_may_pass(scripted, client, status):
+    scripted.answers('{"code": "not_found"}', status=status)
     error = await refusal(client)
-    assert (error.status, error.code, error.detail) == (404, "http_error", "HTTP 404 Not Found")
+    assert (error.status, error.code, error.temporary) == (status, "foreign_answer", True)
+    assert f"HTTP {status}" in error.detail
 
 
 async def test_an_unreachable_server_has_received_nothing(unused_tcp_port_factory):

@@ -4,10 +4,12 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+
+from notifier.client import Subscription
 
 Step = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +56,7 @@ class Scripted:
 
     def answers(self, text: str, status: int = 200, **headers: str) -> None:
         async def step(request: web.Request) -> web.StreamResponse:
-            headers.setdefault("Content-Type", "application/json")
+            headers.setdefault("Content_Type", "application/json")
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return web.Response(body=text.encode(), status=status, headers=named)
 
@@ -122,3 +124,15 @@ async def scripted_server() -> AsyncIterator[Scripted]:
     yield server
     server.stop()
     await runner.cleanup()
+
+
+async def take(subscription: Subscription, count: int) -> list[int]:
+    """The ids of the next `count` messages; the deadline only bounds a hang."""
+    async with asyncio.timeout(30), aclosing(subscription):
+        return [int((await anext(subscription)).id) for _ in range(count)]
+
+
+def asked(scripted: Scripted) -> list[dict[str, str]]:
+    """The queries that came: where they begin, and whether they park."""
+    told = ("after", "since", "last", "wait")
+    return [{name: value for name, value in r.query.items() if name in told} for r in scripted.requests]
