@@ -28,6 +28,9 @@ def with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
         return USAGE
     try:
         return asyncio.run(run(client))
+    except UnicodeEncodeError:
+        notice("An argument is not text in UTF-8.")
+        return USAGE
     except NotifierClientError as error:
         notice(error.detail)
         if error.code == "outcome_unknown":

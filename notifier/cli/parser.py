@@ -45,14 +45,15 @@ PUBLISH = """examples:
 """
 
 SUBSCRIBE = """No message is lost or printed twice across reconnects and restarts of the server. The id in
-a line is a cursor: to continue later, give the last one as --after. Notices about gaps and
-retries go to standard error. It ends at Ctrl-C, when its output is closed, or after
---count messages.
+a line is a cursor: to continue later, give the last one as --after, or let --state keep it.
+Notices about gaps and retries go to standard error. It ends at Ctrl-C, when its output is
+closed, after --count messages, or with --once when all that was there is printed.
 
 examples:
   notifier subscribe 'orders/*' builds/main
   notifier subscribe 'orders/**' --since 10m | jq --unbuffered .data
   notifier subscribe orders/42 --last 1 --count 1
+  notifier subscribe 'orders/*' --once --state orders.cursor >> orders.ndjson
 """
 
 ADD_SOURCE = """examples:
@@ -153,6 +154,20 @@ def _add_subscribe(commands: Commands) -> None:
     begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
     begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
     command.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
+    command.add_argument(
+        "--once", action="store_true", help="print what is there (without a beginning: all), and end; for cron"
+    )
+    command.add_argument(
+        "--state",
+        metavar="FILE",
+        help="go on after the cursor in FILE, if there is one, and keep it there once the output is written",
+    )
+    command.add_argument(
+        "--wait", type=_positive, metavar="S", help="seconds that a poll may wait, at most 28; it adapts by itself"
+    )
+    command.add_argument(
+        "--limit", type=_limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
+    )
     _add_url(command)
 
 
@@ -229,6 +244,12 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def _limit(text: str) -> int:
+    if (limit := _positive(text)) > 1000:
+        raise argparse.ArgumentTypeError("it is at most 1000")
+    return limit
 
 
 def _span(text: str) -> timedelta:

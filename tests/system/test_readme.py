@@ -57,14 +57,15 @@ def shell(server: Server, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.all
-def test_every_shell_command_does_what_the_readme_says(server: Server, shell: dict[str, str]) -> None:
+def test_every_shell_command_does_what_the_readme_says(server: Server, shell: dict[str, str], tmp_path: Path) -> None:
     found = blocks("sh")
     assert len(found) >= 8
     waiting: list[tuple[Block, subprocess.Popen[bytes]]] = []
     with ExitStack() as stack:
         for block in found:
             assert block.prints, block.text
-            command = ["bash", "-euo", "pipefail", "-c", block.at(server)]
+            text = block.at(server).replace("orders.cursor", str(tmp_path / "orders.cursor"))
+            command = ["bash", "-euo", "pipefail", "-c", text]
             if block.background:
                 process = subprocess.Popen(command, env=shell, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
                 stack.enter_context(process)
