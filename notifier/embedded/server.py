@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 from notifier.embedded.account import EmbeddedError
-from notifier.embedded.binaries import find_binaries
+from notifier.embedded.binaries import find_binaries, version_of
 from notifier.embedded.child import Child, shut_down, until
-from notifier.embedded.cluster import Cluster
+from notifier.embedded.cluster import Cluster, failed
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,20 @@ TICK_S = 0.1  # how soon a dead server or owner is noticed; costs a few system c
 RETRY_S = 2.0
 ATTACH_S = 60.0  # an owner whose server does not listen by then is stuck
 LEFTOVERS_S = 30.0  # the backends of a killed server finish their statement before they notice
+
+# Where Postgres has the memory that its processes share while they run; its buffers are elsewhere.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+SHARED_BYTES = 16 << 20
+
+
+def small_memory() -> dict[str, str]:
+    """A setting for machines and containers with too little shared memory: files in the folder of the data instead.
+    Postgres finds out by itself only where there is none at all."""
+    try:
+        free = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return {}
+    return {"dynamic_shared_memory_type": "mmap"} if free.f_bavail * free.f_frsize < SHARED_BYTES else {}
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +110,9 @@ class Server:
                 return
             await asyncio.sleep(0.02)
         if self.cluster.major() is None:
-            await self.cluster.create(await self._binaries())
+            binaries = await self._binaries()
+            settable = (version_of(binaries, self.cluster.account) or ()) >= (16,)
+            await self.cluster.create(binaries, small_memory() if settable else {})
         await self._start()
 
     async def keep(self) -> None:
@@ -156,6 +172,7 @@ class Server:
         if cluster.major() is None:
             raise EmbeddedError(f"{cluster.data} has disappeared.")
         folder = await self._binaries()
+        cluster.remove_ruin()
         stale, _ = cluster.postmaster()
         if stale:  # the last owner's server may still be on its way down, or an orphan whose guard was killed too
             await shut_down(stale, lambda: cluster.is_run_by(stale))
@@ -163,7 +180,8 @@ class Server:
             raise EmbeddedError(f"A server that this process cannot see (in another container?) uses {cluster.data}.")
         cluster.open_sockets()
         command: list[str | Path] = [folder / "postgres", "-D", cluster.data]
-        command += [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        settings = {**small_memory(), **self._settings}
+        command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         # By now the pid in postmaster.pid is unused or another program's, and Postgres would not start while that one
         # runs. It does ignore the pid of its grandparent, and still looks for backends that were left behind.
         stranger = {"PG_GRANDPARENT_PID": str(stale)}
@@ -175,7 +193,7 @@ class Server:
             words = self._postmaster.last_words()
             await self._stop()
             if "pre-existing shared memory block" not in words or asyncio.get_running_loop().time() > deadline:
-                raise EmbeddedError(f"Postgres did not start on {cluster.data}:\n{words}")
+                raise failed(f"Postgres did not start on {cluster.data}", words)
             await asyncio.sleep(TICK_S)
 
     async def _becomes_ready(self, child: Child) -> bool:

