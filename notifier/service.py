@@ -18,7 +18,8 @@ from notifier.core.window import Window
 from notifier.parking import ParkingLot
 from notifier.polling import DRAIN_RETRY_S, Polling
 from notifier.postgres.access import AccessLog
-from notifier.postgres.database import Connection, Database, retried
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.failures import retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
 from notifier.postgres.policy import PolicyFunction

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from notifier.core import database_urls
 from notifier.core.errors import InvalidTopic
 from notifier.core.rates import Rate
 from notifier.core.topics import check_item
@@ -289,10 +290,7 @@ class _Reader:
         if not text:
             return None
         try:
-            parts = urlsplit(text)
-            known = parts.scheme in {"postgres", "postgresql"} and parts.port != 0
-        except ValueError:
-            known = False
-        if not known:  # never shown: it holds a password
-            raise SettingsError(f"{name} must be a URL such as postgres://user:password@host:5432/database.")
+            database_urls.parse(text)
+        except database_urls.InvalidDatabaseURL as error:
+            raise SettingsError(f"{name}: {error}") from None
         return text

@@ -5,7 +5,8 @@ import logging
 import random
 
 from notifier.access.callers import Callers
-from notifier.postgres.database import AWAY, Database, describe
+from notifier.postgres.database import Database
+from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.postgres.keys import mark_used
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,9 @@ class LastUse:
             async with asyncio.timeout(timeout_s):
                 await mark_used(self._database, self._unwritten)
             self._unwritten = set()
-        except AWAY as error:
+        except UNAVAILABLE as error:
             self._unwritten &= self._callers.key_ids()
-            log.warning("last use: no database (%s)", describe(error))
+            log.warning("last use: %s", explain(error))
         except Exception:
             self._unwritten &= self._callers.key_ids()
             log.exception("last use: failed")

@@ -66,7 +66,7 @@ class Policy:
         return self._said.size
 
     async def start(self) -> None:
-        """SettingsError unless the function is there and fits. AWAY."""
+        """SettingsError unless the function is there and fits. UNAVAILABLE."""
         await self._function.check()
 
     async def refused(self, grant: Grant, action: Action, topics: Iterable[str], deadline: float) -> str | None:

@@ -24,9 +24,10 @@ def with_settings(work: Callable[["Settings"], int]) -> int:
 def with_database(work: Callable[[str], Awaitable[int]]) -> int:
     import asyncpg
 
+    from notifier.core.database_urls import InvalidDatabaseURL
     from notifier.core.errors import NotifierError
     from notifier.embedded import EmbeddedError, database_url
-    from notifier.postgres.database import AWAY, describe
+    from notifier.postgres import failures
     from notifier.postgres.migrations import MigrationError
 
     async def run(settings: "Settings") -> int:
@@ -35,11 +36,13 @@ def with_database(work: Callable[[str], Awaitable[int]]) -> int:
 
     try:
         return with_settings(lambda settings: asyncio.run(run(settings)))
-    except AWAY as error:
-        notice(f"The database cannot be reached: {describe(error)}.")
-        return UNAVAILABLE
     except (NotifierError, MigrationError, EmbeddedError) as error:
         notice(str(error))
-    except asyncpg.PostgresError as error:
-        notice(f"The database refused: {describe(error)}.")
+    except InvalidDatabaseURL as error:
+        notice(failures.explain(error))
+        return USAGE
+    except (*failures.UNAVAILABLE, asyncpg.PostgresError) as error:
+        notice(failures.explain(error))
+        if isinstance(error, (*failures.AWAY, *failures.BUSY)):
+            return UNAVAILABLE
     return FAILED

@@ -12,7 +12,7 @@ STATEMENT_S = 10
 
 @asynccontextmanager
 async def command(url: str, name: str) -> AsyncIterator[Connection]:
-    """A connection in a transaction of its own, which is committed at the end. MigrationError; AWAY."""
+    """A connection in a transaction of its own, which is committed at the end. MigrationError; UNAVAILABLE."""
     database = await Database.probe(url)
     connection = await database.connect(name, command_timeout_s=STATEMENT_S)
     try:

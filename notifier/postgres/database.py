@@ -1,87 +1,48 @@
-"""Connections to Postgres: the URLs that people have, and the failures that mean that the database is away."""
+"""Connections to Postgres, and what is done on them: single statements and transactions, also through a pooler."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import asyncpg
-
-from notifier.core.errors import Unavailable
 from notifier.postgres import sessions
+from notifier.postgres.connecting import Connection, Route
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
-CONNECT_TIMEOUT_S = 3.0
-
-# What a lost, restarting, full or unreachable database raises. Anything else is a bug of ours and must show.
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
-    asyncpg.ReadOnlySQLTransactionError,  # a fail-over left us on the old primary
-    asyncpg.ObjectNotInPrerequisiteStateError,  # ... or on a standby: no pg_current_wal_lsn() during recovery
-    asyncpg.IdleSessionTimeoutError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.DatabaseDroppedError,
-)
-
-# What asyncpg understands in a database URL. The rest, of other drivers and of providers, it would send to the server
-# as settings, and the server would refuse to connect.
-_UNDERSTOOD = {
-    *("host", "port", "user", "password", "passfile", "dbname", "database", "service", "target_session_attrs"),
-    *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"),
-    *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
-}
+__all__ = ["Connection", "Database"]
 
 
-@dataclass(frozen=True, slots=True)
 class Database:
-    """A database URL, made fit for asyncpg, and whether it leads through a transaction pooler."""
+    """A database URL, and whether it leads through a transaction pooler."""
 
-    dsn: str
-    pooled: bool = False
+    def __init__(self, url: str, *, pooled: bool = False) -> None:
+        self.pooled = pooled
+        self._route = Route(url)
 
     def __repr__(self) -> str:
         return f"Database(pooled={self.pooled})"  # the URL holds a password
 
     @classmethod
     async def probe(cls, url: str) -> "Database":
-        """Look whether `url` leads to Postgres or to a pooler. AWAY when it leads nowhere now."""
-        dsn = normalise(url)
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=5, statement_cache_size=0)
+        """Look whether `url` leads to Postgres or to a pooler. UNAVAILABLE when it leads nowhere now."""
+        database = cls(url)
+        connection = await database._route.connect({}, command_timeout=5, statement_cache_size=0)
         try:
             # A pooler makes up the process id that it tells its clients.
             async with connection.transaction():
                 pid = await connection.fetchval("select pg_backend_pid()")
-            return cls(dsn, pooled=pid != connection.get_server_pid())
+            database.pooled = pid != connection.get_server_pid()
+            return database
         finally:
             connection.terminate()
 
     async def connect(self, name: str, *, command_timeout_s: float) -> Connection:
-        """A connection that times out on our side and notices a dead peer. AWAY when none can be made."""
-        try:
-            connection = await asyncpg.connect(
-                self.dsn,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=command_timeout_s,
-                # Behind a transaction pooler, a prepared statement would belong to the next client.
-                statement_cache_size=0 if self.pooled else 100,
-                server_settings={"application_name": f"notifier-{name}"},
-            )
-        except asyncpg.PostgresError as error:
-            # It let us in before: a password, a role or a database is being changed, and will be corrected.
-            raise ConnectionRefusedError(describe(error)) from error
+        """A connection that times out on our side and notices a dead peer. UNAVAILABLE when none can be made."""
+        connection = await self._route.connect(
+            {"application_name": f"notifier-{name}"},
+            command_timeout=command_timeout_s,
+            # Behind a transaction pooler, a prepared statement would belong to the next client.
+            statement_cache_size=0 if self.pooled else 100,
+        )
         try:
             _keep_alive(connection)
             if not self.pooled:
@@ -129,42 +90,3 @@ def _keep_alive(connection: Connection) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)
-
-
-def normalise(url: str) -> str:
-    """`url` as asyncpg takes it: what it does not know is dropped, but what asks for encryption is translated."""
-    parts = urlsplit(url)
-    kept: list[tuple[str, str]] = []
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name == "ssl":
-            on = value.lower() in {"1", "true", "on", "yes", "require"}
-            kept.append(("sslmode", "require" if on else "disable"))
-        elif name == "sslmode" and value == "no-verify":
-            kept.append((name, "require"))
-        elif name in _UNDERSTOOD:
-            kept.append((name, value))
-    return parts._replace(query=urlencode(kept)).geturl()
-
-
-async def retried(connect: Callable[[], Awaitable[Any]], *, seconds: float) -> Any:  # noqa: ANN401
-    """Call `connect` until it succeeds. Unavailable, with the cause, once it has failed for `seconds`, or at once where
-    time does not help (a wrong password or URL)."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while True:
-        try:
-            return await connect()
-        except asyncpg.ClientConfigurationError as error:
-            raise Unavailable(f"The database URL is not usable: {describe(error)}.") from error
-        except AWAY as error:
-            if loop.time() > deadline:
-                raise Unavailable(f"The database cannot be reached: {describe(error)}.") from error
-            await asyncio.sleep(0.1)
-        except asyncpg.PostgresError as error:
-            raise Unavailable(f"The database refuses the connection: {describe(error)}.") from error
-
-
-def describe(error: BaseException) -> str:
-    """An error for a log line: its kind and its first line, never a password (asyncpg's messages hold none)."""
-    text = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

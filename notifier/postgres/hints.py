@@ -9,7 +9,8 @@ import logging
 
 import asyncpg
 
-from notifier.postgres.database import Connection, Database, describe
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.failures import describe
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from notifier.core.polls import After, Answer, Begin, Gap, Last, Latest, Since
 from notifier.core.topics import TopicList
 from notifier.core.window import fit, most_bytes
 from notifier.postgres.access import AccessLog
-from notifier.postgres.database import AWAY, Connection, Database, describe
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.postgres.rows import to_messages
 
 T = TypeVar("T")
@@ -267,9 +268,8 @@ class History:
             if connection and not isinstance(error, TooBroad):
                 connection.terminate()
                 connection = None
-            # The start has checked that we have all rights: roles and grants are being changed.
-            if isinstance(error, (*AWAY, asyncpg.InsufficientPrivilegeError)):
-                log.warning("history: no database (%s)", describe(error))
+            if isinstance(error, UNAVAILABLE):
+                log.warning("history: %s", explain(error))
                 raise Unavailable("The database cannot be read at the moment. Try again.") from error
             raise
         finally:

@@ -94,7 +94,7 @@ async def revoke_key(url: str, name: str, key_id: str | None) -> Key:
 
 
 async def mark_used(database: Database, key_ids: Collection[str]) -> None:
-    """Note that the keys of these ids have been used in this minute. No server takes that for a change. AWAY."""
+    """Note that the keys of these ids have been used in this minute. No server takes that for a change. UNAVAILABLE."""
     connection = await database.connect("keys", command_timeout_s=10)
     try:
         async with database.calls(connection):

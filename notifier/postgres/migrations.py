@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
+from notifier.postgres import rights
 from notifier.postgres.database import Connection, Database
 from notifier.resources import resource_dir
 
@@ -20,17 +21,6 @@ _FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 _BREAKING = "-- breaking"
 
 FUNCTIONS = "functions"
-
-# Functions of Postgres that every role may execute unless that was revoked.
-_NEEDED = [
-    *("pg_control_system", "pg_current_wal_lsn", "pg_walfile_name", "pg_logical_emit_message"),
-    *("pg_notify", "pg_notification_queue_usage"),
-]
-_LACKING = """
-select string_agg(p.oid::regprocedure::text, ', ' order by p.proname) from pg_proc p
-where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = any ($1::text[])
-    and not 'bytea'::regtype = any (p.proargtypes) and not has_function_privilege(p.oid, 'execute')
-"""
 
 # A migration may have to read all messages.
 TIMEOUT_S = 600
@@ -51,25 +41,6 @@ create table if not exists notifier.functions (  -- each text of functions/ that
     number int not null,                         -- the newest migration that the program knew
     time timestamptz not null default clock_timestamp()
 );
-"""
-
-
-# What a server uses, and its role has no right to. It need not own the schema.
-_NOT_GRANTED = """
-select exists (
-    select from pg_class c where c.relnamespace = n.oid and case
-        when c.relkind = 'S'
-            then not (has_sequence_privilege(c.oid, 'select') and has_sequence_privilege(c.oid, 'update'))
-        when c.relkind <> 'r' then false
-        when c.relname in ('migration', 'functions') then not has_table_privilege(c.oid, 'select')
-        else not (
-            has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-            and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')
-        )
-    end
-) or exists (
-    select from pg_proc p where p.pronamespace = n.oid and not has_function_privilege(p.oid, 'execute')
-) from pg_namespace n where n.nspname = 'notifier'
 """
 
 
@@ -210,14 +181,8 @@ async def check_schema(connection: Connection) -> None:
     applied = {migration.name for migration in found.values()}
     if missing := [migration.name for migration in schema.migrations if migration.name not in applied]:
         raise MigrationError(f"The database lacks {', '.join(missing)}: run `notifier migrate` first.")
-    if await connection.fetchval(_NOT_GRANTED):
-        role = await connection.fetchval("select quote_ident(current_user)")
-        raise MigrationError(
-            f"The role {role} lacks rights in the schema notifier. As the owner of it: "
-            f"grant select, insert, update, delete on all tables in schema notifier to {role}; "
-            f"grant select, update on all sequences in schema notifier to {role}; "
-            f"grant execute on all routines in schema notifier to {role};"
-        )
+    if lacks := await rights.to_serve(connection):
+        raise MigrationError(lacks)
 
 
 async def _check_encoding(connection: Connection) -> None:
@@ -228,12 +193,8 @@ async def _check_encoding(connection: Connection) -> None:
 
 
 async def _check_rights(connection: Connection) -> None:
-    """A hardened server may have revoked these. Without one of them we could begin work that we cannot finish."""
-    lacking = await connection.fetchval(_LACKING, _NEEDED)
-    if lacking:
-        raise MigrationError(
-            f"The role of this database URL may not execute {lacking}. A superuser must grant it EXECUTE on each."
-        )
+    if lacks := await rights.of_postgres(connection):
+        raise MigrationError(lacks)
 
 
 async def _migrations(connection: Connection) -> dict[int, _Found]:

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from notifier.postgres.access import AccessLog
-from notifier.postgres.database import AWAY, Connection, Database, describe
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.failures import AWAY, MOVED, UNAVAILABLE, describe
 from notifier.settings import SettingsError
 
 # One that waits for a lock must not be all that there is.
@@ -52,7 +53,7 @@ class PolicyFunction:
             self._idle.put_nowait(None)
 
     async def check(self) -> None:
-        """SettingsError unless the function is there, is what it must be, and may be called. AWAY."""
+        """SettingsError unless the function is there, is what it must be, and may be called. UNAVAILABLE."""
         async with self._connection() as connection, self._database.calls(connection):
             rows = await connection.fetch(_FOUND, *self.name.split("."))
         must = f"NOTIFIER_POLICY is {self.name}: it must be a function (subject text, action text, topics text[])"
@@ -83,7 +84,7 @@ class PolicyFunction:
                 return returned
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise CallFailed("it takes too long") from error
-        except (*AWAY, asyncpg.PostgresError) as error:
+        except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             raise CallFailed(describe(error)) from error
 
     async def close(self) -> None:
@@ -102,8 +103,8 @@ class PolicyFunction:
             yield connection
         except BaseException as error:
             # An error of the function itself leaves the connection as it was.
-            theirs = isinstance(error, asyncpg.PostgresError) and not isinstance(error, AWAY)
-            if connection and not theirs and not isinstance(error, asyncpg.QueryCanceledError):
+            theirs = isinstance(error, asyncpg.PostgresError) and not isinstance(error, (*AWAY, *MOVED))
+            if connection and not theirs:
                 connection.terminate()
                 connection = None
             raise

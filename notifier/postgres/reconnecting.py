@@ -8,13 +8,16 @@ from abc import ABC, abstractmethod
 import asyncpg
 
 from notifier.core.errors import Unavailable
-from notifier.postgres.database import AWAY, describe
+from notifier.postgres.failures import UNAVAILABLE, explain
 
 log = logging.getLogger(__name__)
 
 # Between attempts, doubling from the first to the last, each times 0.5 to 1.5: many servers must not come at once.
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 2.0
+
+# How often the log has the same reason while nothing changes.
+TELL_AGAIN_S = 60.0
 
 
 class Reconnecting(ABC):
@@ -26,6 +29,7 @@ class Reconnecting(ABC):
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._fresh = False
+        self._reported = ("", 0.0)  # the last reason in the log, and when (loop time)
 
     @property
     def up(self) -> bool:
@@ -38,7 +42,10 @@ class Reconnecting(ABC):
             async with asyncio.timeout(timeout_s):
                 await self._up.wait()
         except TimeoutError:
-            raise Unavailable(f"The {self.name} got no connection to the database within {timeout_s:.0f} s.") from None
+            reason = self._reported[0] or "the database does not answer"
+            raise Unavailable(
+                f"The {self.name} has no connection to the database after {timeout_s:.0f} s: {reason}."
+            ) from None
 
     async def stop(self) -> None:
         if self._task:
@@ -53,6 +60,7 @@ class Reconnecting(ABC):
     def _connected(self) -> None:
         self._up.set()
         self._fresh = True
+        self._reported = ("", 0.0)
         log.info("%s: connected to the database", self.name)
 
     async def _run(self) -> None:
@@ -61,8 +69,8 @@ class Reconnecting(ABC):
             try:
                 await self._work()
                 reason = "the connection was closed"
-            except (*AWAY, asyncpg.PostgresError) as error:
-                reason = describe(error)
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                reason = explain(error).rstrip(".")
             except Exception:
                 log.exception("%s: failed", self.name)
                 reason = "see above"
@@ -71,6 +79,13 @@ class Reconnecting(ABC):
             if self._fresh:
                 self._fresh = False
                 pause_s = FIRST_PAUSE_S
-            log.warning("%s: no database (%s); trying again in about %.1f s", self.name, reason, pause_s)
+            self._report(reason, pause_s)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+    def _report(self, reason: str, pause_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        known, at = self._reported
+        if reason != known or now >= at + TELL_AGAIN_S:
+            self._reported = (reason, now)
+            log.warning("%s: %s; trying again in about %.1f s, and from then on", self.name, reason, pause_s)

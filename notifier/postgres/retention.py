@@ -5,7 +5,8 @@ import logging
 import random
 from datetime import timedelta
 
-from notifier.postgres.database import AWAY, Database, describe
+from notifier.postgres.database import Database
+from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.settings import MAX_LIFETIME
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ async def prune_for_ever(database: Database, retention: timedelta) -> None:
         try:
             if deleted := await prune(database, retention):
                 log.info("retention: deleted %d messages", deleted)
-        except AWAY as error:
-            log.warning("retention: no database (%s)", describe(error))
+        except UNAVAILABLE as error:
+            log.warning("retention: %s", explain(error))
         except Exception:
             log.exception("retention: failed")

@@ -17,8 +17,10 @@ import asyncpg
 
 from notifier.core.errors import NotifierError, OutcomeUnknown, Unavailable, Unprocessable
 from notifier.core.messages import NewMessage
-from notifier.postgres.database import AWAY, Connection, Database, describe
+from notifier.postgres import rights
+from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
+from notifier.postgres.failures import UNAVAILABLE, Refused, explain
 from notifier.postgres.hints import tell
 from notifier.postgres.reconnecting import Reconnecting
 
@@ -131,11 +133,13 @@ class Writer(Reconnecting):
     async def _work(self) -> None:
         tasks: list[asyncio.Task[None]] = []
         async with AsyncExitStack() as stack:
-            connections = []
+            connections: list[Connection] = []
             for _ in range(CONNECTIONS):
                 connection = await self._database.connect(self.name, command_timeout_s=TIMEOUT_S)
                 stack.callback(connection.terminate)
                 async with self._database.calls(connection):
+                    if not connections and (lacks := await rights.to_serve(connection)):
+                        raise Refused(lacks)
                     # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
                     await begin_epoch(connection, self._seen())
                 connections.append(connection)
@@ -243,8 +247,9 @@ class Writer(Reconnecting):
             if not undone:
                 _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
                 raise
-            log.warning("writer: the database refused a publish: %s", describe(error))
-            if isinstance(error, AWAY):
+            log.warning("writer: a publish failed. %s", explain(error))
+            # Where there is no room, there is none for a new connection either.
+            if isinstance(error, UNAVAILABLE) and not isinstance(error, asyncpg.InsufficientResourcesError):
                 _fail_all(batch, Unavailable(AWAY_TEXT))
                 raise
             raise _Refused(_verdict(error)) from error

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from notifier.core.errors import Unavailable
 from notifier.embedded import EmbeddedError, database_url
-from notifier.postgres.database import retried
+from notifier.postgres.failures import retried
 from notifier.postgres.migrations import MigrationError, migrate
 from notifier.service import START_S, Service, running
 from notifier.settings import Settings, SettingsError

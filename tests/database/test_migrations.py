@@ -1,4 +1,5 @@
 import asyncio
+import re
 import uuid
 from pathlib import Path
 
@@ -187,11 +188,17 @@ async def test_a_role_that_lacks_rights_is_told_which_and_can_serve_with_them(
         )
         with pytest.raises(MigrationError, match=f"The role {role} lacks rights") as told:
             await start(url)
-        grants = str(told.value).partition(": ")[2].rstrip(";").split("; ")
+        lacks, _, remedy = str(told.value).partition(". As the owner of it: ")
+        assert re.search(r": execute on notifier\.access_changed\(text\); .* and [0-9]+ more$", lacks), lacks
+        grants = remedy.rstrip(";").split("; ")
         for grant in grants:
             with pytest.raises(MigrationError, match="lacks rights"):
                 await start(url)
             await admin(database, grant)
+        await admin(database, f"revoke delete on notifier.epoch from {role}")
+        with pytest.raises(MigrationError, match=r"in the schema notifier: delete on notifier\.epoch\. "):
+            await start(url)
+        await admin(database, grants[0])
         app = await start(url)
         await app.publish("a", "1")
         cursor = (await app.poll("a", after="earliest"))["cursor"]

@@ -11,7 +11,7 @@ from support.catalog import BODIES, catalog
 from support.roles import as_role, name_of
 
 from notifier.postgres import sessions
-from notifier.postgres.database import Database, normalise
+from notifier.postgres.database import Database
 from notifier.postgres.migrations import migrate
 
 # What people set for their applications, and what our sessions have all the same.
@@ -59,7 +59,7 @@ async def settings(url: str) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["a connection of our own", "a transaction behind a pooler"])
 async def test_no_default_of_the_role_reaches_our_sessions(role: str, pooled: bool) -> None:
-    database = Database(normalise(role), pooled=pooled)
+    database = Database(role, pooled=pooled)
     connection = await database.connect("test", command_timeout_s=5)
     try:
         async with database.calls(connection):
@@ -79,7 +79,7 @@ async def test_an_operator_may_ask_for_more_than_a_flush(role: str, postgres: st
         name = role.partition("://")[2].partition(":")[0]
         await admin(postgres, f"alter role {name} set synchronous_commit = {value}")
         for pooled in (False, True):
-            database = Database(normalise(role), pooled=pooled)
+            database = Database(role, pooled=pooled)
             connection = await database.connect("test", command_timeout_s=5)
             async with database.calls(connection):
                 assert await connection.fetchval("show synchronous_commit") == value

@@ -15,8 +15,7 @@ from support.by_hand import Client
 from support.servers import Pgbouncer, Postgres
 from support.tcp_proxy import TcpProxy
 
-from notifier.postgres import database as connecting
-from notifier.postgres import history, pump, reconnecting, tail, writer
+from notifier.postgres import connecting, history, pump, reconnecting, tail, writer
 from notifier.postgres.database import Database
 from notifier.postgres.migrations import migrate
 

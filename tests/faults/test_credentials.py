@@ -10,7 +10,7 @@ import pytest_asyncio
 from conftest import Start, admin, until
 from support.servers import Postgres
 
-from notifier.postgres.migrations import migrate
+from notifier.postgres.migrations import MigrationError, migrate
 
 
 @pytest_asyncio.fixture
@@ -96,6 +96,58 @@ async def test_a_revoked_right_makes_the_service_unavailable_until_it_is_granted
     assert await status("GET", "/v1/topics/orders?after=earliest&wait=0") == 503
     assert await status("POST", "/v1/topics/orders") == 503
     await admin(owner, f"grant all on all tables in schema notifier to {name}")
+    await until(lambda: app.service.not_ready() is None)
+    await app.publish("orders")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_process_that_may_not_publish_is_not_ready_and_still_serves_what_there_is(
+    server_of_ours: Postgres, name: str, start: Start, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await start(url(server_of_ours, name))
+    published = await app.publish("orders")
+    owner = url(server_of_ours, name)
+
+    async def status(method: str, path: str) -> int:
+        async with app.client.request(method, path, data=b"1" if method == "POST" else None) as response:
+            return response.status
+
+    await admin(owner, f"revoke execute on all routines in schema notifier from {name}")
+    await admin(
+        owner, f"grant execute on all functions in schema notifier to {name}"
+    )  # as people do, who forget procedures
+    assert await status("POST", "/v1/topics/orders") == 503
+    lacks = f"The role {name} lacks rights in the schema notifier: execute on notifier.append_and_flush("
+    # It has connected again, and must not become ready until somebody publishes.
+    await until(lambda: lacks in caplog.text)
+    assert await status("GET", "/readyz") == 503
+    assert await status("GET", f"/v1/messages/{published}") == 200
+    assert await status("GET", "/v1/topics/orders?after=earliest&wait=0") == 200
+    assert caplog.text.count(lacks) == 1
+    await admin(owner, f"grant execute on all routines in schema notifier to {name}")
+    await until(lambda: app.service.not_ready() is None)
+    await app.publish("orders")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("of", ["role {name}", "database {name}"])
+async def test_a_default_of_only_reading_is_respected_and_told(
+    server_of_ours: Postgres, name: str, start: Start, impatient: None, caplog: pytest.LogCaptureFixture, of: str
+) -> None:
+    """Providers set it when a disk is full."""
+    app = await start(url(server_of_ours, name))
+    published = await app.publish("orders")
+    alter = f"alter {of.format(name=name)}"
+    end = f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+    await admin(server_of_ours.url, f"{alter} set default_transaction_read_only = on", end)
+    told = f"default_transaction_read_only is on for the {of.partition(' ')[0]}: the role {name} must be able to write"
+    await until(lambda: told in caplog.text)
+    assert app.service.not_ready()
+    async with app.client.get(f"/v1/messages/{published}") as response:
+        assert response.status == 200
+    with pytest.raises(MigrationError, match=told):
+        await start(url(server_of_ours, name))
+    await admin(server_of_ours.url, f"{alter} reset default_transaction_read_only", end)
     await until(lambda: app.service.not_ready() is None)
     await app.publish("orders")
     assert not [record for record in caplog.records if record.exc_info]

@@ -16,7 +16,7 @@ from support.tcp_proxy import TcpProxy
 from support.traffic import assert_nothing_lost, following, publishing
 
 from notifier.postgres import history, listening, tail, writer
-from notifier.postgres.database import retried
+from notifier.postgres.failures import retried
 
 
 @pytest.mark.parametrize("which", [["tail"], ["writer"], ["tail", "writer"]], ids="+".join)

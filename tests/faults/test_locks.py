@@ -9,7 +9,8 @@ from conftest import DEADLINE_S, Running, Start, admin, at, data
 from support.roles import as_role, name_of
 
 from notifier.postgres import pump, sessions, writer
-from notifier.postgres.database import AWAY, Database, normalise
+from notifier.postgres.database import Database
+from notifier.postgres.failures import AWAY
 
 # Advisory locks of these keys once were ours.
 ADVISORY = "select pg_advisory_lock(1852798057, key) from generate_series(1, 5) key"
@@ -77,7 +78,7 @@ async def test_a_server_frozen_before_its_commit_does_not_stop_the_others(
     app = await start()
     assert sessions.IDLE_IN_TRANSACTION_S < writer.TIMEOUT_S  # the others succeed at their first attempt
     monkeypatch.setattr(sessions, "IDLE_IN_TRANSACTION_S", 0.5)
-    frozen = Database(normalise(database), pooled=True)
+    frozen = Database(database, pooled=True)
     connection = await frozen.connect("frozen", command_timeout_s=5)
     transaction = frozen.calls(connection)
     await transaction.__aenter__()

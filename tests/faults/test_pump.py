@@ -109,7 +109,7 @@ async def test_a_failure_in_the_pump_does_not_hold_up_http_publishers(
     writing = await backends(sql, "writer")
     await sql.execute("alter table notifier.message add constraint no_seven check (convert_from(body, 'UTF8') <> '7')")
     await sql.execute("select notifier.publish('orders', '7')")
-    await until(lambda: "pump: no database (CheckViolationError" in caplog.text)
+    await until(lambda: "pump: The database refuses: CheckViolationError" in caplog.text)
     await app.publish("orders", "8")
     assert app.service.not_ready() is None
     assert await backends(sql, "writer") == writing

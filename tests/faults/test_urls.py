@@ -1,25 +1,32 @@
-"""Database URLs as providers and other drivers write them."""
+"""The ways to a database that its URL describes: options, hosts, certificates."""
 
-from collections.abc import AsyncIterator, Callable
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from conftest import Server
+from conftest import Server, Start, admin, free_port, run
 from support.servers import Postgres
 
-from notifier.postgres.database import Database, describe, normalise
+from notifier.core.database_urls import InvalidDatabaseURL
+from notifier.postgres import connecting
+from notifier.postgres.connecting import Connection, Route
+from notifier.postgres.database import Database
+from notifier.postgres.failures import Refused
 
 FOREIGN = [
     "channel_binding=require",  # Neon
     "connect_timeout=10",
+    "application_name=web&fallback_application_name=web",
     "pgbouncer=true&connection_limit=1&pool_timeout=10",  # Prisma
     "schema=public&sslaccept=strict",
     "workaround=supabase-pooler.vercel",
     "supa=base-pooler.x",
-    "options=endpoint%3Dep-cool-name",
     "gssencmode=disable",
     "keepalives=1&keepalives_idle=30&keepalives_interval=5&keepalives_count=3&tcp_user_timeout=9000",
     "client_encoding=utf8&fallback_application_name=web&application_name=web",
@@ -32,57 +39,128 @@ FOREIGN = [
 ]
 
 
-def options(url: str) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(url).query, keep_blank_values=True)
+async def connect(url: str) -> Connection:
+    return await Route(url).connect({})
+
+
+async def shown(url: str, name: str) -> str:
+    connection = await connect(url)
+    try:
+        return await connection.fetchval(f"show {name}")
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize("foreign", FOREIGN)
 async def test_parameters_of_other_drivers_and_providers_do_not_prevent_connecting(
     url_of_ours: str, foreign: str
 ) -> None:
-    connection = await asyncpg.connect(normalise(f"{url_of_ours}?{foreign}"))
+    connection = await connect(f"{url_of_ours}?{foreign}")
     try:
         assert await connection.fetchval("select current_database()") == urlsplit(url_of_ours).path[1:]
     finally:
         await connection.close()
 
 
-@pytest.mark.parametrize(
-    ("given", "mode"),
-    [
-        ("ssl=true", "require"),
-        ("ssl=1", "require"),
-        ("ssl=on", "require"),
-        ("ssl=require", "require"),
-        ("ssl=TRUE", "require"),
-        ("ssl=false", "disable"),
-        ("ssl=0", "disable"),
-        ("sslmode=no-verify", "require"),
-        ("sslmode=require", "require"),
-        ("sslmode=verify-full", "verify-full"),
-        ("sslmode=disable", "disable"),
-        ("sslmode=prefer", "prefer"),
-    ],
-)
-def test_how_a_url_asks_for_encryption_is_translated(given: str, mode: str) -> None:
-    assert options(normalise(f"postgres://me:pw@host:5433/db?{given}&connect_timeout=5")) == {"sslmode": [mode]}
+async def test_settings_of_the_session_are_options_of_the_url(url_of_ours: str) -> None:
+    given = "options=-c%20work_mem=7MB%20--geqo_threshold=9"
+    assert await shown(f"{url_of_ours}?{given}", "work_mem") == "7MB"
+    assert await shown(f"{url_of_ours}?{given}", "geqo_threshold") == "9"
+    with pytest.raises(Refused, match="unrecognized configuration parameter"):
+        await connect(f"{url_of_ours}?options=-c%20no_such_setting=1")
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgres://me:p%40ss%2Fw%3Frd@host:5433/db",
-        "postgresql://me@host/db",
-        "postgresql:///db?host=%2Fvar%2Frun%2Fpostgresql&port=5433",
-        "postgres://me:pw@one:5432,two:5433/db?target_session_attrs=read-write",
-        "postgres://me:pw@[::1]:5432/db",
-        "postgres://host/db?sslrootcert=%2Fetc%2Fca%20s%2Fca.pem&sslmode=verify-full",
-    ],
-)
-def test_parameters_that_asyncpg_understands_stay_as_they_are(url: str) -> None:
-    before, after = urlsplit(url), urlsplit(normalise(url))
-    assert (before.scheme, before.netloc, before.path) == (after.scheme, after.netloc, after.path)
-    assert options(normalise(url)) == options(url)
+@contextlib.contextmanager
+def hole() -> Iterator[int]:
+    """The port of a host that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def hosts(url: str, *ports: int) -> str:
+    """`url` with hosts before its own."""
+    parts = urlsplit(url)
+    login, _, own = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}@{','.join(f'127.0.0.1:{port}' for port in ports)},{own}").geturl()
+
+
+async def test_a_frozen_host_takes_no_more_than_its_time_and_the_next_one_serves(
+    url_of_ours: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 0.3)
+    tried: list[int | None] = []
+    real = asyncpg.connect
+
+    async def counted(*args: object, port: int | None, **kwargs: object) -> Connection:
+        tried.append(port)
+        return await real(*args, port=port, **kwargs)
+
+    monkeypatch.setattr(asyncpg, "connect", counted)
+    with hole() as frozen:
+        closed = free_port()
+        app = await start(hosts(url_of_ours, closed, frozen))
+        await app.publish("orders", "1")
+        assert (await app.poll("orders", after="earliest"))["messages"]
+        # The host that was good is the first from then on.
+        assert (tried.count(closed), tried.count(frozen)) == (1, 1)
+
+
+async def test_how_long_a_host_may_take_is_what_the_url_says(url_of_ours: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 600)
+    with hole() as frozen:
+        own = f"postgres://127.0.0.1:{frozen}/db?connect_timeout=1"
+        with pytest.raises(TimeoutError, match=r"no answer from 127\.0\.0\.1 within 1 s"):
+            await connect(own)
+
+
+async def test_of_several_hosts_the_primary_is_taken(server_of_ours: Postgres, folder: Path) -> None:
+    """Whatever the order: nothing can be published through a standby."""
+    standby = Postgres(folder / "hosts")
+    await standby.create()
+    await standby.start()
+    try:
+        # One login for all hosts of a URL.
+        await admin(standby.url, f"alter role postgres password '{urlsplit(server_of_ours.url).password}'")
+        await standby.stop()
+        (standby.data / "standby.signal").touch()
+        await standby.start()
+        port = urlsplit(standby.url).port
+        assert port
+        for session in ("", "?target_session_attrs=read-write"):
+            connection = await connect(hosts(server_of_ours.url, port) + session)
+            assert not await connection.fetchval("select pg_is_in_recovery()")
+            await connection.close()
+    finally:
+        await standby.close()
+
+
+async def test_a_home_that_cannot_be_looked_into_is_no_obstacle(
+    url_of_ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under supervisors that change the user and not the environment. (Root may look into any that has a name.)"""
+    monkeypatch.setenv("HOME", f"/{'x' * 300}")
+    for mode in ("prefer", "allow", "disable"):
+        await (await connect(f"{url_of_ours}?sslmode={mode}")).close()
+
+
+async def test_without_a_host_the_socket_is_found(url_of_ours: str, folder: Path) -> None:
+    """A folder may be written as the host, or as an option where slashes need no escapes."""
+    local = Postgres(folder / "sockets", {"unix_socket_directories": str(folder), "listen_addresses": ""})
+    await local.create()
+    folder.chmod(0o777)  # the server's user makes its socket there
+    await local.start()
+    try:
+        parts = urlsplit(local.url)
+        login, port = parts.netloc.rpartition("@")[0], parts.port
+        for url in (
+            f"postgres://{login}@/postgres?host={folder}&port={port}",
+            f"postgres://{login}@{quote(str(folder), safe='')}:{port}/postgres?sslmode=require",
+            f"postgres://{login}@localhost/postgres?host={folder}&port={port}",
+        ):
+            await (await connect(url)).close()
+    finally:
+        await local.close()
+        folder.chmod(0o711)
 
 
 async def test_a_password_never_shows(url_of_ours: str) -> None:
@@ -90,30 +168,59 @@ async def test_a_password_never_shows(url_of_ours: str) -> None:
     password = urlsplit(url_of_ours).password
     assert password
     assert password not in repr(probed)
-    with pytest.raises(asyncpg.InvalidPasswordError) as refused:
+    with pytest.raises(Refused) as refused:
         await Database.probe(url_of_ours.replace(password, "sesame"))
-    assert "sesame" not in describe(refused.value)
+    assert "sesame" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "status", "said"),
     [
-        (lambda url: url.replace("postgres:", "postgres:wrong-"), "refuses the connection: InvalidPasswordError"),
-        (lambda url: url.replace("/test_", "/no_such_"), "refuses the connection: InvalidCatalogNameError"),
-        (lambda url: f"{url}?sslmode=nonsense", "The database URL is not usable"),
+        (lambda url: url.replace("postgres:", "postgres:wrong-"), 3, "refuses the connection: InvalidPasswordError"),
+        (lambda url: url.replace("/test_", "/no_such_"), 3, "refuses the connection: InvalidCatalogNameError"),
+        (lambda url: url.replace("postgres:", "postgres:a@b/"), 2, "DATABASE_URL: The name of the database has an @"),
+        (lambda url: f"{url}?sslmode=nonsense", 2, "DATABASE_URL: sslmode is 'nonsense'"),
+        (
+            lambda url: f"{url}?sslmode=verify-full&sslrootcert=/no/root.crt",
+            2,
+            "sslrootcert /no/root.crt cannot be read",
+        ),
+        (lambda url: f"{url}?sslmode=verify-full&sslrootcert=/proc/version", 2, "holds nothing in PEM format"),
+        (lambda url: f"{url}?sslmode=require&sslcert=/no/crt", 2, "sslcert /no/crt with its key cannot be read"),
     ],
-    ids=["password", "database", "sslmode"],
+    ids=[
+        "password",
+        "database",
+        "escapes",
+        "sslmode",
+        "no root certificate",
+        "no certificate",
+        "no client certificate",
+    ],
 )
 def test_a_url_that_can_never_work_is_reported_at_once_in_one_sentence(
-    url_of_ours: str, tmp_path: Path, change: Callable[[str], str], said: str
+    url_of_ours: str, tmp_path: Path, change: Callable[[str], str], status: int, said: str
 ) -> None:
     server = Server(change(url_of_ours), tmp_path / "serve.log")
     with pytest.raises(AssertionError):
         server.start()
     assert server.process
-    assert server.process.wait() == 3
+    assert server.process.wait() == status
     [line] = server.log.read_text().splitlines()
     assert said in line
+
+
+async def test_without_a_root_certificate_the_sentence_says_where_one_is_looked_for(
+    url_of_ours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(
+        InvalidDatabaseURL, match=r"sslmode=verify-ca needs .*postgresql/root.crt cannot be read: No such"
+    ):
+        await connect(f"{url_of_ours}?sslmode=verify-ca")
+
+
+OPENSSL = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-subj", "/CN=localhost", "-days", "2", "-nodes"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -122,9 +229,8 @@ async def encrypted(folder: Path) -> AsyncIterator[Postgres]:
     binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
     server = Postgres(folder / "encrypted", {"ssl": "on"}, binaries)
     await server.create()
-    subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes"]
     files = ["-keyout", str(server.data / "server.key"), "-out", str(server.data / "server.crt")]
-    made = server.account.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", *subject, *files])
+    made = server.account.run([*OPENSSL, *files])
     assert made.returncode == 0, made.stderr
     (server.data / "server.key").chmod(0o600)
     await server.start()
@@ -145,7 +251,11 @@ async def encrypted(folder: Path) -> AsyncIterator[Postgres]:
     ],
 )
 async def test_the_connection_is_encrypted_as_the_url_asks(encrypted: Postgres, given: str, is_encrypted: bool) -> None:
-    connection = await asyncpg.connect(normalise(f"{encrypted.url}?{given}"))
+    await expect(encrypted, given, is_encrypted)
+
+
+async def expect(server: Postgres, given: str, is_encrypted: bool) -> None:
+    connection = await connect(f"{server.url}?{given}")
     try:
         found = await connection.fetchval("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
         assert found is is_encrypted
@@ -154,10 +264,41 @@ async def test_the_connection_is_encrypted_as_the_url_asks(encrypted: Postgres, 
 
 
 @pytest.mark.all
-async def test_a_certificate_is_verified_where_the_url_asks_for_it(encrypted: Postgres, tmp_path: Path) -> None:
+async def test_a_home_that_cannot_be_looked_into_changes_no_encryption(
+    encrypted: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", f"/{'x' * 300}")
+    for given, is_encrypted in (("", True), ("sslmode=allow", False), ("sslmode=require", True)):
+        await expect(encrypted, given, is_encrypted)
+
+
+@pytest.mark.all
+async def test_a_certificate_is_verified_where_the_url_asks_for_it(
+    encrypted: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes((encrypted.data / "server.crt").read_bytes())
-    trusting = await asyncpg.connect(normalise(f"{encrypted.url}?sslmode=verify-ca&sslrootcert={ca}"))
-    await trusting.close()
-    with pytest.raises(OSError):
-        await asyncpg.connect(normalise(f"{encrypted.url}?sslmode=verify-full&sslrootcert={ca}"))  # not for 127.0.0.1
+    await expect(encrypted, f"sslmode=verify-ca&sslrootcert={ca}", True)
+    with pytest.raises(ssl.SSLCertVerificationError):  # not for 127.0.0.1
+        await connect(f"{encrypted.url}?sslmode=verify-full&sslrootcert={ca}")
+    # As with libpq, `require` verifies too where there is something to verify with.
+    other = tmp_path / "other.pem"
+    made = run(*OPENSSL, "-keyout", str(tmp_path / "other.key"), "-out", str(other))
+    assert made.returncode == 0, made.stderr
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await connect(f"{encrypted.url}?sslmode=require&sslrootcert={other}")
+    await expect(encrypted, f"sslmode=require&sslrootcert={tmp_path / 'none'}", True)
+
+
+@pytest.mark.all
+async def test_the_authorities_of_the_system_can_be_trusted(
+    encrypted: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = encrypted.url.replace("127.0.0.1", "localhost")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await connect(f"{url}?sslrootcert=system")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    (tmp_path / "ca.pem").write_bytes((encrypted.data / "server.crt").read_bytes())
+    await (await connect(f"{url}?sslrootcert=system")).close()
+    with pytest.raises(ssl.SSLCertVerificationError):  # verify-full: not for 127.0.0.1
+        await connect(f"{encrypted.url}?sslrootcert=system")

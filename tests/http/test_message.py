@@ -10,7 +10,7 @@ from support.halting import eventually
 from support.protocol import exactly, refusal
 
 from notifier.postgres import history
-from notifier.postgres.database import Database, normalise
+from notifier.postgres.database import Database
 from notifier.postgres.retention import prune
 
 
@@ -86,7 +86,7 @@ async def test_an_id_that_no_message_has_is_404(app: Running) -> None:
 @pytest.mark.rule("M-3")
 async def test_a_message_deleted_by_retention_is_404(app: Running, database: str) -> None:
     seq = await app.publish("t")
-    await prune(Database(normalise(database)), timedelta(0))
+    await prune(Database(database), timedelta(0))
     await refusal(await app.client.get(f"/v1/messages/{seq}"), 404, "not_found")
 
 

@@ -219,8 +219,8 @@ def test_an_origin_may_have_any_scheme(origin):
         ("NOTIFIER_ADMIN_KEY", "schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel", "must have at least 8"),
         ("DATABASE_URL", "mysql://localhost/x", "must be a URL such as postgres://"),
         ("DATABASE_URL", "localhost", "must be a URL such as postgres://"),
-        ("DATABASE_URL", "postgres://[", "must be a URL such as postgres://"),
-        ("DATABASE_URL", "postgres://localhost:99999/x", "must be a URL such as postgres://"),
+        ("DATABASE_URL", "postgres://[", "It has no host where one must be"),
+        ("DATABASE_URL", "postgres://localhost:99999/x", "It has no port"),
         ("LISTEN_DATABASE_URL", "x", "must be a URL such as postgres://"),
     ],
 )

@@ -1,0 +1,100 @@
+"""What keeps the database from doing what it is asked: it is away, refuses us, or is busy.
+
+Clients are told 503 for each of them. They differ in what helps: time, an operator, or less of it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import asyncpg
+
+from notifier.core.database_urls import InvalidDatabaseURL
+from notifier.core.errors import Unavailable
+from notifier.settings import SettingsError
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """The database lets us in no more, or no more lets us do what we have to; the message says what is missing."""
+
+
+# The connection was lost, or none can be made.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
+# It will do it later, or with more room.
+BUSY = (
+    asyncpg.CannotConnectNowError,  # it starts, stops or recovers
+    asyncpg.InsufficientResourcesError,  # connections, memory, disk
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+)
+
+# A fail-over left us on the old primary, or on a standby: no pg_current_wal_lsn() during recovery.
+MOVED = (asyncpg.ReadOnlySQLTransactionError, asyncpg.ObjectNotInPrerequisiteStateError)
+
+# Roles, grants, databases or servers are being changed, and somebody will correct it. Each of them was right before.
+REFUSED = (
+    Refused,
+    InvalidDatabaseURL,  # a file that it names has gone
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    *MOVED,
+    *(asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError),  # ours was dropped
+)
+
+# Anything else is a bug of ours, and must show.
+UNAVAILABLE = (*AWAY, *BUSY, *REFUSED)
+
+
+def explain(error: BaseException) -> str:
+    """A sentence for an operator that says which of the three it is, and why."""
+    # Some of the busy are subclasses of those that refuse.
+    if isinstance(error, BUSY):
+        return f"The database is busy: {describe(error)}."
+    if isinstance(error, InvalidDatabaseURL):
+        return f"The database URL cannot be used. {error}"
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, asyncpg.PostgresError) and not isinstance(error, AWAY):
+        return f"The database refuses: {describe(error)}."
+    return f"The database cannot be reached: {describe(error)}."
+
+
+def describe(error: BaseException) -> str:
+    """An error for a log line: its kind and its first line, never a password (asyncpg's messages hold none)."""
+    text = str(error).partition("\n")[0].rstrip(".")
+    if isinstance(error, Refused):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+async def retried(connect: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """Call `connect` until it succeeds. Unavailable, with the cause, once it has failed for `seconds`, or at once where
+    time does not help: the database is there, and refuses us. SettingsError where its URL is at fault."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        try:
+            return await connect()
+        except (*AWAY, *BUSY, *MOVED) as error:  # a standby may be about to be promoted
+            if loop.time() > deadline:
+                raise Unavailable(explain(error)) from error
+            await asyncio.sleep(0.1)
+        except InvalidDatabaseURL as error:
+            raise SettingsError(explain(error)) from error
+        except (*REFUSED, asyncpg.PostgresError) as error:
+            raise Unavailable(explain(error)) from error
