@@ -71,6 +71,7 @@ class AnsweringHandler(RequestHandler):
         # From now on writing is paused whenever the kernel does not take everything: then we hold the rest.
         transport.set_write_buffer_limits(high=0)  # type: ignore[attr-defined]
         super().connection_made(transport)
+        self._clients.arrived(cast("asyncio.Transport", transport))
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -1,4 +1,4 @@
-"""What connections hold in memory, and by when they must make progress.
+"""What connections hold: memory, by when they must make progress, and files.
 
 A connection is known here while its head is incomplete or its client has not read an answer. One timer checks them all.
 Linux says how much of an answer the client's end has not acknowledged yet; elsewhere only what the kernel has taken is
@@ -8,6 +8,8 @@ seen.
 import asyncio
 import ctypes
 import fcntl
+import logging
+import resource
 import struct
 import sys
 import termios
@@ -18,6 +20,8 @@ from itertools import islice, takewhile
 from typing import Protocol
 
 from notifier.core.memory import MemoryBudget
+
+log = logging.getLogger(__name__)
 
 # A whole head must come, and an unread answer must get shorter, within this time.
 PROGRESS_S = 10.0
@@ -30,6 +34,12 @@ LOOKED_AT = 500
 
 # What is kept of an unread answer beside its body: its head, and the entry here.
 _BESIDE = 1024
+
+# Open files that no client gets. Anyone can hold all others, with connections on which nothing is ever sent; then the
+# database, once it has been away, could not be reached again. At most a quarter, where files are very few.
+RESERVED_FILES = 50
+# How often the log says that clients are turned away.
+SAY_S = 60.0
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
@@ -68,6 +78,21 @@ class Clients:
         self._unread: dict[object, _Unread] = {}
         self._bodies: Counter[int] = Counter()  # how many have not read the body of this id
         self._timer: asyncio.TimerHandle | None = None
+        self._say_next = 0.0
+
+    # --- files
+
+    def arrived(self, transport: asyncio.Transport) -> None:
+        """A client has connected. Where its connection is one of the last files, it is aborted."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        sock = transport.get_extra_info("socket")
+        # A new file gets the lowest number that is free, so all below are in use.
+        if limit == resource.RLIM_INFINITY or sock.fileno() < limit - min(RESERVED_FILES, limit // 4):
+            return
+        transport.abort()
+        if self._loop.time() >= self._say_next:
+            self._say_next = self._loop.time() + SAY_S
+            log.warning("new clients are turned away: nearly all of the %d files that may be open are in use", limit)
 
     # --- heads
 
