@@ -59,7 +59,20 @@ examples:
 ADD_SOURCE = """examples:
   openssl rand -hex 20 | tee secret.txt | notifier source add github --scheme github --secret - \\
       --topic 'github/{repository.full_name}/{header:X-GitHub-Event}'
+  notifier source add pay --scheme stripe --secret whsec_… --topic 'stripe/{type}'
+  notifier source add sms --scheme twilio --secret … --set url=https://example.com/hooks/sms --topic 'sms/{form:From}'
+  notifier source add shop --scheme hmac --set header=X-Sign --set encoding=base64 --secret … --topic shop
+  notifier source add alerts --scheme token --secret … --topic alerts
   notifier source add ci --scheme none --topic 'ci/{project}'
+
+schemes:
+  hmac      options: header (needed), prefix, separator, signed ("{timestamp}.{body}"), digest, encoding (hex, base64),
+            key (text, base64, hex), timestamp (a header, json:FIELD, item:PREFIX), unit (s, ms), tolerance, id
+  token     a header that holds the secret; options: header, as (bearer, basic, plain)
+  standard  Standard Webhooks, and Svix
+  none      nothing is checked; 16 random characters are added to the name
+  alertmanager bitbucket cloudevents discord dropbox gitea github gitlab grafana (header, timestamp) heroku linear meta
+  pagerduty sentry shopify slack stripe twilio (url, needed) woocommerce x zoom
 """
 
 CREATE_KEY = """The key alone goes to standard output, once; only its hash is stored. Send it as
@@ -177,7 +190,9 @@ def _add_source(commands: Commands) -> None:
     )
     add = _add(sources, "add", "accept webhooks at POST /hooks/NAME", ADD_SOURCE + DATABASE, add_source)
     add.add_argument("name", metavar="NAME", help="a-z 0-9 _ and -")
-    add.add_argument("--scheme", required=True, help="how it signs: github, or none")
+    add.add_argument(
+        "--scheme", required=True, help="how it signs: the name of a vendor, or hmac, token, standard, none"
+    )
     add.add_argument(
         "--secret",
         action="append",
@@ -186,7 +201,19 @@ def _add_source(commands: Commands) -> None:
         metavar="SECRET",
         help="what it signs with, or - to read a line of stdin (other users can see arguments); may be repeated",
     )
-    add.add_argument("--topic", required=True, help="a topic, with JSON fields in braces and headers as {header:NAME}")
+    add.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="options",
+        metavar="NAME=VALUE",
+        help="what the scheme leaves open; may be repeated",
+    )
+    add.add_argument(
+        "--topic",
+        required=True,
+        help="a topic; braces hold JSON fields, {header:NAME}, {form:NAME} or {query:NAME}, alternatives with |",
+    )
     _add(sources, "list", "list the sources: name, scheme, topic, number of secrets", DATABASE, list_sources)
     remove = _add(sources, "remove", "accept no more webhooks from a source", DATABASE, remove_source)
     remove.add_argument("name", metavar="NAME")

@@ -1,12 +1,15 @@
 """notifier source add | list | remove"""
 
 import argparse
+import secrets
+import string
 import sys
 
 from notifier.cli.database import with_database
 from notifier.cli.status import FAILED, OK, USAGE, notice
 
 MAX_SECRET = 4096
+RANDOM = string.ascii_lowercase + string.digits
 
 
 def add_source(arguments: argparse.Namespace) -> int:
@@ -14,9 +17,15 @@ def add_source(arguments: argparse.Namespace) -> int:
     from notifier.core.webhooks.sources import check_source
     from notifier.postgres import sources
 
-    secrets = [_line_of_stdin() if given == "-" else given for given in arguments.secrets]
+    given = [_line_of_stdin() if each == "-" else each for each in arguments.secrets]
+    name = arguments.name
     try:
-        source = check_source(arguments.name, arguments.scheme, arguments.topic, secrets)
+        options = dict(_option(text) for text in arguments.options)
+        if arguments.scheme == "none":
+            # Nothing but this keeps others from sending.
+            check_source(name, "none", arguments.topic, given)
+            name += f"-{''.join(secrets.choice(RANDOM) for _ in range(16))}"
+        source = check_source(name, arguments.scheme, arguments.topic, given, options)
     except InvalidSource as error:
         notice(str(error))
         return USAGE
@@ -50,6 +59,15 @@ def remove_source(arguments: argparse.Namespace) -> int:
         return FAILED
 
     return with_database(work)
+
+
+def _option(text: str) -> tuple[str, str]:
+    from notifier.core.errors import InvalidSource
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidSource("An option is NAME=VALUE.")
+    return name, value
 
 
 def _line_of_stdin() -> str:

@@ -1,6 +1,7 @@
 """Configured senders of webhooks, in the database."""
 
 import asyncio
+import json
 
 import asyncpg
 
@@ -10,19 +11,20 @@ from notifier.postgres.commands import command
 from notifier.postgres.database import Connection
 from notifier.postgres.history import SILENT_TEXT, History
 
-SELECT = "select s.name, s.scheme, s.topic, s.secrets from notifier.source s"
+SELECT = "select s.name, s.scheme, s.topic, s.secrets, s.options::text as options from notifier.source s"
 
 
 async def add_source(url: str, source: Source) -> None:
     """InvalidSource when there is one of that name."""
     async with command(url, "source") as connection:
         added = await connection.fetchval(
-            "insert into notifier.source (name, scheme, topic, secrets) values ($1, $2, $3, $4) "
+            "insert into notifier.source (name, scheme, topic, secrets, options) values ($1, $2, $3, $4, $5) "
             "on conflict do nothing returning name",
             source.name,
             source.scheme,
             source.topic,
             source.secrets,
+            json.dumps(source.options),
         )
     if added is None:
         raise InvalidSource(f"A source {source.name} exists already; remove it first.")
@@ -124,4 +126,4 @@ class Sources:
 
 
 def _source(row: asyncpg.Record) -> Source:
-    return Source(name=row["name"], scheme=row["scheme"], topic=row["topic"], secrets=tuple(row["secrets"]))
+    return Source(row["name"], row["scheme"], row["topic"], tuple(row["secrets"]), json.loads(row["options"]))

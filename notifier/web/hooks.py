@@ -1,6 +1,7 @@
 """Webhooks: verified over the raw bytes before anything is parsed, then published like anything else."""
 
 import asyncio
+import time
 
 from aiohttp import web
 
@@ -70,8 +71,8 @@ async def _message(service: Service, name: str, delivery: Delivery) -> NewMessag
 
 
 def _read(source: Source, delivery: Delivery) -> NewMessage:
-    verify(source, delivery)
-    return message_of(delivery, topic_for(source.topic, delivery))
+    verify(source.rows, source.secrets, delivery, time.time(), source.options.get("url"))
+    return message_of(delivery, topic_for(source.topic, delivery), source.telling, source.secret_headers)
 
 
 def _found(source: Source | None) -> Source:

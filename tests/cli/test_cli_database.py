@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -70,13 +71,15 @@ def test_sources_are_added_listed_without_secrets_and_removed(database):
         database, *("add", "github", "--scheme", "github", "--topic", TOPIC), *("--secret", SECRET, "--secret", "old")
     )
     assert (added.returncode, added.stdout) == (0, f"POST /hooks/github publishes to {TOPIC}\n")
-    assert source(database, "add", "ci", "--scheme", "none", "--topic", "ci").returncode == 0
+    # What is not signed is kept from others by its name.
+    added = source(database, "add", "ci", "--scheme", "none", "--topic", "ci")
+    name = re.fullmatch(r"POST /hooks/(ci-[a-z0-9]{16}) publishes to ci\n", added.stdout)[1]
     listed = source(database, "list")
-    assert (listed.returncode, listed.stdout) == (0, f"ci\tnone\tci\t0\ngithub\tgithub\t{TOPIC}\t2\n")
-    again = source(database, "add", "ci", "--scheme", "none", "--topic", "other")
+    assert (listed.returncode, listed.stdout) == (0, f"{name}\tnone\tci\t0\ngithub\tgithub\t{TOPIC}\t2\n")
+    again = source(database, "add", "github", "--scheme", "token", "--secret", "x", "--topic", "other")
     assert (again.returncode, again.stdout) == (1, "")
-    assert source(database, "remove", "ci").returncode == 0
-    assert source(database, "remove", "ci").returncode == 1
+    assert source(database, "remove", name).returncode == 0
+    assert source(database, "remove", name).returncode == 1
     assert source(database, "list").stdout == f"github\tgithub\t{TOPIC}\t2\n"
 
 
@@ -84,7 +87,10 @@ def test_sources_are_added_listed_without_secrets_and_removed(database):
     ("arguments", "sentence"),
     [
         (["GitHub", "--scheme", "none", "--topic", "x"], "name of a source"),
-        (["gl", "--scheme", "gitlab", "--topic", "x"], "There is no scheme 'gitlab'"),
+        (["gl", "--scheme", "subversion", "--topic", "x"], "There is no scheme 'subversion'"),
+        (["sms", "--scheme", "twilio", "--topic", "x", "--secret", SECRET], "needs the option url"),
+        (["sms", "--scheme", "twilio", "--topic", "x", "--set", "url"], "NAME=VALUE"),
+        (["x" * 50, "--scheme", "none", "--topic", "x"], "name of a source"),
         (["gh", "--scheme", "github", "--topic", "x"], "needs the secret"),
         (["gh", "--scheme", "github", "--topic", "x/{", "--secret", SECRET], "braces"),
         (["gh", "--scheme", "github", "--topic", "x", "--secret", "-"], "printable"),

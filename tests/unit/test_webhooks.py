@@ -39,7 +39,7 @@ def signed(signature: bytes, name: bytes = b"X-Hub-Signature-256") -> list[tuple
 
 
 def verify(source, headers, body):
-    signatures.verify(source, Delivery(headers, body))
+    signatures.verify(source.rows, source.secrets, Delivery(headers, body), 0)
 
 
 def topic_for(source, headers, body, query=b""):
@@ -135,7 +135,7 @@ def test_a_source_never_shows_its_secrets():
         (("c/i", "none", "x"), "name of a source"),
         (("ci\n", "none", "x"), "name of a source"),
         (("c" * 64, "none", "x"), "name of a source"),
-        (("ci", "gitlab", "x"), "There is no scheme 'gitlab'; there are: github, none"),
+        (("ci", "subversion", "x"), "There is no scheme 'subversion'; there are: hmac, token, standard, "),
         (("ci", "github", "x"), "needs the secret"),
         (("ci", "none", "x", [SECRET]), "would protect nothing"),
         (("ci", "github", "x", [""]), "printable"),

@@ -1,13 +1,14 @@
 """Sources: the configured senders of webhooks."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from notifier.core.errors import InvalidSource
+from notifier.core.webhooks.schemes import Row, rows_of
+from notifier.core.webhooks.signatures import check_secret
 from notifier.core.webhooks.templates import check_template
-
-SCHEMES = ("github", "none")
 
 # Each secret costs an HMAC over the body; replacing one without a loss needs two at a time.
 MAX_SECRETS = 8
@@ -23,35 +24,48 @@ class Source:
     scheme: str
     topic: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...] | None:
+        """How it signs; None where this version does not know that (a newer one has added it)."""
+        try:
+            return rows_of(self.scheme, self.options)
+        except InvalidSource:
+            return None
+
+    @cached_property
+    def telling(self) -> frozenset[str]:
+        """The headers, in small letters, that sign, and that say which delivery and event it is."""
+        named = ((row.header, row.timestamp, row.id, row.event) for row in self.rows or ())
+        return frozenset(name.lower() for names in named for name in names if name and ":" not in name)
+
+    @cached_property
+    def secret_headers(self) -> frozenset[str]:
+        """The headers, in small letters, that hold the secret itself."""
+        return frozenset(row.header.lower() for row in self.rows or () if not row.digest)
 
 
-def check_source(name: str, scheme: str, topic: str, secrets: Iterable[str] = ()) -> Source:
+def check_source(
+    name: str, scheme: str, topic: str, secrets: Iterable[str] = (), options: Mapping[str, str] | None = None
+) -> Source:
     """The source, or InvalidSource with a sentence that says what is wrong. No error repeats a secret."""
-    secrets = tuple(secrets)
+    source = Source(name, scheme, topic, tuple(secrets), dict(options or {}))
     if not is_name(name):
         raise InvalidSource(
             "The name of a source begins with a small letter or digit and has at most 63 of a-z 0-9 _ and -."
         )
-    if scheme not in SCHEMES:
-        raise InvalidSource(f"There is no scheme {scheme!r}; there are: {', '.join(SCHEMES)}.")
-    if scheme == "github" and not secrets:
-        raise InvalidSource("The scheme github needs the secret that GitHub signs with.")
-    if scheme == "none" and secrets:
-        raise InvalidSource("The scheme none checks no signature, so a secret would protect nothing.")
-    if len(secrets) > MAX_SECRETS:
+    rows = rows_of(scheme, source.options)
+    if rows and not source.secrets:
+        raise InvalidSource(f"The scheme {scheme} needs the secret that the sender signs with.")
+    if not rows and source.secrets:
+        raise InvalidSource(f"The scheme {scheme} checks no signature, so a secret would protect nothing.")
+    if len(source.secrets) > MAX_SECRETS:
         raise InvalidSource(f"A source has at most {MAX_SECRETS} secrets.")
-    for secret in secrets:
-        check_secret(secret)
+    for secret in source.secrets:
+        check_secret(rows, secret)
     check_template(topic)
-    return Source(name, scheme, topic, secrets)
-
-
-def check_secret(secret: str) -> None:
-    """InvalidSource for what is no secret, or was not pasted well."""
-    if not 1 <= len(secret) <= 1000 or not secret.isprintable():
-        raise InvalidSource("A secret has 1 to 1000 printable characters.")
-    if secret != secret.strip():
-        raise InvalidSource("The secret begins or ends with a space. Paste it again, without.")
+    return source
 
 
 def is_name(name: str) -> bool:
