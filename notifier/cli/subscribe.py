@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # With --once: longer than a restart or a slow line takes, shorter than what cron runs every few minutes.
 ONCE_PATIENCE_S = 60.0
+# A server that is away for a night must not fill a log.
+NOTICE_EVERY_S = 60.0
 
 
 def subscribe(arguments: argparse.Namespace) -> int:
@@ -31,11 +33,16 @@ def subscribe(arguments: argparse.Namespace) -> int:
         notice(str(error))
         return USAGE
     heard = time.monotonic()
+    notice_next = 0.0
 
     def tell_retry(error: "NotifierClientError", delay_s: float) -> None:
-        if arguments.once and time.monotonic() + delay_s > heard + ONCE_PATIENCE_S:
+        nonlocal notice_next
+        now = time.monotonic()
+        if arguments.once and now + delay_s > heard + ONCE_PATIENCE_S:
             raise error
-        notice(f"{error.detail} Asking again in {delay_s:.1f} s.")
+        if now >= notice_next:
+            notice_next = now + NOTICE_EVERY_S
+            notice(f"{error.detail} Asking again in {delay_s:.1f} s, and so on.")
 
     async def follow(client: "Client") -> int:
         nonlocal heard

@@ -102,7 +102,8 @@ class Subscription:
                 if error.status is not None and error.status < 300:
                     self._limit.broke_off()
                 now = time.monotonic()
-                if not (parks and error.between and self._wait.cut(now - asked, now)):
+                unanswered = error.code == "foreign_answer" or (error.code == "no_answer" and error.status is None)
+                if not (parks and unanswered and self._wait.cut(now - asked, now)):
                     self._probes = True
                     await self._retry(error)
                 continue

@@ -7,7 +7,7 @@ import pytest
 from support.scripted import asked, take
 from support.scripted import message as sent
 
-from notifier.client import Client, Gap, http
+from notifier.client import Client, Gap, NotifierClientError, http
 
 
 @pytest.mark.usefixtures("_hasty")
@@ -85,18 +85,20 @@ async def test_a_limit_that_is_given_is_the_most(scripted, client, limit, asked)
 
 @pytest.mark.rule("C-13")
 @pytest.mark.parametrize(
-    "cut",
+    ("cut", "requests"),
     [
-        lambda server: server.answers("upstream request timeout", status=504, Content_Type="text/plain"),
-        lambda server: server.answers("<html>Request Time-out</html>", status=408),
-        lambda server: server.sends_half([], 0, length=True),
+        (lambda server: server.answers("upstream request timeout", status=504, Content_Type="text/plain"), 2),
+        (lambda server: server.answers("<html>Request Time-out</html>", status=408), 2),
+        (lambda server: server.cuts(), 4),  # aiohttp itself asks once more
     ],
 )
-async def test_a_gateway_that_cuts_waiting_polls_is_no_failure_and_the_wait_adapts(scripted, client, monkeypatch, cut):
+async def test_a_gateway_that_cuts_waiting_polls_is_no_failure_and_the_wait_adapts(
+    scripted, client, monkeypatch, cut, requests
+):
     monkeypatch.setattr("notifier.client.pace.QUICK_S", 0.0)
     scripted.sends([1], cursor=1)
-    cut(scripted)
-    cut(scripted)
+    for _ in range(requests):
+        cut(scripted)
     scripted.sends([], cursor=2)
     scripted.sends([3], cursor=3)
     retries = []
@@ -104,12 +106,40 @@ async def test_a_gateway_that_cuts_waiting_polls_is_no_failure_and_the_wait_adap
     assert await take(subscription, 2) == [1, 3]
     assert asked(scripted) == [
         {"after": "0", "wait": "0"},
-        {"after": "1"},
-        {"after": "1"},
+        *[{"after": "1"}] * requests,
         {"after": "1", "wait": "1"},
         {"after": "2", "wait": "1"},
     ]
     assert (retries, subscription.state) == ([], "live")
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.rule("C-13")
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotifierClientError(None, "unreachable", "No connection."),
+        NotifierClientError(200, "no_answer", "It broke off."),
+        NotifierClientError(503, "unavailable", "Try again."),
+    ],
+)
+async def test_what_is_no_cut_is_told_however_long_it_took(scripted, client, monkeypatch, error):
+    monkeypatch.setattr("notifier.client.pace.QUICK_S", 0.0)
+    request = client._http.request
+    fails = iter([False, True, False])
+
+    async def failing(*arguments):
+        if next(fails):
+            raise error
+        return await request(*arguments)
+
+    monkeypatch.setattr(client._http, "request", failing)
+    scripted.sends([1], cursor=1)
+    scripted.sends([2], cursor=2)
+    retries = []
+    subscription = client.subscribe("t", after=0, on_retry=lambda error, delay_s: retries.append(error))
+    assert await take(subscription, 2) == [1, 2]
+    assert retries == [error]
 
 
 @pytest.mark.usefixtures("_hasty")
