@@ -110,10 +110,12 @@ class Clients:
         """The kernel has not taken all of an answer to `connection`; `body` is the large part of it, perhaps shared.
         `kept` lives as long.
 
-        Where there is no room for it any more, the connection is aborted.
+        Where there was no room for anything more, the connection is aborted. One answer may take more than there is:
+        a message that never arrives is a message that no client gets past.
         """
         if connection in self._unread:
             return
+        full = self.budget.full
         now = self._loop.time()
         # The part of `body` that is not written yet will be in a moment.
         own = _BESIDE + (transport.get_write_buffer_size() if body is None else self._copies * len(body))
@@ -123,7 +125,7 @@ class Clients:
             self._bodies[id(body)] += 1
             if self._bodies[id(body)] == 1:
                 self.budget.add(len(body))
-        if self.budget.full:
+        if full:
             transport.abort()
         self._start()
 

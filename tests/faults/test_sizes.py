@@ -80,3 +80,16 @@ async def test_a_slow_line_only_delays_the_backlog(
     await until(lambda: app.service.tail.position == last)
     assert not app.service.tail._slow
     assert len((await app.poll("large", after=cursor))["messages"]) == 40
+
+
+@pytest.mark.rule("S-13")
+async def test_a_message_that_takes_more_than_the_budget_for_clients_reaches_them(
+    start: Start, sql: asyncpg.Connection
+) -> None:
+    """As JSON it is twice as long; and nothing behind it could be read without it."""
+    app = await start(max_memory=32 * 1024 * 1024)
+    cursor = (await app.poll("large", wait=0))["cursor"]
+    await sql.execute("select notifier.publish_text('large', repeat(E'\\n', $1))", LARGEST)
+    await until(lambda: app.service.tail.position > int(cursor))
+    [message] = (await app.poll("large", after=cursor))["messages"]
+    assert message["data"] == "\n" * LARGEST
