@@ -76,10 +76,10 @@ FILL_BYTES = 16 * 1024 * 1024
 
 FIRST = """
 select greatest(
-    (select min(m.seq) - 1 from (
+    (select coalesce(min(m.seq) filter (where m.total <= $2) - 1, max(m.seq)) from (
         select m.seq, sum(octet_length(m.body)) over (order by m.seq desc) as total
         from (select m.seq, m.body from notifier.message m where m.seq <= $3 order by m.seq desc limit $1) m
-    ) m where m.total <= $2),
+    ) m),
     (select max(e.start_seq) from notifier.epoch e),
     (select r.deleted_seq from notifier.retention r)
 )

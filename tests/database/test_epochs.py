@@ -11,6 +11,8 @@ from conftest import Running, Start, admin, data, ids, until
 from support.log import append
 from support.servers import Postgres
 
+from notifier.postgres import tail
+
 
 async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
     """As after a fail-over: the newest `lost` messages are gone, their numbers too, and the timeline is another one."""
@@ -281,6 +283,18 @@ async def test_the_window_after_a_restart_holds_the_newest(start: Start, topics:
     assert len(again.service.window) == 10
     assert data(await again.poll(topics, after=published[2], wait=0)) == list(range(3, 10))
     assert not again.service.history._idle.empty()
+
+
+async def test_a_start_reads_little_also_where_the_newest_message_is_large(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start()
+    published = [await app.publish("a", str(n)) for n in range(10)]
+    monkeypatch.setattr(tail, "FILL_BYTES", 0)
+    again = await start()
+    assert len(again.service.window) == 0
+    assert again.service.tail.position == int(published[-1])
+    assert data(await again.poll("a", after=published[2], wait=0)) == list(range(3, 10))
 
 
 @pytest.mark.rule("T-8")
