@@ -33,27 +33,45 @@
  * @property {string} [after]  a cursor or message id, "earliest" or "latest"
  * @property {string} [since]  such as "10m", or RFC 3339
  * @property {number} [last]  the newest so many, then whatever comes
- * @property {number} [wait]  seconds that a poll may park: for impatient proxies, the server knows best otherwise
+ * @property {number} [wait]  seconds that a poll may park, 1 to 28. Less is found out where something in between is
+ *   impatient; unless given, the server decides
+ * @property {number} [limit]  most messages in one answer, 1 to 1000, by default 100. Fewer are asked for on a slow line
+ * @property {(text: string) => any} [parse]  reads an answer in the place of JSON.parse, which rounds large numbers
  * @property {(gap: Gap) => unknown} [onGap]  messages were lost; awaited before the next message is handed out
- * @property {(state: State, retry?: { error: Error, delay: number }) => void} [onState]  `delay` in milliseconds;
- *   unless given, errors go to the browser's console
+ * @property {(error: Error, delay: number) => void} [onError]  an error that is tried again after `delay` milliseconds;
+ *   without this and `onState`, errors go to the browser's console
+ * @property {(state: State, retry?: { error: Error, delay: number }) => void} [onState]
  */
 
-const BACKOFF = 1_000;
+const BACKOFF = 500;
 const BACKOFF_CAP = 30_000;
+const OUTAGE_CAP = 3_000; // while no Notifier answers: it must not take long to notice that one does again,
+const OUTAGE = 300_000; // and for so long it does not cost much
 const RETRY_AFTER_CAP = 3_600_000; // no server means to keep a client away for longer
 const LONGEST_WAIT = 28; // seconds; the server parks no poll for longer
-const LATE = 10_000; // an answer this long after the wait will not come
-const BODY = 120_000; // 4 MiB, the largest answer, over a slow phone line
-const CALM = 250; // between polls that come back empty before their time
+const LATE = 10_000; // an answer that has not begun this long after the wait will not come
+const SILENCE = 30_000; // nor will the rest of one that stops for so long
+const PIECE = 1_024; // bytes; a body that comes more slowly has stopped
+const CUT = 1_000; // a poll that breaks after it parked for so long was cut, perhaps by something that is impatient
+const FORGET_CUT = 600_000; // and perhaps was not: a poll parks for its whole time again after ten minutes
+const FIRST_LIMIT = 10; // messages: on a slow line the first answer must not take minutes
+const LIMIT = 100; // what the server takes without being told
+const FAST = 1_000; // a full answer that takes less may be twice as large
+const SLOW = 5_000; // one that takes more should be half as large
+const AT_ONCE = 1_000; // no poll that parks comes back empty so soon, but for once
 const SLEPT = 30_000; // a timer this late was not slow: the machine slept
 const FOREVER = 2 ** 31 - 1; // the longest that timers can
 
-/** The service refused: `status` and, from its problem details, the stable `code` and the sentence in `detail`. */
+/**
+ * A refusal: `status` and, from the service's problem details, the stable `code` and the sentence in `detail`. Two codes
+ * are the client's: `foreign_answer`, because something between here and the service answered in its place, and
+ * `stale_answer`, because something gave an old answer again. `outcome_unknown` is said by both: what was published may
+ * be stored or not.
+ */
 export class NotifierError extends Error {
   /** @param {number} status  @param {any} problem  @param {number} [retryAfter] milliseconds, 0 unless asked for */
   constructor(status, problem, retryAfter = 0) {
-    const { code = "unknown", detail = "" } = Object(problem);
+    const { code, detail = "" } = problem;
     super(`${status} ${code}${detail && `: ${detail}`}`);
     this.name = "NotifierError";
     this.status = status;
@@ -62,20 +80,35 @@ export class NotifierError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the same request may succeed later. */
+  /** Whether the same request may succeed later. Only what the service itself says is final. */
   get temporary() {
-    return this.status >= 500 || [408, 425, 429].includes(this.status);
+    return (
+      this.status >= 500 ||
+      [408, 425, 429].includes(this.status) ||
+      ["foreign_answer", "stale_answer"].includes(this.code)
+    );
   }
 
   /** @param {Response} response */
   static async from(response) {
-    return new NotifierError(response.status, await response.json().catch(() => null), retryAfter(response.headers));
+    const ours = /^application\/problem\+json\b/i.test(response.headers.get("content-type") ?? "");
+    const problem = ours && (await response.json().catch(() => null));
+    if (typeof problem?.code !== "string") return foreign(response);
+    return new NotifierError(response.status, problem, retryAfter(response.headers));
   }
 }
 
+/** The error for an answer that is not a Notifier's. */
+function foreign(/** @type {Response} */ { status, url, headers, body }) {
+  body?.cancel().catch(() => {}); // it may have been read, and it may never end
+  const what = status || "a redirect"; // which browsers do not show
+  const detail = `No Notifier answers at ${url.split("?")[0]}, but something else does, with ${what}.`;
+  return new NotifierError(status, { code: "foreign_answer", detail }, retryAfter(headers));
+}
+
 /** Milliseconds to wait after `failures` failed attempts, the first being 0: full jitter, doubling up to a cap. */
-export function backoff(/** @type {number} */ failures, random = Math.random()) {
-  return random * Math.min(BACKOFF_CAP, BACKOFF * 2 ** failures);
+export function backoff(/** @type {number} */ failures, random = Math.random(), cap = BACKOFF_CAP) {
+  return random * Math.min(cap, BACKOFF * 2 ** failures);
 }
 
 /** Milliseconds that `Retry-After`, in seconds or as a date, asks to wait; 0 without one. */
@@ -89,8 +122,8 @@ export function retryAfter(/** @type {Headers} */ headers, now = Date.now()) {
  * Follows topics and patterns forever: each message at least once, in order, across lost connections, restarts of the
  * server and sleep. It polls only while a message is awaited, so a slow consumer is never flooded.
  *
- * Leaving the loop, `return()` and the signal end it at once and without an error. A request that cannot succeed
- * (an invalid topic, a missing key, a topic that is not allowed) throws a NotifierError; everything else is tried again.
+ * Leaving the loop, `return()` and the signal end it at once and without an error. A refusal of the service (an invalid
+ * topic, a missing key, a topic that is not allowed) throws a NotifierError. Everything else is tried again, and told.
  *
  * @param {string | string[]} topics  @param {Connection & Following} [options]
  */
@@ -110,6 +143,7 @@ class Subscription {
   #received = [];
   #head = "";
   #url;
+  #line;
   #options;
   #credential;
   /** @type {Promise<unknown>} the previous call of `next`, whatever its outcome */
@@ -119,10 +153,21 @@ class Subscription {
   #interrupt = () => {};
   #hidden = false;
   #failures = 0;
+  /** @type {number | undefined} when the first of them was */
+  #lost;
+  /** How many answers in a row came at once with nothing new. */
+  #idle = 0;
   /** Whether a new token has been asked for since the last answer. */
   #renewed = false;
   /** The first poll, also after an error, does not park: it yields a cursor, and a sign that all is well, at once. */
   #quick = true;
+  /** No two subscriptions have the same URL: Chrome's cache makes equal requests wait for one another. */
+  #nonce = nonce();
+  /**
+   * Whether the service gets to see our headers. Where it does not, all is in the URL, and no two requests have the same.
+   * @type {boolean | undefined}
+   */
+  #headers;
   /** @type {State | undefined} */
   #state;
 
@@ -130,12 +175,12 @@ class Subscription {
     const { url, after, since, last } = options;
     this.#options = options;
     this.#credential = new Credential(options);
+    this.#line = new Line(options);
     // The URL stays the same, because browsers keep the answer to a preflight for one URL: so the cursor, which counts
-    // before `since` and `last`, is a header. No two subscriptions have the same URL, because Chrome's cache makes
-    // equal requests wait for one another; the other remedy, `cache: "no-store"`, costs a preflight for each poll.
-    const nonce = Math.random().toString(36).slice(2);
-    this.#url = address(url, topics) + query({ since, last, nonce });
-    this.cursor = after ?? undefined;
+    // before `since` and `last`, is a header. (`cache: "no-store"` in the place of a nonce costs a preflight each time.)
+    this.#url = (/** @type {Record<string, any>} */ more) => address(url, topics) + query({ since, last, ...more });
+    this.cursor = after === undefined || after === null ? undefined : String(after);
+    encodeURIComponent(this.#url({}) + this.cursor); // throws here, once, and not in each attempt
   }
 
   [Symbol.asyncIterator]() {
@@ -183,10 +228,15 @@ class Subscription {
     const { document } = globalThis;
     const { signal } = this.#options;
     const again = () => this.#interrupt();
+    const online = () => {
+      this.#failures = 0;
+      this.#lost = undefined;
+      again();
+    };
     const on = (/** @type {any} */ target, /** @type {string} */ type, /** @type {() => unknown} */ listener) =>
       target?.addEventListener?.(type, listener, { signal: this.#life.signal });
     // A poll parked before a sleep, or on another network, may be dead without a sign.
-    on(globalThis, "online", again);
+    on(globalThis, "online", online);
     on(globalThis, "offline", again);
     on(document, "resume", again);
     on(document, "visibilitychange", () => document.visibilityState === "visible" && again());
@@ -212,73 +262,124 @@ class Subscription {
   #tell(state, retry) {
     if (state === this.#state && !retry) return;
     this.#state = state;
-    const { onState = () => retry && console.warn("Trying again after an error:", retry.error) } = this.#options;
-    onState(state, retry);
+    const { onState, onError = onState ? () => {} : warn } = this.#options;
+    if (retry) onError(retry.error, retry.delay);
+    onState?.(state, retry);
   }
 
   /** One poll, and the pause after it, if it needs one. */
   async #poll() {
     while (this.#hidden && !this.#over) await this.#pause(FOREVER);
-    const started = performance.now();
-    const parking = !this.#quick;
+    /** @type {Attempt} */
+    const attempt = { wait: this.#quick ? 0 : this.#line.wait };
+    this.#quick = true; // unless this one comes to its end
     let answer;
     try {
-      answer = await this.#ask();
-    } catch (/** @type {any} */ error) {
-      if (this.#over) return;
-      const renewable = this.#credential.refused(error);
-      if (renewable && !this.#renewed) return void (this.#renewed = true);
-      if (error instanceof NotifierError && !error.temporary && !renewable) throw error;
-      this.#quick = true;
-      const floor = error.retryAfter || 0;
-      const delay = floor + backoff(this.#failures++);
-      this.#tell("retrying", { error, delay });
-      return this.#pause(delay, floor);
+      answer = await this.#ask(attempt);
+      if (!answer || this.#over) return;
+      if (attempt.wait !== undefined) this.#headers ??= answer.preferred;
+      if (this.#headers === false && attempt.headers) return; // it did not know the cursor
+      this.#check(attempt, answer);
+    } catch (error) {
+      return this.#failed(attempt, error);
     }
-    this.#quick = !answer;
-    if (!answer || this.#over) return;
+    this.#quick = false;
     this.#failures = 0;
+    this.#lost = undefined;
     this.#renewed = false;
     this.#tell("live");
     if (answer.gap) await this.#options.onGap?.(answer.gap);
-    this.#received = answer.messages;
+    const { parse } = this.#options;
+    this.#received = parse && answer.messages.length ? parse(answer.text).messages : answer.messages;
     this.#head = answer.cursor;
     if (answer.messages.length) return;
     this.cursor = answer.cursor;
-    const early = CALM - (performance.now() - started);
     if (answer.retryAfter) await this.#pause(answer.retryAfter + backoff(0), answer.retryAfter);
-    else if (parking && early > 0) await this.#pause(early, early);
+    else if (this.#idle) await this.#pause(backoff(this.#idle));
+  }
+
+  /** Throws where `answer` is an old one that came again. */
+  #check(/** @type {Attempt} */ attempt, /** @type {any} */ { messages, cursor, gap, retryAfter: asked, status }) {
+    const { cursor: after = "" } = this;
+    const repeated =
+      gap?.reason === "reset"
+        ? cursor === after
+        : compare(cursor, after) < 0 || messages.some((/** @type {Message} */ { id }) => compare(id, after) <= 0);
+    const parked = performance.now() - (attempt.sent ?? 0);
+    const idle = attempt.wait !== 0 && !messages.length && cursor === after && !asked;
+    // Once it may be that access has changed. What comes again is an answer that a cache has.
+    this.#idle = idle && parked < Math.min(AT_ONCE, (attempt.wait ?? LONGEST_WAIT) * 500) ? this.#idle + 1 : 0;
+    if (!repeated && this.#idle < 2) return;
+    this.#headers = false;
+    const detail = "Something between here and the service, perhaps a cache, gives an old answer again.";
+    throw new NotifierError(status, { code: "stale_answer", detail });
+  }
+
+  /** Ends the subscription with `error` where nothing else can be done; else the pause before the next attempt. */
+  #failed(/** @type {Attempt} */ attempt, /** @type {any} */ error) {
+    if (this.#over) return;
+    const renewable = this.#credential.refused(error);
+    if (renewable && !this.#renewed) {
+      this.#renewed = true;
+      this.#quick = attempt.wait === 0;
+      return;
+    }
+    const ours = error instanceof NotifierError && error.code !== "foreign_answer";
+    // A poll that shall not park takes so long only if it is not understood.
+    if (!ours && attempt.wait === 0 && performance.now() - (attempt.sent ?? NaN) > CUT) this.#headers ??= false;
+    if (ours && !error.temporary && !renewable) throw error;
+    if (!ours && this.#line.broke(attempt)) return void (this.#quick = false);
+    const now = performance.now();
+    this.#lost ??= now;
+    const floor = error.retryAfter || 0;
+    const cap = !ours && now - this.#lost < OUTAGE ? OUTAGE_CAP : BACKOFF_CAP;
+    const delay = floor + backoff(this.#failures++, undefined, cap);
+    this.#tell("retrying", { error, delay });
+    return this.#pause(delay, floor);
   }
 
   /** One request: the answer, or undefined when it was interrupted. */
-  async #ask() {
-    const { fetch, wait } = this.#options;
+  async #ask(/** @type {Attempt} */ attempt) {
+    const { fetch } = this.#options;
+    const { limit } = this.#line;
     const request = new AbortController();
     let interrupted = false;
     this.#interrupt = () => {
       interrupted = true;
       request.abort();
     };
-    const late = (/** @type {boolean} */ slept) =>
-      slept ? this.#interrupt() : request.abort(new Error("no answer in time"));
-    const seconds = this.#quick ? 0 : wait;
-    let disarm = deadline((seconds ?? LONGEST_WAIT) * 1_000 + LATE, late);
+    const late = (/** @type {boolean} */ slept) => {
+      attempt.silent = true;
+      if (slept) this.#interrupt();
+      else request.abort(new Error("no answer in time"));
+    };
+    let disarm = deadline((attempt.wait ?? LONGEST_WAIT) * 1_000 + LATE, late);
     try {
-      // Only the cursor changes from poll to poll: that is how the server recognises them.
       const aborted = new Promise((_, reject) => request.signal.addEventListener("abort", reject));
       const headers = await Promise.race([this.#credential.headers(), aborted]); // a function may take forever
-      if (this.cursor !== undefined) headers["Last-Event-ID"] = encodeURIComponent(this.cursor);
-      if (seconds !== undefined) headers.Prefer = `wait=${Math.ceil(seconds)}`;
+      const more = { limit: limit === LIMIT ? undefined : limit, nonce: this.#nonce };
+      attempt.headers = this.#headers !== false;
+      if (attempt.headers) {
+        // Only the cursor changes from poll to poll: that is how the server recognises them.
+        if (this.cursor !== undefined) headers["Last-Event-ID"] = encodeURIComponent(this.cursor);
+        if (attempt.wait !== undefined) headers.Prefer = `wait=${attempt.wait}`;
+      } else Object.assign(more, { after: this.cursor, wait: attempt.wait, nonce: nonce() });
       // An answer from something in between may have got into the cache.
       const cache = this.#failures ? "reload" : "default";
-      const response = await send(this.#url, { headers, cache, signal: request.signal }, fetch);
-      disarm();
-      disarm = deadline(BODY, late);
+      attempt.sent = performance.now();
+      const response = await send(this.#url(more), { headers, cache, signal: request.signal }, fetch);
       if (!response.ok) throw await NotifierError.from(response);
-      const answer = await response.json();
-      if (!Array.isArray(answer?.messages) || typeof answer.cursor !== "string")
-        throw new Error(`no Notifier answers at ${response.url}`);
-      return { ...answer, retryAfter: retryAfter(response.headers) };
+      attempt.begun = performance.now();
+      const progress = () => {
+        disarm();
+        disarm = deadline(SILENCE, late);
+      };
+      const text = await whole(response, progress);
+      const answer = json(text);
+      if (!Array.isArray(answer?.messages) || typeof answer.cursor !== "string") throw foreign(response);
+      this.#line.carried(attempt, answer.messages.length);
+      const preferred = response.headers.has("preference-applied");
+      return { ...answer, text, preferred, status: response.status, retryAfter: retryAfter(response.headers) };
     } catch (error) {
       if (interrupted) return undefined;
       throw request.signal.aborted ? request.signal.reason : error;
@@ -301,6 +402,79 @@ class Subscription {
       };
     });
     this.#interrupt = () => {};
+  }
+}
+
+/**
+ * One poll: how many seconds it may wait (what the server thinks best, unless there is a number), whether headers said
+ * so, when it was sent, when its answer began, and whether it was given up.
+ * @typedef {{ wait?: number, headers?: boolean, sent?: number, begun?: number, silent?: boolean }} Attempt
+ */
+
+/** What gets through to the service and back: how long a poll may park, and how much an answer may hold. */
+class Line {
+  /** Messages to ask for. */
+  limit;
+  #most;
+  #longest;
+  /** @type {number | undefined} */
+  #shorter;
+  #shortened = 0;
+  /** How many polls in a row were cut. */
+  #cuts = 0;
+
+  constructor(/** @type {Following} */ { wait, limit }) {
+    this.#longest = wait ?? undefined;
+    this.#most = limit ?? LIMIT;
+    if (this.#longest !== undefined) {
+      if (!(this.#longest >= 1)) throw new TypeError("wait is a number of seconds, 1 to 28");
+      this.#longest = Math.min(Math.ceil(this.#longest), LONGEST_WAIT); // whole seconds, as Prefer has them
+    }
+    if (!Number.isInteger(this.#most) || this.#most < 1 || this.#most > 1_000)
+      throw new TypeError("limit is a whole number from 1 to 1000");
+    this.limit = Math.min(FIRST_LIMIT, this.#most);
+  }
+
+  /** Seconds that a poll may park; undefined is what the server thinks best. */
+  get wait() {
+    if (performance.now() - this.#shortened > FORGET_CUT) this.#shorter = undefined;
+    return this.#shorter ?? this.#longest;
+  }
+
+  #shorten(/** @type {number} */ seconds) {
+    this.#shorter = Math.max(1, Math.floor(seconds));
+    this.#shortened = performance.now();
+  }
+
+  /** An answer with `count` messages has come. */
+  carried(/** @type {Attempt} */ { begun = 0 }, /** @type {number} */ count) {
+    this.#cuts = 0;
+    const took = performance.now() - begun;
+    if (took > SLOW) this.#halve();
+    else if (took < FAST && count >= this.limit) this.limit = Math.min(this.#most, this.limit * 2);
+  }
+
+  #halve() {
+    this.limit = Math.max(1, this.limit >> 1);
+  }
+
+  /**
+   * Nothing has come, or only a part. Whether that means nothing yet: something in between may have cut a poll because
+   * it parked for long. Once this may happen, twice it is a habit, and three times a fault.
+   */
+  broke(/** @type {Attempt} */ { wait = LONGEST_WAIT, sent, begun, silent }) {
+    if (begun) this.#halve();
+    if (begun || !wait || !sent) return false;
+    if (silent) {
+      this.#shorten(wait / 2);
+      return false;
+    }
+    const parked = performance.now() - sent;
+    if (parked < CUT) return false;
+    this.#cuts += 1;
+    // Browsers ask a second time by themselves where a connection breaks: so half of the wait may be too long, too.
+    if (this.#cuts > 1) this.#shorten(Math.min((parked / 1_000) * 0.75, wait / 2));
+    return this.#cuts < 3;
   }
 }
 
@@ -343,7 +517,8 @@ function checked(/** @type {string | null | undefined} */ given) {
  * Publishes one message; resolves with its id once it is stored. A failure throws and is not retried here: only the
  * caller knows whether the message may be stored twice. (A 401 is: nothing was stored, and `token` may have a new one.)
  *
- * Blobs, buffers, and strings with a `contentType` (such as "text/plain") are sent as they are; all else as JSON.
+ * Blobs, buffers, and strings with a `contentType` (such as "text/plain") are sent as they are; all else as JSON. What
+ * JSON would change or leave out is a TypeError.
  *
  * @param {string} topic  @param {any} data
  * @param {Connection & { title?: string, click?: string, priority?: number, tags?: string | string[],
@@ -352,21 +527,67 @@ function checked(/** @type {string | null | undefined} */ given) {
  */
 export async function publish(topic, data, options = {}) {
   const { title, click, priority, tags, contentType, url, signal, fetch } = options;
-  const binary = data instanceof Blob || data instanceof ArrayBuffer || ArrayBuffer.isView(data);
-  /** @type {any} */
-  const body = binary || (contentType && typeof data === "string") ? data : JSON.stringify(data);
-  if (body === undefined) throw new TypeError("this cannot be written as JSON");
-  const type = contentType || (binary ? body.type || "application/octet-stream" : "application/json");
+  if (Array.isArray(tags) && tags.some((tag) => String(tag).includes(","))) throw new TypeError("a tag has no comma");
+  const { body, type } = written(data, contentType);
   // Display fields travel in the query, because a header can only contain Latin-1.
   const target = address(url, topic) + query({ title, click, priority, tags });
   const credential = new Credential(options);
   for (let attempt = 0; ; attempt += 1) {
     const headers = new Headers({ ...(await credential.headers()), "Content-Type": type });
     const response = await send(target, { method: "POST", headers, body, signal }, fetch);
-    if (response.ok) return response.json();
-    const error = await NotifierError.from(response);
-    if (!credential.refused(error) || attempt > 0) throw error;
+    const error = response.ok ? undefined : await NotifierError.from(response);
+    const foreign = !error || error.code === "foreign_answer";
+    const answer = error ? undefined : json(await response.text());
+    if (typeof answer?.id === "string") return answer;
+    if (error && credential.refused(error) && attempt === 0) continue;
+    // What says 5xx may only have lost patience, and what says 200 may be anything.
+    if (foreign && (response.ok || response.status >= 500)) {
+      const detail = `No Notifier answers at ${response.url.split("?")[0]}: the message may be stored or not.`;
+      throw new NotifierError(response.status, { code: "outcome_unknown", detail });
+    }
+    throw error;
   }
+}
+
+/**
+ * What is sent for `data`, and its type.
+ *
+ * @param {any} data  @param {string | undefined} contentType  @returns {{ body: any, type: string }}
+ */
+function written(data, contentType) {
+  if (data instanceof Blob || data instanceof ArrayBuffer || ArrayBuffer.isView(data)) {
+    const { type } = /** @type {any} */ (data);
+    return { body: data, type: contentType || type || "application/octet-stream" };
+  }
+  if (contentType && typeof data === "string") {
+    if (/\p{Surrogate}/u.test(data)) throw new TypeError("the text has half a character, a lone surrogate");
+    return { body: data, type: contentType };
+  }
+  if (contentType && !/[/+]json *(;|$)/i.test(contentType))
+    throw new TypeError(`data of the type ${contentType} is given as text or bytes`);
+  const body = JSON.stringify(data, faithful);
+  if (body === undefined) throw new TypeError("this cannot be written as JSON");
+  return { body, type: contentType || "application/json" };
+}
+
+/**
+ * For JSON.stringify: TypeError for what it would change or leave out (a Map becomes {}, NaN becomes null).
+ *
+ * @this {any}  @param {string} key  @param {any} value
+ */
+function faithful(key, value) {
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  const fits =
+    kind === "Undefined"
+      ? !Array.isArray(this) // a member without a value is none
+      : kind === "Number"
+        ? Number.isFinite(Number(value))
+        : kind === "Object"
+          ? !(value[Symbol.iterator] || value[Symbol.asyncIterator])
+          : ["Array", "String", "Boolean", "Null"].includes(kind);
+  if (fits) return value;
+  const what = `${kind === "Number" ? value : kind}${key && ` as "${key}"`}`;
+  throw new TypeError(`JSON cannot hold ${what}: give JSON values, text with its contentType, or bytes`);
 }
 
 /**
@@ -376,7 +597,8 @@ export async function publish(topic, data, options = {}) {
  */
 async function send(url, init, fetch = globalThis.fetch) {
   try {
-    return await fetch(url, init);
+    // What is redirected goes elsewhere, perhaps to a login; and of a publish it makes a poll.
+    return await fetch(url, { ...init, redirect: "manual" });
   } catch (error) {
     const { origin } = globalThis; // of a page
     const [service] = url.split("/v1/topics/");
@@ -396,8 +618,9 @@ async function send(url, init, fetch = globalThis.fetch) {
 function address(url, topics) {
   const list = [topics].flat().join(",");
   if (!list || /(^|[/,])\.{1,2}([/,]|$)/.test(list)) throw new TypeError(`"${list}" names no topic`);
-  const { protocol, origin, pathname } = new URL(url ?? ".", import.meta.url);
+  const { protocol, origin, pathname, username, password } = new URL(url ?? ".", import.meta.url);
   if (!protocol.startsWith("http")) throw new TypeError('say where the service is: { url: "http://..." }');
+  if (username || password) throw new TypeError("a key in the URL would end up in logs: give it as the option key");
   const path = encodeURIComponent(list).replaceAll("%2F", "/").replaceAll("%2C", ",");
   return `${origin}${pathname.replace(/\/*$/, "")}/v1/topics/${path}`;
 }
@@ -407,6 +630,42 @@ function query(/** @type {Record<string, any>} */ fields) {
   const given = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
   return given.map(([name, value], at) => `${at ? "&" : "?"}${name}=${encodeURIComponent(value)}`).join("");
 }
+
+/** What `text` means as JSON; undefined where it is none. */
+function json(/** @type {string} */ text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The text of an answer. Each piece that comes is `progress`: a slow line is not one that is dead. */
+async function whole(/** @type {Response} */ { body }, /** @type {() => void} */ progress) {
+  const reader = body?.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = PIECE; // the head is progress too
+  for (;;) {
+    if (bytes >= PIECE) {
+      bytes = 0;
+      progress();
+    }
+    const { value } = (await reader?.read()) ?? {};
+    if (!value) return text + decoder.decode();
+    bytes += value.length;
+    text += decoder.decode(value, { stream: true });
+  }
+}
+
+/** How two cursors are ordered: as numbers, below, at or above 0. NaN where one is none, such as "latest". */
+function compare(/** @type {string} */ one, /** @type {string} */ other) {
+  if (!/^\d+$/.test(one) || !/^\d+$/.test(other)) return NaN;
+  return one.length - other.length || (one < other ? -1 : Number(one > other));
+}
+
+const nonce = () => Math.random().toString(36).slice(2);
+const warn = (/** @type {Error} */ error) => console.warn("Trying again after an error:", error);
 
 /**
  * Calls `late` once `ms` have passed on either clock, because timers stand still while a machine sleeps, and says

@@ -72,7 +72,7 @@ async def test_polls_differ_only_in_their_cursor(page: Page, server: Server) -> 
     assert [each.pop("last-event-id") for each in headers] == ids
     assert all(each == headers[0] for each in headers)
     [url] = {request.url for request in requests}
-    assert url.startswith(f"{server.url}/v1/topics/a,b/**?nonce=")
+    assert url.startswith(f"{server.url}/v1/topics/a,b/**?limit=10&nonce=")
 
 
 async def test_return_disconnects_at_once(page: Page, server: Server) -> None:

@@ -42,6 +42,7 @@ class HeldRequest {
     this.method = request.method;
     this.path = request.url;
     this.asks = described(request);
+    this.limit = Number(new URL(request.url, "http://x").searchParams.get("limit") ?? 100);
     this.headers = request.headers;
     this.body = body;
     this.response = response;
@@ -50,7 +51,8 @@ class HeldRequest {
   }
 
   answer(body, { status = 200, headers = {} } = {}) {
-    this.response.writeHead(status, { "Content-Type": "application/json", ...headers });
+    const applied = this.headers.prefer ? { "Preference-Applied": this.headers.prefer } : {};
+    this.response.writeHead(status, { "Content-Type": "application/json", ...applied, ...headers });
     this.response.end(typeof body === "string" ? body : JSON.stringify(body));
   }
 
@@ -59,7 +61,8 @@ class HeldRequest {
   }
 
   refuse(status, headers = {}) {
-    this.answer({ status, code: `code_${status}`, detail: `Refused with ${status}.` }, { status, headers });
+    const problem = { status, code: `code_${status}`, detail: `Refused with ${status}.` };
+    this.answer(problem, { status, headers: { "Content-Type": "application/problem+json", ...headers } });
   }
 
   cut() {
@@ -67,9 +70,11 @@ class HeldRequest {
   }
 }
 
-/** What a poll asks for: the path and the query without the nonce, its cursor, and what it prefers. */
+/** What a poll asks for: the path and the query without limit and nonce, its cursor, and what it prefers. */
 function described({ url, headers }) {
-  const target = url.replace(/[?&]nonce=[a-z0-9]*$/, "");
+  const { pathname, searchParams } = new URL(url, "http://x");
+  for (const name of ["limit", "nonce"]) searchParams.delete(name);
+  const target = pathname + (searchParams.size ? `?${searchParams}` : "");
   const after = headers["last-event-id"] === undefined ? [] : ["after", headers["last-event-id"]];
   return [target, ...after, headers.prefer].filter((part) => part !== undefined).join(" ");
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { Readable } from "node:stream";
 import { test } from "node:test";
-import { publish } from "../../static/client.js";
+import { NotifierError, publish } from "../../static/client.js";
 import { HeldServer } from "./doubles.mjs";
 
 async function published(t, data, options = {}) {
@@ -57,8 +58,94 @@ test("a refused publish throws and is not tried again", async (t) => {
   assert.equal(server.unexpected, 0);
 });
 
-test("data that cannot be written as JSON is refused before it is sent", async () => {
-  await assert.rejects(publish("a", undefined, { url: "http://127.0.0.1:1" }), TypeError);
+class Order {
+  id = 1;
+  #secret = 2;
+}
+
+for (const [name, data, json] of [
+  ["an object of a class", new Order(), { id: 1 }],
+  ["an object without a prototype", Object.assign(Object.create(null), { id: 1 }), { id: 1 }],
+  ["a date, which says how it is written", { at: new Date(0) }, { at: "1970-01-01T00:00:00.000Z" }],
+  ["a member without a value", { id: 1, gone: undefined }, { id: 1 }],
+  ["boxed values", [Object(1), Object("a"), Object(true), null], [1, "a", true, null]],
+]) {
+  test(`${name} can be written as JSON`, async (t) => {
+    assert.deepEqual(JSON.parse((await published(t, data)).body), json);
+  });
+}
+
+const form = new FormData();
+form.set("a", "1");
+
+for (const [name, data, options] of [
+  ["nothing", undefined],
+  ["a function", () => 1],
+  ["a form", form],
+  ["a map", new Map([["a", 1]])],
+  ["a set", new Set([1])],
+  ["a search", new URLSearchParams("a=1")],
+  ["headers", new Headers({ a: "1" })],
+  ["an error", new Error("a")],
+  ["a pattern", /a/],
+  ["a promise", Promise.resolve(1)],
+  ["a stream of the web", new Blob(["a"]).stream()],
+  ["a stream of Node", Readable.from(["a"])],
+  ["a generator", [1].values()],
+  ["a number that is none", NaN],
+  ["an infinite number", { a: -Infinity }],
+  ["a large integer", { a: 10n }],
+  ["a hole in a list", [, 1]],
+  ["a symbol", [Symbol("a")]],
+  ["a map in an object in a list", [{ a: { b: new Map() } }]],
+  ["bytes in an object", { a: new Uint8Array(2) }],
+  ["half a character", "a\ud800", { contentType: "text/plain" }],
+  ["an object as a picture", { a: 1 }, { contentType: "image/png" }],
+  ["a tag with a comma", 1, { tags: ["a,b"] }],
+  ["a title that cannot be sent", 1, { title: "a\udfff" }],
+]) {
+  test(`${name} is refused before it is sent, because it would come back as something else`, async (t) => {
+    const fetched = t.mock.fn();
+    const kind = (error) => error instanceof TypeError || error instanceof URIError;
+    await assert.rejects(publish("a", data, { url: "http://127.0.0.1:1", fetch: fetched, ...options }), kind);
+    assert.equal(fetched.mock.callCount(), 0);
+  });
+}
+
+test("the error names what cannot be written, and where", async () => {
+  const refused = publish("a", { order: { items: new Map() } }, { url: "http://127.0.0.1:1" });
+  await assert.rejects(refused, { message: /^JSON cannot hold Map as "items":/ });
+});
+
+test("text of any content type goes as it is: so do numbers that JavaScript does not have", async (t) => {
+  const { body } = await published(t, '{"n": 12345678901234567890}', { contentType: "application/json" });
+  assert.equal(body.toString(), '{"n": 12345678901234567890}');
+});
+
+for (const [what, status, code, temporary] of [
+  ["a page of a gateway that is being deployed", 404, "foreign_answer", true],
+  ["a page of a firewall", 403, "foreign_answer", true],
+  ["a gateway that lost patience", 504, "outcome_unknown", true],
+  ["the page of an application", 200, "outcome_unknown", false],
+]) {
+  test(`${what} is not taken for what the service says: ${code}`, async (t) => {
+    const server = await HeldServer.start(t);
+    const answered = publish("a", 1, { url: server.url });
+    (await server.request()).answer("<h1>Something</h1>", { status, headers: { "Content-Type": "text/html" } });
+    await assert.rejects(answered, (error) => {
+      assert.ok(error instanceof NotifierError);
+      assert.deepEqual([error.status, error.code, error.temporary], [status, code, temporary]);
+      return true;
+    });
+  });
+}
+
+test("a publish that is redirected is not sent elsewhere, because it would be a poll there", async (t) => {
+  const server = await HeldServer.start(t);
+  const answered = publish("a", 1, { url: server.url });
+  (await server.request()).answer("", { status: 301, headers: { Location: "/v1/topics/b" } });
+  await assert.rejects(answered, { name: "NotifierError", status: 301, code: "foreign_answer" });
+  assert.equal(server.unexpected, 0);
 });
 
 test("a publish can be aborted", async (t) => {
