@@ -1,6 +1,7 @@
 /** The console: watch topics live, publish. What arrives is hostile and is only ever written as text. */
 
 import { publish, subscribe } from "./client.js";
+import { layOut, values } from "./json.js";
 
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
@@ -39,6 +40,7 @@ async function watch() {
     mine = subscription = subscribe(topicList(), {
       ...beginning,
       key: accessKey(),
+      parse: withSources,
       onState: (state, retry) => current() && tell(state, retry),
       onGap: (gap) => current() && showGap(gap),
     });
@@ -85,6 +87,14 @@ function pause(on) {
 
 // --- messages
 
+/** An answer whose messages have the source text of their data beside it, with its numbers as they were published. */
+function withSources(text) {
+  const answer = JSON.parse(text);
+  const sources = values(values(text).messages);
+  answer.messages.forEach((message, at) => (message.source = values(sources[at]).data));
+  return answer;
+}
+
 function show(message) {
   const item = $("message").content.cloneNode(true).firstElementChild;
   const part = (selector) => item.querySelector(selector);
@@ -116,14 +126,13 @@ function showLink(link, click) {
   if (/^https?:\/\//i.test(click)) link.href = click;
 }
 
-function payload({ data, content_type: type = "application/json", encoding }) {
+function payload({ data, source, content_type: type = "application/json", encoding }) {
   if (encoding) {
     const size = Math.floor((data.length * 3) / 4) - data.match(/=*$/)[0].length;
     return `${type}, ${size.toLocaleString("en")} bytes`;
   }
   if (!/[/+]json\b/i.test(type)) return data;
-  const line = JSON.stringify(data, null, 1).replace(/\n */g, " "); // within a JSON string no line ends
-  return line.length <= LINE ? line : JSON.stringify(data, null, 2);
+  return layOut(source, LINE);
 }
 
 function clock(time) {

@@ -34,6 +34,7 @@ _FROM_ANYWHERE = {
 _FILES = {
     "client.js": "text/javascript",
     "console.js": "text/javascript",
+    "json.js": "text/javascript",
     "console.css": "text/css",
     "icon.svg": "image/svg+xml",
 }

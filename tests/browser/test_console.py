@@ -115,6 +115,26 @@ async def test_bytes_are_shown_by_their_size_and_can_be_opened(console: Page, se
     assert saved.read_bytes() == b"\x89PNG\x00\xff" * 700
 
 
+async def test_json_is_shown_as_it_was_published(console: Page, server: Server) -> None:
+    source = rb'{"n": 12345678901234567890, "n": [1.0, -0, 1e300], "\u00fc": "\u2713 \"{\u003c\n", "e": [{}, []]}'
+    id_ = await publish(server, "a", source)
+    await expect(console.locator(f'[data-id="{id_}"] pre')).to_have_text(
+        """{
+  "n": 12345678901234567890,
+  "n": [
+    1.0,
+    -0,
+    1e300
+  ],
+  "ü": "✓ \\"{<\\n",
+  "e": [
+    {},
+    []
+  ]
+}"""
+    )
+
+
 async def test_a_long_payload_is_cut_and_says_so(console: Page, server: Server) -> None:
     id_ = await publish(server, "long", b"x" * 500_000, content_type="text/plain")
     message = console.locator(f'[data-id="{id_}"]')

@@ -7,6 +7,7 @@ FILES = {
     "/": "text/html",
     "/client.js": "text/javascript",
     "/console.js": "text/javascript",
+    "/json.js": "text/javascript",
     "/console.css": "text/css",
     "/icon.svg": "image/svg+xml",
 }
