@@ -78,19 +78,14 @@ class Http:
         malformed = "The URL of a server is like https://notifier.example.com."
         try:
             parts = urlsplit(url)
-            complete = (
-                parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not re.search(r"\s", url)
-            )
+            complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+            self._url = str(URL(url)).rstrip("/")
         except ValueError:
             raise ValueError(malformed) from None
         if not complete or parts.query or parts.fragment or re.search(r"\s", url):
             raise ValueError(malformed)
         if parts.username is not None:
             raise ValueError("A key in the URL would end up in logs: give it as the key.")
-        try:
-            self._url = str(URL(url)).rstrip("/")
-        except ValueError:
-            raise ValueError(malformed) from None
         self._renew = token if callable(token) else None
         self._token = "" if callable(token) else _one_line(token)  # while it is empty, there is none yet
         self._renewing = asyncio.Lock()

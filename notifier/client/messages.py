@@ -26,7 +26,9 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """A message as the server sent it. `raw` is its JSON text, on one line."""
+    """A message as the server sent it. `raw` is its JSON text, on one line, with every digit of its numbers:
+    `json.loads(message.raw, parse_float=Decimal)["data"]` keeps them where a float would not.
+    """
 
     id: str
     topic: str

@@ -4,10 +4,14 @@ import base64
 import json
 import subprocess
 import sys
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from conftest import Server, free_port, run
+
+from notifier.cli import main
 
 NOTIFIER = [sys.executable, "-m", "notifier"]
 
@@ -99,3 +103,19 @@ def test_a_server_that_goes_away_before_it_answers_is_status_4(server, tmp_path)
         done = run(*NOTIFIER, "publish", "t", "1", "--url", url, env=server.env)
     assert (done.returncode, done.stdout) == (4, "")
     assert "may be stored or not" in done.stderr
+
+
+@pytest.mark.rule("L-1", "C-10")
+def test_what_a_gateway_refuses_is_status_3(capfd: pytest.CaptureFixture[str]) -> None:
+    class Gateway(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Gateway) as gateway:
+        threading.Thread(target=gateway.handle_request, daemon=True).start()
+        assert main(["publish", "t", "1", "--url", f"http://127.0.0.1:{gateway.server_port}"]) == 3
+    assert capfd.readouterr().err == "notifier: Something else than Notifier answers: HTTP 404 Not Found\n"

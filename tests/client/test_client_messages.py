@@ -49,6 +49,13 @@ def test_line_breaks_between_tokens_are_folded_and_those_in_strings_stay_escaped
     assert json.loads(message.raw)["data"] == message.data == {"a": "x\r\ny"}
 
 
+def test_no_digit_of_a_number_is_lost():
+    (message,) = parse(one("[9007199254740993, 0.1000000000000000000001]")).messages
+    assert message.data[0] == 2**53 + 1
+    exact = json.loads(message.raw, parse_float=Decimal)["data"]
+    assert exact == [2**53 + 1, Decimal("0.1000000000000000000001")]
+
+
 def test_a_number_of_any_length_is_read():
     (message,) = parse(one("9" * 5000)).messages
     assert message.data == Decimal("9" * 5000)

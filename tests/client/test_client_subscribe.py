@@ -321,3 +321,7 @@ async def test_a_server_below_a_path_is_found(scripted):
         assert await take(client.subscribe("t", after=0), 1) == [1]
     assert scripted.requests[0].path.startswith("/notifier/v1/topics/t?after=0")
     assert "authorization" not in scripted.requests[0].headers
+
+
+def test_a_host_that_is_not_ascii_is_written_as_dns_has_it():
+    assert Client("http://bücher.example/")._http._url == "http://xn--bcher-kva.example"
