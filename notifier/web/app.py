@@ -18,6 +18,8 @@ from notifier.web.origins import ORIGINS, Origins, answering_options
 from notifier.web.server import Runner
 
 TOPICS = "/v1/topics/"
+# Senders join the URL of this server and the path, each with a slash or not.
+HOOKS = "/{_:/?}hooks/{source}{__:/?}"
 
 # The one thing that a client may expect.
 _CONTINUE = "100-continue"
@@ -67,8 +69,9 @@ def create_app(service: Service) -> web.Application:
             web.get("/v1/messages/{id}", publish.message),
             web.post("/", publish.publish_ntfy),
             web.put("/", publish.publish_ntfy),
-            # Senders join the URL of this server and the path, each with a slash or not.
-            web.post("/{_:/?}hooks/{source}{__:/?}", hooks.hook),
+            web.post(HOOKS, hooks.hook),
+            web.get(HOOKS, hooks.probe),
+            web.options(HOOKS, hooks.probe),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
         ]

@@ -8,6 +8,7 @@ from aiohttp import web
 from notifier.core.errors import BadSignature, NotFound, NotifierError, OutcomeUnknown
 from notifier.core.messages import NewMessage
 from notifier.core.webhooks.delivery import Delivery
+from notifier.core.webhooks.handshakes import Reply, allowed, answer
 from notifier.core.webhooks.kept import message_of
 from notifier.core.webhooks.signatures import verify
 from notifier.core.webhooks.sources import Source, is_name
@@ -17,6 +18,7 @@ from notifier.service import Service
 from notifier.web.access import address
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
+from notifier.web.origins import allow
 
 # From the last byte of a webhook to the answer: GitHub, Shopify and others give up after 10 s or less.
 ANSWER_S = 8.0
@@ -43,13 +45,12 @@ async def _receive(request: web.Request, service: Service, name: str) -> web.Res
         _found(await service.sources.find(name))
 
     async def publish(body: bytes) -> web.Response:
-        delivery = Delivery(
-            request.raw_headers, body, request.rel_url.raw_query_string.encode(errors="surrogateescape")
-        )
         try:
             async with asyncio.timeout(ANSWER_S):
-                message = await _message(service, name, delivery)
-                [seq] = await service.publish([message])
+                read = await _message(service, name, _delivery(request, body))
+                if isinstance(read, Reply):
+                    return _respond(read)
+                [seq] = await service.publish([read])
         except TimeoutError:
             raise OutcomeUnknown("The database is too slow: the webhook may or may not be stored.") from None
         return web.json_response({"id": str(seq)})
@@ -58,7 +59,23 @@ async def _receive(request: web.Request, service: Service, name: str) -> web.Res
     return await with_body(request, publish)
 
 
-async def _message(service: Service, name: str, delivery: Delivery) -> NewMessage:
+async def probe(request: web.Request) -> web.Response:
+    """GET, HEAD and OPTIONS: senders ask whether this address is theirs to call. Nothing is published."""
+    delivery = _delivery(request, b"")
+    asks = allowed(delivery)
+    if request.method == "OPTIONS" and asks is None:
+        return web.Response(status=204, headers={"Allow": allow({"GET", "HEAD", "POST"})})
+    service = request.app[SERVICE]
+    name = request.match_info["source"]
+    source = _found(await service.sources.current(name) if is_name(name) else None)
+    if request.method == "OPTIONS" and asks is not None:
+        return _respond(asks)
+    # HEAD asks for nothing that is signed.
+    reply = answer(request.method, source.scheme, source.secrets, source.options, delivery, signed=False)
+    return _respond(reply or Reply(b"Webhooks are posted here.\n"))
+
+
+async def _message(service: Service, name: str, delivery: Delivery) -> NewMessage | Reply:
     source = _found(await service.sources.current(name))
     try:
         return await offload(len(delivery.body), _read, source, delivery)
@@ -70,9 +87,25 @@ async def _message(service: Service, name: str, delivery: Delivery) -> NewMessag
         return await offload(len(delivery.body), _read, newest, delivery)
 
 
-def _read(source: Source, delivery: Delivery) -> NewMessage:
+def _read(source: Source, delivery: Delivery) -> NewMessage | Reply:
+    """The message that a webhook becomes, or the reply to a handshake."""
+    asked = source.scheme, source.secrets, source.options, delivery
+    if reply := answer("POST", *asked, signed=False):
+        return reply
     verify(source.rows, source.secrets, delivery, time.time(), source.options.get("url"))
+    if reply := answer("POST", *asked, signed=True):
+        return reply
     return message_of(delivery, topic_for(source.topic, delivery), source.telling, source.secret_headers)
+
+
+def _delivery(request: web.Request, body: bytes) -> Delivery:
+    query = request.rel_url.raw_query_string.encode(errors="surrogateescape")
+    return Delivery(request.raw_headers, body, query)
+
+
+def _respond(reply: Reply) -> web.Response:
+    headers = {"Content-Security-Policy": "sandbox; default-src 'none'", **reply.headers}
+    return web.Response(body=reply.body, content_type=reply.content_type, charset="utf-8", headers=headers)
 
 
 def _found(source: Source | None) -> Source:

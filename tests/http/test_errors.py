@@ -31,13 +31,13 @@ async def test_an_unknown_path_is_404(app: Running) -> None:
 @pytest.mark.rule("E-3", "S-26")
 async def test_a_method_that_a_path_does_not_take_is_405_with_an_allow_header(app: Running) -> None:
     for method, path, allowed in (
-        ("HEAD", "/v1/topics/a", {"GET", "POST", "OPTIONS"}),
-        ("PUT", "/v1/topics/a", {"GET", "POST", "OPTIONS"}),
+        ("HEAD", "/v1/topics/a", {"GET", "POST", "PUT", "OPTIONS"}),
+        ("DELETE", "/v1/topics/a", {"GET", "POST", "PUT", "OPTIONS"}),
         ("GET", "/v1/messages", {"POST", "OPTIONS"}),
         ("DELETE", "/v1/messages/1", {"GET", "HEAD", "OPTIONS"}),
-        ("GET", "/hooks/ci", {"POST", "OPTIONS"}),
+        ("PUT", "/hooks/ci", {"GET", "HEAD", "POST", "OPTIONS"}),
         ("POST", "/healthz", {"GET", "HEAD", "OPTIONS"}),
-        ("PATCH", "/v1/topics/a", {"GET", "POST", "OPTIONS"}),
+        ("PATCH", "/v1/topics/a", {"GET", "POST", "PUT", "OPTIONS"}),
     ):
         async with app.client.request(method, path) as response:
             assert (response.status, set(response.headers["Allow"].split(", "))) == (405, allowed), (method, path)

@@ -1,6 +1,7 @@
 """`POST /hooks/{source}`: verified over the raw bytes, then published whatever it holds."""
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import hmac
@@ -494,3 +495,44 @@ async def test_every_scheme_is_verified_and_no_malformed_request_is_more_than_re
             assert signer.secret not in str(response.headers)
             if not covers_nothing(signer):
                 assert response.headers[f"Notifier-Header-{signer.header}"] == signer.sign(body, now)[signer.header]
+
+
+@pytest.mark.rule("W-14")
+async def test_a_handshake_is_answered_and_not_published(app: Running, database: str) -> None:
+    signer = SIGNERS["slack, X-Slack-Signature"]
+    await add_source(database, check_source("slack", "slack", "slack/{type}", [signer.secret]))
+    await add_source(database, check_source("open", "none", "open"))
+    body = b'{"token": "x", "challenge": "3eZbrw1a", "type": "url_verification"}'
+    good = signer.sign(body, int(time.time())) | JSON
+    for path, headers in (("slack", good), ("open", JSON)):
+        async with app.client.post(f"/hooks/{path}", data=body, headers=headers) as response:
+            assert (response.status, await response.text()) == (200, "3eZbrw1a")
+            assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+            assert response.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+    await refusal(await app.client.post("/hooks/slack", data=body, headers=JSON), 401, "bad_signature")
+    async with app.client.post("/hooks/open?validationToken=a+b", data=b"") as response:
+        assert (response.status, await response.text()) == (200, "a b")
+    response = await app.client.post("/hooks/open?validationToken=%C3%A9", data=b"")
+    await refusal(response, 400, "bad_request")
+    async with app.client.options("/hooks/open", headers={"WebHook-Request-Origin": "a.example"}) as response:
+        assert (response.status, response.headers["WebHook-Allowed-Origin"]) == (200, "a.example")
+        assert response.headers["Allow"] == "POST"
+    assert await nothing_published(app)
+
+
+@pytest.mark.rule("W-14")
+async def test_a_source_may_be_looked_at_and_says_nothing(app: Running, database: str) -> None:
+    await add_source(database, check_source("x", "x", "x", [SECRET]))
+    for method in ("GET", "HEAD"):
+        async with app.client.request(method, "/hooks/x") as response:
+            assert response.status == 200
+            assert SECRET not in await response.text()
+    for method in ("GET", "HEAD", "OPTIONS"):
+        headers = {"WebHook-Request-Origin": "a.example"}
+        for name in ("no-such", "%FF", "X"):
+            async with app.client.request(method, exactly(f"/hooks/{name}"), headers=headers) as response:
+                assert response.status == 404
+    async with app.client.get("/hooks/x?crc_token=abc") as response:
+        mac = hmac.digest(SECRET.encode(), b"abc", "sha256")
+        assert await response.json() == {"response_token": f"sha256={base64.b64encode(mac).decode()}"}

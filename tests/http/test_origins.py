@@ -25,14 +25,14 @@ ORIGINS = frozenset({APP, OTHER})
 PREFLIGHT = ("Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization,last-event-id,prefer")
 
 PATHS = (
-    ("/v1/topics/t", "GET, POST"),
-    ("/v1/topics/a/b/c/d/e/f/g/h,**", "GET, POST"),
+    ("/v1/topics/t", "GET, POST, PUT"),
+    ("/v1/topics/a/b/c/d/e/f/g/h,**", "GET, POST, PUT"),
     ("/v1/messages", "POST"),
     ("/v1/messages/1", "GET, HEAD"),
-    ("/hooks/ci", "POST"),
+    ("/hooks/ci", "GET, HEAD, OPTIONS, POST"),
     ("/healthz", "GET, HEAD"),
     ("/readyz", "GET, HEAD"),
-    ("/", "GET, HEAD"),
+    ("/", "GET, HEAD, POST, PUT"),
     ("/client.js", "GET, HEAD"),
 )
 
@@ -76,7 +76,7 @@ ANSWERS: dict[str, tuple[int, list[str | bytes], bytes]] = {
     "no key": (401, ["GET /v1/topics/t HTTP/1.1"], b""),
     "a wrong key": (401, ["GET /v1/topics/t HTTP/1.1", "Authorization: Bearer x"], b""),
     "no path": (404, ["GET /nothing HTTP/1.1"], b""),
-    "no method": (405, ["PUT /v1/topics/t HTTP/1.1", "Content-Length: 0"], b""),
+    "no method": (405, ["PATCH /v1/topics/t HTTP/1.1", "Content-Length: 0"], b""),
     "not acceptable": (406, ["GET /v1/topics/t HTTP/1.1", BEARER, "Accept: text/event-stream"], b""),
     "too large": (413, ["POST /v1/topics/t HTTP/1.1", BEARER, "Content-Length: 2000000"], b""),
     "compressed": (415, ["POST /v1/topics/t HTTP/1.1", BEARER, "Content-Encoding: gzip", "Content-Length: 1"], b"1"),

@@ -165,7 +165,7 @@ def _url(value: str) -> str:
 
 
 _header = _matching(_HEADER, "the name of a header")
-_FREE = _matching(re.compile(r"[ -~]{1,20}"), "1 to 20 characters of ASCII")
+_FREE = _matching(re.compile(r"[ -~]{1,100}"), "1 to 100 characters of ASCII")
 
 # The options of each scheme, and which member of its rows each of them sets; those with `!` must be given.
 _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[str], object]]]] = {
@@ -184,6 +184,7 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[str], object]]]] = {
     },
     "token": {"header": ("header", _header), "as": ("encoding", _one_of("bearer", "basic", "plain"))},
     "grafana": {"header": ("header", _header), "timestamp": ("timestamp", _header)},
+    "meta": {"verify_token": ("", _FREE)},
     "twilio": {"url!": ("", _url)},
 }
 
