@@ -6,11 +6,13 @@ import re
 import select
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import asyncpg
@@ -77,6 +79,53 @@ def test_every_shell_command_does_what_the_readme_says(server: Server, shell: di
             waiting = [(waiter, process) for waiter, process in waiting if not printed(waiter, process, again)]
         # Commands that follow forever print what the programs above them have published.
         assert all(printed(waiter, process, again) for waiter, process in waiting)
+
+
+@pytest.mark.all
+@pytest.mark.rule("C-10")
+def test_the_loop_of_curl_goes_on_from_its_cursor_whatever_answers(tmp_path: Path) -> None:
+    [block] = [block for block in blocks("sh") if "while true" in block.text]
+    pauses = tmp_path / "sleep"
+    pauses.write_text("#!/bin/sh\n")
+    pauses.chmod(0o755)
+    answers = [
+        (404, "404 page not found"),
+        (302, ""),
+        (200, "<html>Log in</html>"),
+        (200, '{"messages": [{"id": "1", "data": {"cursor": "8"}}], "cursor": "2", "gap": {"reason": "retention"}}'),
+        (200, ""),
+        (503, '{"code": "unavailable"}'),
+        (200, '{"messages": [\n{"id": "3",\n"data": 1}], "cursor": "3"}'),
+        (200, '{"messages": [], "cursor": "4"}'),
+    ]
+    asked = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?after=")[2])
+            status, body = answers[len(asked) - 1] if len(asked) <= len(answers) else (200, "")
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+            if len(asked) == len(answers) + 1:
+                process.terminate()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as gateway:
+        text = block.text.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{gateway.server_port}")
+        env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        process = subprocess.Popen(
+            ["bash", "-c", text], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        threading.Thread(target=gateway.serve_forever, daemon=True).start()
+        lines, errors = process.communicate(timeout=60)
+        gateway.shutdown()
+    assert [json.loads(line)["id"] for line in lines.splitlines()] == ["1", "3"]
+    assert asked[: len(answers) + 1] == ["earliest"] * 4 + ["2"] * 3 + ["3", "4"]
+    assert '{"reason":"retention"}' in errors
 
 
 def run_block(block: Block, command: list[str], shell: dict[str, str]) -> None:
