@@ -6,16 +6,20 @@ import gc
 import json
 import socket
 import sys
+import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 from conftest import Running, Start, data, held, ids, until
+from multidict import CIMultiDict
 from support.protocol import DEADLINE_S, JSON, TEXT, line, refusal
 from support.seam import connections, peers
 
 from notifier.core.memory import SMALL_ANSWER, MemoryBudget
 from notifier.core.messages import NewMessage
 from notifier.web import memory
+from notifier.web.bodies import read_body
 from notifier.web.connections import MAX_BEHIND, MAX_HEAD
 from notifier.web.handover import HANDOVER
 
@@ -366,6 +370,25 @@ async def test_a_body_is_counted_while_it_comes_and_until_it_is_stored(app: Runn
 
 
 @pytest.mark.rule("W-7")
+async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_than_its_size() -> None:
+    pieces = iter([b"%02d" % (n % 100) for n in range(20_000)])
+
+    class Content:
+        async def readany(self) -> bytes:
+            await asyncio.sleep(0)
+            return next(pieces, b"")
+
+    request = SimpleNamespace(headers=CIMultiDict(), content_length=None, content=Content())
+    tracemalloc.start()
+    try:
+        body = await read_body(request, MIB, MemoryBudget(32 * MIB))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(body) == 40_000
+    assert peak < 10 * len(body)
+
+
 async def test_the_body_of_a_webhook_for_an_unknown_source_is_not_read(app: Running) -> None:
     async with line(app) as raw:
         await raw.send("POST /hooks/nobody HTTP/1.1", "Content-Length: 1000000", body=b"x" * 999_999)
