@@ -23,7 +23,7 @@ PAUSE_S = 0.001
 ANSWER_S = 20.0
 
 WARM_UP_S = 0.2
-APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $3, $3, 0, 0, null, null)"
+APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $3, $3, 0, 0, null, null, null, null)"
 
 _crowds: list[Crowd] = []
 _probes: list[asyncio.Task[dict[str, object]]] = []

@@ -18,8 +18,8 @@
 -- unseen: whether there is a change of access that was not seen in the snapshot known; null where none is known. It is
 -- looked for under the lock: what was committed before a message was published is found, whoever appends it.
 create or replace function notifier.append(
-    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint,
-    known pg_snapshot, out first_seq bigint, out now_time timestamptz, out unseen boolean
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint default 0,
+    known pg_snapshot default null, out first_seq bigint, out now_time timestamptz, out unseen boolean
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
@@ -53,15 +53,6 @@ begin
         );
     end if;
 end $$;
-
--- For servers of the version before keys, and by hand.
-create or replace function notifier.append(
-    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint default 0,
-    out first_seq bigint, out now_time timestamptz
-) language sql as $$
-select a.first_seq, a.now_time
-from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen, null) a
-$$;
 
 -- Makes the commit of the calling transaction wait for the disk.
 create or replace function notifier.wait_for_disk() returns void language plpgsql as $$
@@ -102,19 +93,6 @@ begin
     perform notifier.wait_for_disk();
 end $$;
 
--- For servers of the version before keys.
-create or replace procedure notifier.append_and_flush(
-    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[], seen bigint, batch bigint,
-    inout first_seq bigint, inout now_time timestamptz
-) language plpgsql as $$
-declare
-    unseen boolean;
-begin
-    call notifier.append_and_flush(
-        topics, bodies, content_types, all_fields, all_headers, seen, batch, null, first_seq, now_time, unseen
-    );
-end $$;
-
 -- The position after which every message has time >= at; null in an empty log. time never decreases with seq, so this
 -- is a binary search by primary key: some fifty probes at most, and no index on time to keep.
 create or replace function notifier.seq_at(at timestamptz) returns bigint language plpgsql stable as $$
@@ -146,14 +124,5 @@ begin
     return low.seq;
 end $$;
 
-revoke execute on function
-    notifier.append(text[], bytea[], text[], text[], text[], bigint),
-    notifier.append(text[], bytea[], text[], text[], text[], bigint, pg_snapshot),
-    notifier.wait_for_disk, notifier.flush, notifier.seq_at
-from public;
-revoke execute on procedure
-    notifier.append_and_flush(text[], bytea[], text[], text[], text[], bigint, bigint, bigint, timestamptz),
-    notifier.append_and_flush(
-        text[], bytea[], text[], text[], text[], bigint, bigint, pg_snapshot, bigint, timestamptz, boolean
-    )
-from public;
+revoke execute on function notifier.append, notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
+revoke execute on procedure notifier.append_and_flush from public;

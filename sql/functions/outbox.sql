@@ -272,9 +272,7 @@ begin
     into moved, topics, bodies, content_types, all_fields
     from gone g;
     select a.first_seq + moved - 1 into last_seq
-        from notifier.append(
-            topics, bodies, content_types, all_fields, array_fill(null::text, array[moved]), seen, null
-        ) a;
+        from notifier.append(topics, bodies, content_types, all_fields, array_fill(null::text, array[moved]), seen) a;
 end $$;
 
 revoke execute on function notifier.outbox_begin, notifier.outbox_wake, notifier.pump from public;

@@ -185,14 +185,6 @@ async def test_appending_tells_what_is_unseen_as_of_the_append(sql: asyncpg.Conn
     assert await sql.fetchval(append, await sql.fetchval(SNAPSHOT)) is False
 
 
-async def test_servers_of_the_version_before_append_as_they_did(sql: asyncpg.Connection) -> None:
-    call = "call notifier.append_and_flush('{a}', '{1}', '{null}', '{null}', '{null}', 0, 7, null, null)"
-    assert [len(row) for row in await sql.fetch(call)] == [2]
-    assert await sql.fetchval("select current_setting('notifier.batch')") == "7"
-    [row] = await sql.fetch("select * from notifier.append('{a}', '{1}', '{null}', '{null}', '{null}', 0)")
-    assert len(row) == 2
-
-
 async def test_changes_of_another_server_are_of_no_transaction_of_this_one(sql: asyncpg.Connection) -> None:
     """A dump brings their numbers along, which this server may still have to give."""
     await sql.execute("select notifier.revoke('anna')")

@@ -13,10 +13,7 @@ with appended as (
 )
 select first_seq from appended, pg_notify('notifier', first_seq::text)
 """
-# The text of the one that our servers call.
-APPEND_AND_FLUSH = (
-    "select pg_get_functiondef(p.oid) from pg_proc p where p.proname = 'append_and_flush' order by p.pronargs desc"
-)
+APPEND_AND_FLUSH = "select pg_get_functiondef('notifier.append_and_flush'::regproc)"
 NUMBERS = "select convert_from(body, 'UTF8')::int as number from notifier.message order by seq"
 WAITING = """
 select pid from pg_locks where relation = 'notifier.order_lock'::regclass and not granted

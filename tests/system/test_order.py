@@ -180,7 +180,7 @@ end $$;
 create trigger loiter after insert on notifier.message for each statement execute function notifier.loiter();
 """
 
-APPEND = "notifier.append(text[], bytea[], text[], text[], text[], bigint, pg_snapshot)"
+APPEND = "select pg_get_functiondef('notifier.append'::regproc)"
 DRAWN = "perform setval('notifier.message_seq', first_seq + cardinality(topics) - 1);"
 
 
@@ -201,7 +201,7 @@ async def test_without_the_order_lock_the_same_stress_finds_messages_lost(
     """The test above can fail: it does when append() holds its lock only until it has drawn the numbers, which must not
     be drawn twice, but not until the commit."""
     await sql.execute(LOITER)
-    source = await sql.fetchval(f"select pg_get_functiondef('{APPEND}'::regprocedure)")
+    source = await sql.fetchval(APPEND)
     for step, instead in (
         ("lock table notifier.order_lock in share update exclusive mode;", "perform pg_advisory_lock(1852798057, 9);"),
         (DRAWN, f"{DRAWN} perform pg_advisory_unlock(1852798057, 9);"),
