@@ -22,7 +22,7 @@ run: .venv/.run ## Set up, migrate the database (an embedded one without DATABAS
 test: .venv/.test ## Everything that Python and the Postgres of the wheel can test (options: PYTEST="-q -k pattern")
 	@$(python) -m pytest -m "not all" $(PYTEST)
 
-test-all: .venv/.test ## Install Chromium, nginx, pgbouncer, PostgreSQL, Node.js and Rails from Debian's packages, test everything
+test-all: .venv/.test ## Install Chromium, proxies, PostgreSQL, Node.js and Rails from Debian's packages, test everything
 	@sh tests/install.sh
 	@$(python) -m pytest $(PYTEST)
 	@echo "Parked connections again, on the event loop of asyncio"

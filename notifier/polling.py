@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
@@ -124,11 +124,20 @@ class Polling:
         key = (answer.cursor, answer.gap, tuple(message.seq for message in answer.messages))
         return self._large.setdefault(key, answer)
 
-    async def wait(self, poll: Poll, wait: Wait, address: str, grant: Grant) -> Answer:
-        """Park `poll` as `look` has said, and return its answer."""
+    async def wait(
+        self,
+        poll: Poll,
+        wait: Wait,
+        address: str,
+        grant: Grant,
+        parked: Callable[[], Awaitable[object]] | None = None,
+    ) -> Answer:
+        """Park `poll` as `look` has said, and return its answer. `parked` is awaited as soon as it is parked."""
         waiter = Waiter(wait.cursor, poll.limit, address, grant)
         self._lot.park(poll.topics, waiter, wait.deadline)
         try:
+            if parked:
+                await parked()
             return await waiter.future
         finally:
             self._lot.forget(waiter)

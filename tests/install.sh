@@ -3,7 +3,7 @@
 set -eu
 
 missing() {
-    for program in chromium nginx pgbouncer node npm jq curl openssl; do
+    for program in chromium nginx haproxy varnishd pgbouncer node npm jq curl openssl; do
         PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null || echo "$program"
     done
     ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || echo postgresql
@@ -15,7 +15,7 @@ missing() {
     ls /usr/lib*/libatomic.so.1 /usr/lib/*/libatomic.so.1 2>/dev/null | grep -q . || echo libatomic1
 }
 
-packages=$(missing | sed 's/^node$/nodejs/; s/^ruby-puma$/puma/' | xargs)
+packages=$(missing | sed 's/^node$/nodejs/; s/^varnishd$/varnish/; s/^ruby-puma$/puma/' | xargs)
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -1,14 +1,19 @@
 """Subscribing: one poll."""
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from notifier.core.errors import NotAcceptable
+from notifier.core.grants import Grant
+from notifier.core.polls import Answer, Poll
 from notifier.core.topics import TopicList
 from notifier.polling import Wait
 from notifier.web.access import address, authorise_subscribe
 from notifier.web.appkeys import SERVICE
 from notifier.web.handover import HANDOVER
-from notifier.web.responses import preference, respond
+from notifier.web.origins import ORIGINS
+from notifier.web.responses import add_default_headers, preference, respond
+from notifier.wire.json import encode_answer
 from notifier.wire.requests import parse_poll
 
 
@@ -35,8 +40,38 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         found = await polling.look(poll, client, grant.until)
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.
+        if _may_be_collapsed(request):
+            return await _in_two_parts(request, poll, found, client, grant)
         handover = request.app.get(HANDOVER)
         if handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
             return handed_over
         found = await polling.wait(poll, found, client, grant)
     return respond(found, preference(poll))
+
+
+def _may_be_collapsed(request: web.Request) -> bool:
+    """Whether a shared cache holds requests like this one back until the first of them has been answered.
+
+    Varnish does, for all that it may look up, and tells of itself. A poll from `latest` that is held back would begin
+    when it gets through, and so miss what was published meanwhile. Varnish looks up nothing that has a credential or
+    a cookie, and so need not be told.
+    """
+    headers = request.headers
+    return (
+        "X-Varnish" in headers
+        and "Authorization" not in headers
+        and "Cookie" not in headers
+        and request.version == HttpVersion11  # chunks are new in it
+    )
+
+
+async def _in_two_parts(request: web.Request, poll: Poll, wait: Wait, client: str, grant: Grant) -> web.StreamResponse:
+    """Park `poll`, and send the head of its answer at once: it says no-store, so that the cache lets the others pass.
+    What follows is 200 in any case."""
+    response = web.StreamResponse(headers=respond(Answer((), wait.cursor), preference(poll)).headers)
+    add_default_headers(response, request.app[ORIGINS].headers(request))
+    response.enable_chunked_encoding()
+    polling = request.app[SERVICE].polling
+    answer = await polling.wait(poll, wait, client, grant, parked=lambda: response.prepare(request))
+    await response.write_eof(encode_answer(answer))
+    return response

@@ -2,12 +2,13 @@
 
 import asyncio
 import io
+import json
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 from conftest import Running, Start, data, ids
-from support.protocol import DEADLINE_S, JSON, empty_window, exactly, refusal
+from support.protocol import DEADLINE_S, JSON, empty_window, exactly, line, refusal
 
 from notifier.core import window
 from notifier.parking import TICK_S
@@ -237,6 +238,30 @@ async def test_a_poll_that_finds_nothing_is_answered_empty_and_not_before_its_wa
 
 
 # Where its cursor stands
+
+
+@pytest.mark.rule("S-31")
+async def test_a_poll_that_a_cache_may_hold_others_behind_is_answered_in_two_parts(app: Running) -> None:
+    async with line(app) as raw:
+        for headers in (["X-Varnish: 32770"], ["X-Varnish: 3", "Prefer: wait=20"]):
+            await raw.send("GET /v1/topics/t HTTP/1.1", *headers)
+            async with asyncio.timeout(DEADLINE_S):
+                head = await raw.reader.readuntil(b"\r\n\r\n")
+            await app.parked()
+            assert b"Cache-Control: no-store\r\n" in head
+            assert b"Cross-Origin-Resource-Policy: same-origin\r\n" in head
+            assert (b"Preference-Applied: wait=20\r\n" in head) == (len(headers) > 1)
+            published = await app.publish("t", "1")
+            async with asyncio.timeout(DEADLINE_S):
+                body = await raw.reader.readuntil(b"\r\n0\r\n\r\n")
+            answer = json.loads(body.split(b"\r\n")[1])
+            assert (data(answer), answer["cursor"]) == ([1], published)
+        # What is not looked up need not be told.
+        for headers in (["X-Varnish: 3", "Cookie: a=b"], ["X-Varnish: 3", "Authorization: Bearer none"]):
+            await raw.send("GET /v1/topics/t?wait=0.1 HTTP/1.1", *headers)
+            assert "content-length" in (await raw.answer()).headers
+        await raw.send("GET /v1/topics/t?wait=0.1 HTTP/1.0", "X-Varnish: 3")
+        assert "content-length" in (await raw.answer()).headers
 
 
 @pytest.mark.rule("S-14")
