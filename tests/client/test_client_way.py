@@ -170,6 +170,12 @@ def test_options_out_of_bounds_are_refused_at_once(given):
         Client("http://localhost").subscribe("t", **given)
 
 
+@pytest.mark.rule("C-2")
+def test_topics_that_no_url_can_hold_are_refused_at_once():
+    with pytest.raises(ValueError, match="surrogates"):
+        Client("http://localhost").subscribe("t/\ud800")
+
+
 async def test_more_subscriptions_than_http_libraries_have_connections_for_work_together(scripted, client):
     for n in range(120):
         scripted.sends([], cursor=n)
