@@ -32,7 +32,7 @@ class Callers:
         # Of settings and of this process: they do not change.
         self._fixed = {_digest(key.encode()): Grant("admin", admin=True) for key in settings.admin_keys}
         self._keys: dict[bytes, tuple[Key, Grant]] = {}
-        self._expiry = Expiry(lambda _: self.change(Changes()), lambda name: name in self._keys)
+        self._expiry = Expiry(self._expire, lambda name: name in self._keys)
         self.lifetime = (settings.tokens or TokenSettings()).longest
         self.revocations = Revocations(self.lifetime.total_seconds(), time.time)
         self.tokens = _tokens(settings, memory, on_end)
@@ -91,21 +91,21 @@ class Callers:
             self.revocations.clear(changes.revoked_before)
         for subject, at in changes.revoked:
             self.revocations.add(subject, at)
-        keys = [key for key, _ in self._keys.values()] if changes.keys is None else changes.keys
-        ended = self._change_keys(keys, None if changes.anew else changes.changed)
-        told = False
+        ended = told = False
+        if changes.keys is not None or changes.changed or changes.anew:  # else users have logged out, as they always do
+            ended = self._change_keys(changes.keys, None if changes.anew else changes.changed)
         if self.tokens is not None:
             subjects = changes.changed.union(subject for subject, _ in changes.revoked)
             told = self.tokens.end(None if changes.anew else subjects)
         if ended and not told:
             self._on_end()
 
-    def _change_keys(self, keys: Sequence[Key], subjects: frozenset[str] | None) -> bool:
-        """Give the grants of `keys`, and of no others; those of `subjects` (None: all) are given anew. Those that have
-        expired stay, ended. Whether any grant has ended now."""
+    def _change_keys(self, keys: Sequence[Key] | None, subjects: frozenset[str] | None) -> bool:
+        """Give the grants of `keys` (None: as before), and of no others; those of `subjects` (None: all) are given
+        anew. Those that have expired stay, ended. Whether any grant has ended now."""
         now = time.time()
         before, self._keys = self._keys, {}
-        for key in keys:
+        for key in [key for key, _ in before.values()] if keys is None else keys:
             held = before.get(key.hash)
             expired = key.until is not None and key.until <= now
             if (
@@ -123,6 +123,10 @@ class Callers:
         alive = ((key.until, name) for name, (key, grant) in self._keys.items() if grant.alive)
         self._expiry.replace((until, name) for until, name in alive if until is not None)
         return bool(ended)
+
+    def _expire(self, _: list[bytes]) -> None:
+        if self._change_keys(None, frozenset()):
+            self._on_end()
 
     @contextmanager
     def temporary_key(self) -> Iterator[str]:

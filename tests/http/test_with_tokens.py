@@ -22,6 +22,7 @@ from support.tokens import SECRET, Signer, b64, hs256, joined, jwks
 
 from notifier.access import expiry, remote_keys
 from notifier.core.errors import InvalidToken
+from notifier.postgres.access import Changes
 from notifier.settings import TokenSettings
 
 OWN = TokenSettings(secrets=(SECRET,))
@@ -160,6 +161,39 @@ async def test_tokens_are_counted_and_the_oldest_leaves_when_there_are_too_many(
     assert [grant.alive for grant in grants] == [False, False, True, True]
     cache.end(None)
     assert (cache.held, memory.held) == (0, held)
+
+
+class Unscanned(dict):
+    """A dict that is not to be walked through."""
+
+    def __iter__(self):
+        raise AssertionError("walked through")
+
+    items = keys = values = __iter__
+
+
+@pytest.mark.rule("A-20")
+async def test_a_revocation_ends_all_tokens_of_its_subject_and_looks_at_no_others(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers = app.service.callers
+    cache = callers.tokens
+    of_two = [token(sub="two", jti=str(number)) for number in range(3)]
+    others = [token(sub=f"user-{number}") for number in range(3)]
+    ended = [await callers.find(made) for made in of_two]
+    alive = [await callers.find(made) for made in others]
+    with monkeypatch.context() as during:
+        during.setattr(cache, "_grants", Unscanned(cache._grants))
+        during.setattr(callers, "_keys", Unscanned(callers._keys))
+        callers.change(Changes(revoked=[("nobody", 0.0), ("two", 0.0)]))
+        left = dict(dict.items(cache._grants))
+    cache._grants = left
+    assert [grant.alive for grant in (*ended, *alive)] == [False] * 3 + [True] * 3
+    again = await callers.find(of_two[0])
+    cache.end(["two", "user-1"])
+    assert [grant.alive for grant in (again, *alive)] == [False, True, False, True]
+    cache.end(["user-0", "user-2"])
+    assert (len(cache._grants), cache._subjects) == (0, {})
 
 
 async def test_what_is_counted_is_what_a_token_takes(app: Running) -> None:

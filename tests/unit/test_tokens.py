@@ -468,7 +468,7 @@ def test_a_file_without_keys_is_told_at_start(tmp_path: Path, text: bytes | None
 def test_public_keys_need_a_package_and_it_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jwks_module, "has_crypto", False)
     for work in (lambda: read_keys("jwks.json"), lambda: RemoteKeys("https://auth.example.com", lambda _: None)):
-        with pytest.raises(SettingsError, match=r"pip install 'notifier\[crypto\]'"):
+        with pytest.raises(SettingsError, match=r"pip install 'pg-notifier\[crypto\]'"):
             work()
     # Secrets do not.
     assert tokens().verify(changed(), NOW)
