@@ -12,7 +12,7 @@ from notifier.cli.key import change_key, create_key, list_keys, revoke_key
 from notifier.cli.migrate import migrate
 from notifier.cli.publish import TEXT, publish
 from notifier.cli.serve import serve
-from notifier.cli.source import add_source, list_sources, remove_source
+from notifier.cli.source import add_source, list_sources, remove_source, rotate_source, show_source, test_source
 from notifier.cli.status import EXPLAINED
 from notifier.cli.subscribe import subscribe
 from notifier.cli.token import token
@@ -73,6 +73,18 @@ schemes:
   none      nothing is checked; 16 random characters are added to the name
   alertmanager bitbucket cloudevents discord dropbox gitea github gitlab grafana (header, timestamp) heroku linear meta
   pagerduty sentry shopify slack stripe twilio (url, needed) woocommerce x zoom
+"""
+
+TEST_SOURCE = """The body is read from standard input, byte for byte. Nothing is published.
+
+example:
+  notifier source test github --header 'X-Hub-Signature-256: sha256=…' < body.json
+"""
+
+ROTATE = """No webhook is refused meanwhile: enter the new secret at the sender before the old one stops counting.
+
+example:
+  openssl rand -hex 20 | tee secret.txt | notifier source rotate github --secret -
 """
 
 CREATE_KEY = """The key alone goes to standard output, once; only its hash is stored. Send it as
@@ -215,6 +227,22 @@ def _add_source(commands: Commands) -> None:
         help="a topic; braces hold JSON fields, {header:NAME}, {form:NAME} or {query:NAME}, alternatives with |",
     )
     _add(sources, "list", "list the sources: name, scheme, topic, number of secrets", DATABASE, list_sources)
+    show = _add(sources, "show", "show a source, its URL, and where to enter that", DATABASE, show_source)
+    show.add_argument("name", metavar="NAME")
+    test = _add(sources, "test", "say what would become of a webhook, or why not", TEST_SOURCE + DATABASE, test_source)
+    test.add_argument("name", metavar="NAME")
+    test.add_argument("--header", action="append", default=[], dest="headers", metavar="NAME:VALUE", help="one it had")
+    test.add_argument("--query", default="", metavar="QUERY", help="what stood behind the ? of its URL")
+    rotate = _add(sources, "rotate", "use a new secret, and the old ones for a while", ROTATE + DATABASE, rotate_source)
+    rotate.add_argument("name", metavar="NAME")
+    rotate.add_argument("--secret", required=True, metavar="SECRET", help="the new one, or - to read a line of stdin")
+    until = rotate.add_mutually_exclusive_group()
+    until.add_argument(
+        "--keep", type=_span, default=timedelta(days=1), metavar="SPAN", help="how long the old ones count; default 1d"
+    )
+    until.add_argument(
+        "--at-once", action="store_true", help="from now on the new one alone counts: the old ones leaked"
+    )
     remove = _add(sources, "remove", "accept no more webhooks from a source", DATABASE, remove_source)
     remove.add_argument("name", metavar="NAME")
 

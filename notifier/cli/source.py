@@ -1,9 +1,12 @@
-"""notifier source add | list | remove"""
+"""notifier source add | list | show | test | rotate | remove"""
 
 import argparse
+import os
 import secrets
 import string
 import sys
+import time
+from datetime import timedelta
 
 from notifier.cli.database import with_database
 from notifier.cli.status import FAILED, OK, USAGE, notice
@@ -49,6 +52,85 @@ def list_sources(_: argparse.Namespace) -> int:
     return with_database(work)
 
 
+def show_source(arguments: argparse.Namespace) -> int:
+    from notifier.cli.vendors import HINTS
+    from notifier.postgres import sources
+
+    async def work(url: str) -> int:
+        source = await sources.find_source(url, arguments.name)
+        secrets = str(len(source.secrets))
+        if source.old_until and len(source.secrets) > 1:
+            secrets += f", the older until {source.old_until:%Y-%m-%d %H:%M:%S} UTC"
+        base = os.environ.get("NOTIFIER_URL", "").strip().rstrip("/") or "https://YOUR-HOST"
+        lines = {
+            "name": source.name,
+            "scheme": source.scheme,
+            "topic": source.topic,
+            "options": " ".join(f"{name}={value}" for name, value in source.options.items()),
+            "secrets": secrets,
+            "URL": source.options.get("url") or f"{base}/hooks/{source.name}",
+        }
+        sys.stdout.writelines(f"{name:<8} {value}\n" for name, value in lines.items() if value)
+        sys.stdout.write(f"\n{HINTS.get(source.scheme, '')}\n")
+        return OK
+
+    return with_database(work)
+
+
+def test_source(arguments: argparse.Namespace) -> int:
+    from notifier.core.errors import BadSignature, NotifierError
+    from notifier.core.webhooks import receive
+    from notifier.core.webhooks.delivery import Delivery
+    from notifier.postgres import sources
+
+    headers = [_header(text) for text in arguments.headers]
+    if None in headers:
+        notice("A header is NAME: VALUE.")
+        return USAGE
+    given = [header for header in headers if header]
+    body = sys.stdin.buffer.read()
+
+    async def work(url: str) -> int:
+        source = await sources.find_source(url, arguments.name)
+        delivery = Delivery(given, body, arguments.query.encode(errors="surrogateescape"))
+        try:
+            found = receive.read(source, delivery, time.time())
+        except BadSignature as error:
+            notice(f"It would be refused ({error.reason}): {error}")
+            for what, other in (
+                ("one more line feed", body + b"\n"),
+                ("no line feed at its end", body.rstrip(b"\r\n")),
+            ):
+                if other != body and receive.fits(source, Delivery(given, other, delivery.query), time.time()):
+                    notice(f"It fits the body with {what}: the bytes must be those that were sent.")
+            return FAILED
+        except NotifierError as error:
+            notice(f"It would be refused: {error}")
+            return FAILED
+        if isinstance(found, receive.Reply):
+            sys.stdout.write(f"It is a handshake, and would be answered: {found.body.decode()}\n")
+        else:
+            sys.stdout.write(f"It would be published to {found.topic}\n")
+        return OK
+
+    return with_database(work)
+
+
+def rotate_source(arguments: argparse.Namespace) -> int:
+    from notifier.postgres import sources
+
+    secret = _line_of_stdin() if arguments.secret == "-" else arguments.secret  # noqa: S105
+    keep = timedelta(0) if arguments.at_once else arguments.keep
+
+    async def work(url: str) -> int:
+        source = await sources.rotate_source(url, arguments.name, secret, keep)
+        until = f"the older ones count until {source.old_until:%Y-%m-%d %H:%M:%S} UTC"
+        sys.stdout.write(f"{source.name} has a new secret; {until if keep else 'no other counts any more'}\n")
+        return OK
+
+    return with_database(work)
+
+
 def remove_source(arguments: argparse.Namespace) -> int:
     from notifier.postgres import sources
 
@@ -68,6 +150,11 @@ def _option(text: str) -> tuple[str, str]:
     if not equals:
         raise InvalidSource("An option is NAME=VALUE.")
     return name, value
+
+
+def _header(text: str) -> tuple[bytes, bytes] | None:
+    name, colon, value = text.partition(":")
+    return (name.strip().encode(), value.strip().encode(errors="surrogateescape")) if colon else None
 
 
 def _line_of_stdin() -> str:

@@ -2,16 +2,22 @@
 
 import asyncio
 import json
+from datetime import timedelta
 
 import asyncpg
 
 from notifier.core.errors import InvalidSource, Unavailable
-from notifier.core.webhooks.sources import Source
+from notifier.core.webhooks.sources import Source, check_source
 from notifier.postgres.commands import command
 from notifier.postgres.database import Connection
 from notifier.postgres.history import SILENT_TEXT, History
 
-SELECT = "select s.name, s.scheme, s.topic, s.secrets, s.options::text as options from notifier.source s"
+# All secrets count until the older ones are retired.
+SELECT = """
+select s.name, s.scheme, s.topic, s.options::text as options, s.old_until,
+    case when s.old_until <= clock_timestamp() then s.secrets[1:1] else s.secrets end as secrets
+from notifier.source s
+"""
 
 
 async def add_source(url: str, source: Source) -> None:
@@ -33,6 +39,35 @@ async def add_source(url: str, source: Source) -> None:
 async def list_sources(url: str) -> list[Source]:
     async with command(url, "source") as connection:
         return [_source(row) for row in await connection.fetch(f"{SELECT} order by s.name")]
+
+
+async def find_source(url: str, name: str) -> Source:
+    """InvalidSource when there is none."""
+    async with command(url, "source") as connection:
+        return await _find(connection, name)
+
+
+async def rotate_source(url: str, name: str, secret: str, keep: timedelta) -> Source:
+    """Have the source use `secret`; the others count for as long as `keep`. InvalidSource when that cannot be."""
+    async with command(url, "source") as connection:
+        await connection.execute("select from notifier.source where name = $1 for update", name)
+        source = await _find(connection, name)
+        older = [each for each in source.secrets if each != secret] if keep else []
+        check_source(name, source.scheme, source.topic, [secret, *older], source.options)
+        await connection.execute(
+            "update notifier.source set secrets = $2, old_until = clock_timestamp() + $3::interval where name = $1",
+            name,
+            [secret, *older],
+            keep,
+        )
+        return await _find(connection, name)
+
+
+async def _find(connection: Connection, name: str) -> Source:
+    row = await connection.fetchrow(f"{SELECT} where s.name = $1", name)
+    if row is None:
+        raise InvalidSource(f"There is no source {name[:63]!r}.")
+    return _source(row)
 
 
 async def remove_source(url: str, name: str) -> bool:
@@ -126,4 +161,5 @@ class Sources:
 
 
 def _source(row: asyncpg.Record) -> Source:
-    return Source(row["name"], row["scheme"], row["topic"], tuple(row["secrets"]), json.loads(row["options"]))
+    options = json.loads(row["options"])
+    return Source(row["name"], row["scheme"], row["topic"], tuple(row["secrets"]), options, row["old_until"])

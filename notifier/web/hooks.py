@@ -7,12 +7,10 @@ from aiohttp import web
 
 from notifier.core.errors import BadSignature, NotFound, NotifierError, OutcomeUnknown
 from notifier.core.messages import NewMessage
+from notifier.core.webhooks import receive
 from notifier.core.webhooks.delivery import Delivery
 from notifier.core.webhooks.handshakes import Reply, allowed, answer
-from notifier.core.webhooks.kept import message_of
-from notifier.core.webhooks.signatures import verify
 from notifier.core.webhooks.sources import Source, is_name
-from notifier.core.webhooks.templates import topic_for
 from notifier.offload import offload
 from notifier.service import Service
 from notifier.web.access import address
@@ -78,24 +76,13 @@ async def probe(request: web.Request) -> web.Response:
 async def _message(service: Service, name: str, delivery: Delivery) -> NewMessage | Reply:
     source = _found(await service.sources.current(name))
     try:
-        return await offload(len(delivery.body), _read, source, delivery)
+        return await offload(len(delivery.body), receive.read, source, delivery, time.time())
     except BadSignature:
         # What is remembered may lack a secret that was added a moment ago.
         newest = _found(await service.sources.find(name))
         if newest == source:
             raise
-        return await offload(len(delivery.body), _read, newest, delivery)
-
-
-def _read(source: Source, delivery: Delivery) -> NewMessage | Reply:
-    """The message that a webhook becomes, or the reply to a handshake."""
-    asked = source.scheme, source.secrets, source.options, delivery
-    if reply := answer("POST", *asked, signed=False):
-        return reply
-    verify(source.rows, source.secrets, delivery, time.time(), source.options.get("url"))
-    if reply := answer("POST", *asked, signed=True):
-        return reply
-    return message_of(delivery, topic_for(source.topic, delivery), source.telling, source.secret_headers)
+        return await offload(len(delivery.body), receive.read, newest, delivery, time.time())
 
 
 def _delivery(request: web.Request, body: bytes) -> Delivery:

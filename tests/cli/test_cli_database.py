@@ -115,14 +115,31 @@ def deliver(url: str, body: bytes, secret: str) -> int:
             return error.code
 
 
+@pytest.mark.rule("L-4")
 def test_a_source_with_its_secret_from_standard_input_takes_signed_webhooks(server, database):
     add = ["add", "github", "--scheme", "github", "--topic", TOPIC, "--secret", "-", "--secret", "-"]
     added = source(database, *add, stdin=f"{SECRET}\nthe next one\r\n")
     assert (added.returncode, added.stderr) == (0, "")
     body = b'{"repository": {"full_name": "octo/hello"}}'
     assert deliver(f"{server.url}/hooks/github", body, SECRET) == 200
+    rotated = source(database, "rotate", "github", "--secret", "-", stdin="the newest\n")
+    assert rotated.stdout.startswith("github has a new secret; the older ones count until 20")
+    assert deliver(f"{server.url}/hooks/github", body, "the newest") == 200
     assert deliver(f"{server.url}/hooks/github", body, "the next one") == 200
+    shown = source(database, "show", "github")
+    assert "\nURL      https://YOUR-HOST/hooks/github\n" in shown.stdout
+    assert "secrets  3, the older until 20" in shown.stdout
+    assert "Payload URL" in shown.stdout
+    mac = hmac.new(b"the newest", body, hashlib.sha256).hexdigest()
+    test = ["test", "github", "--header", f"X-Hub-Signature-256: sha256={mac}", "--header", "X-GitHub-Event: push"]
+    would = source(database, *test, stdin=body.decode())
+    assert (would.returncode, would.stdout) == (0, "It would be published to github/octo/hello/push\n")
+    would = source(database, *test, stdin=body.decode() + "\n")
+    assert (would.returncode, would.stdout) == (1, "")
+    assert "does not fit the body and the secret" in would.stderr
+    assert "It fits the body with no line feed at its end" in would.stderr
+    assert not {SECRET, "the newest"} & set((shown.stdout + would.stderr).split("\n"))
     assert deliver(f"{server.url}/hooks/github", body, "another") == 401
     with urllib.request.urlopen(f"{server.url}/v1/topics/github/**?after=0&wait=0", timeout=20) as response:
         messages = json.load(response)["messages"]
-    assert [message["topic"] for message in messages] == ["github/octo/hello/push"] * 2
+    assert [message["topic"] for message in messages] == ["github/octo/hello/push"] * 3

@@ -8,6 +8,7 @@ import hmac
 import io
 import json
 import time
+from datetime import timedelta
 from urllib.parse import quote_plus
 
 import asyncpg
@@ -18,7 +19,7 @@ from support.protocol import JSON, exactly, line, refusal
 from support.signing import SIGNERS, body_of
 
 import notifier.web.hooks
-from notifier.core.errors import Unavailable
+from notifier.core.errors import InvalidSource, Unavailable
 from notifier.core.webhooks.sources import check_source
 from notifier.postgres import sources, writer
 from notifier.postgres.sources import MAX_ASKED, add_source
@@ -409,6 +410,40 @@ async def test_a_source_that_is_removed_or_gets_a_secret_is_not_what_is_remember
     await refusal(await hooks.client.post("/hooks/github", data=PUSH, headers=signed(PUSH)), 401, "bad_signature")
     await sql.execute("delete from notifier.source where name = 'ci'")
     await deliver_nothing(hooks, monkeypatch)
+
+
+@pytest.mark.rule("W-12")
+async def test_rotating_a_secret_under_load_refuses_nothing(
+    hooks: Running, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = signed(PUSH, X_Hub_Signature_256=signature(PUSH, "the next one"))
+    rotated = False
+    count = 0
+
+    async def send() -> None:
+        nonlocal count
+        while count < 200:
+            count += 1
+            # The sender knows the new secret as soon as the command has ended, and may go on with the old one.
+            for headers in (signed(PUSH), new) if rotated else (signed(PUSH),):
+                async with hooks.client.post("/hooks/github", data=PUSH, headers=headers) as response:
+                    assert response.status == 200, await response.text()
+
+    sending = [asyncio.create_task(send()) for _ in range(4)]
+    await until(lambda: count > 20)
+    source = await sources.rotate_source(database, "github", "the next one", timedelta(days=1))
+    rotated = True
+    assert source.secrets == ("the next one", "the old secret", SECRET)
+    await asyncio.gather(*sending)
+    await sql.execute("update notifier.source set old_until = clock_timestamp()")
+    monkeypatch.setattr(sources, "FRESH_S", 0)
+    await deliver(hooks, "github", PUSH, new)
+    await refusal(await hooks.client.post("/hooks/github", data=PUSH, headers=signed(PUSH)), 401, "bad_signature")
+    source = await sources.rotate_source(database, "github", "one more", timedelta(0))
+    assert source.secrets == ("one more",)
+    for name, secret, sentence in (("no-such", "x", "no source"), ("github", " x", "a space")):
+        with pytest.raises(InvalidSource, match=sentence):
+            await sources.rotate_source(database, name, secret, timedelta(days=1))
 
 
 async def deliver_nothing(hooks: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from support.signing import (
 )
 from twilio.request_validator import RequestValidator
 
+from notifier.cli.vendors import HINTS
 from notifier.core.errors import BadSignature, InvalidSource, Unavailable
 from notifier.core.webhooks.delivery import Delivery
 from notifier.core.webhooks.schemes import SCHEMES
@@ -375,3 +376,7 @@ def test_a_server_without_the_package_for_public_keys_says_so(monkeypatch):
     monkeypatch.setattr("notifier.core.webhooks.signatures.find_spec", lambda _: None)
     with pytest.raises(InvalidSource, match="cryptography"):
         source_of(signer)
+
+
+def test_each_scheme_says_where_its_url_is_entered():
+    assert HINTS.keys() == SCHEMES.keys()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 from notifier.core.errors import InvalidSource
@@ -18,13 +19,15 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 @dataclass(frozen=True)
 class Source:
-    """A configured sender of webhooks. `check_source` makes valid ones."""
+    """A configured sender of webhooks. `check_source` makes valid ones. The first secret is the newest; the others
+    stop counting at `old_until`, if that is set."""
 
     name: str
     scheme: str
     topic: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
     options: Mapping[str, str] = field(default_factory=dict)
+    old_until: datetime | None = None
 
     @cached_property
     def rows(self) -> tuple[Row, ...] | None:
