@@ -9,8 +9,8 @@ HINTS = {
     "token": "Have the sender call the URL with the secret in the header that is set.",
     "standard": _STANDARD,
     "none": "Enter the URL where the sender has its webhooks. Whoever knows it can send.",
-    "alertmanager": "In alertmanager.yml: receivers, webhook_configs, url; and under http_config, authorization, the secret "
-    "as credentials (or basic_auth).",
+    "alertmanager": "In alertmanager.yml: receivers, webhook_configs, url; under http_config, authorization, the "
+    "secret as credentials (or basic_auth).",
     "bitbucket": "Repository settings, Webhooks, Add webhook: the URL, the secret, and the triggers.",
     "cloudevents": "Have the sender call the URL with Authorization: Bearer and the secret.",
     "discord": "Developer Portal, your application: Interactions Endpoint URL. The secret is the Public Key.",
