@@ -328,7 +328,7 @@ class Subscription {
     // A poll that shall not park takes so long only if it is not understood.
     if (!ours && attempt.wait === 0 && performance.now() - (attempt.sent ?? NaN) > CUT) this.#headers ??= false;
     if (ours && !error.temporary && !renewable) throw error;
-    if (!ours && this.#line.broke(attempt)) return void (this.#quick = false);
+    if (!ours && this.#line.broke(attempt)) return; // a quick one shows whether anybody is there
     const now = performance.now();
     this.#lost ??= now;
     const floor = error.retryAfter || 0;
@@ -420,7 +420,7 @@ class Line {
   /** @type {number | undefined} */
   #shorter;
   #shortened = 0;
-  /** How many polls in a row were cut. */
+  /** How many polls that parked were cut in a row. */
   #cuts = 0;
 
   constructor(/** @type {Following} */ { wait, limit }) {
@@ -447,8 +447,8 @@ class Line {
   }
 
   /** An answer with `count` messages has come. */
-  carried(/** @type {Attempt} */ { begun = 0 }, /** @type {number} */ count) {
-    this.#cuts = 0;
+  carried(/** @type {Attempt} */ { wait, begun = 0 }, /** @type {number} */ count) {
+    if (wait !== 0) this.#cuts = 0;
     const took = performance.now() - begun;
     if (took > SLOW) this.#halve();
     else if (took < FAST && count >= this.limit) this.limit = Math.min(this.#most, this.limit * 2);
@@ -459,7 +459,7 @@ class Line {
   }
 
   /**
-   * Nothing has come, or only a part. Whether that means nothing yet: something in between may have cut a poll because
+   * Nothing has come, or only a part. Returns whether that means nothing yet: something in between may have cut a poll because
    * it parked for long. Once this may happen, twice it is a habit, and three times a fault.
    */
   broke(/** @type {Attempt} */ { wait = LONGEST_WAIT, sent, begun, silent }) {

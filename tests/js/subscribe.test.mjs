@@ -587,6 +587,13 @@ for (const options of [{ limit: 0 }, { limit: 1_001 }, { limit: 1.5 }, { limit: 
   });
 }
 
+/** The poll that parks after `quick`, which only looks whether anybody is there. */
+async function looked(server, quick) {
+  assert.equal(quick.asks, "/v1/topics/a after 7 wait=0");
+  quick.empty("7");
+  return server.request();
+}
+
 /** Cuts parked polls in a row after `seconds`, as a gateway does: what each asks for, until one is told. */
 async function cuts(clock, { poll, server, states }, seconds, how = (request) => request.cut()) {
   const asked = [];
@@ -599,7 +606,7 @@ async function cuts(clock, { poll, server, states }, seconds, how = (request) =>
     const next = server.request();
     const first = await Promise.race([retrying, next]);
     if (first.error) return { asked, told: first, next };
-    request = first;
+    request = await looked(server, first);
   }
 }
 
@@ -612,11 +619,11 @@ for (const [what, how] of [
     const { poll, server, states, next } = await parked(t);
     clock.advance(15_000);
     how(poll);
-    const second = await server.request();
+    const second = await looked(server, await server.request());
     assert.equal(second.asks, "/v1/topics/a after 7", "once may be an accident");
     clock.advance(15_000);
     how(second);
-    const third = await server.request();
+    const third = await looked(server, await server.request());
     assert.equal(third.asks, "/v1/topics/a after 7 wait=11");
     clock.advance(11_000);
     third.empty("7");
@@ -652,10 +659,10 @@ test("a wait that was shortened is tried at its full length again after ten minu
   const { poll, server } = await parked(t, { wait: 20 });
   clock.advance(5_000);
   poll.cut();
-  const second = await server.request();
+  const second = await looked(server, await server.request());
   clock.advance(5_000);
   second.cut();
-  const third = await server.request();
+  const third = await looked(server, await server.request());
   assert.equal(third.asks, "/v1/topics/a after 7 wait=3");
   clock.advance(3_000);
   third.empty("7");
@@ -669,6 +676,18 @@ test("a wait that was shortened is tried at its full length again after ten minu
     request = await server.request();
   }
   assert.equal(request.asks, "/v1/topics/a after 7 wait=20");
+});
+
+test("after a poll that was cut, a service that is gone is noticed at once", async (t) => {
+  const clock = new Clock(t);
+  const { poll, server, states } = await parked(t);
+  clock.advance(15_000);
+  poll.cut();
+  const quick = await server.request();
+  const retrying = states.next("retrying");
+  clock.advance(10_000);
+  assert.match((await retrying).error.message, /no answer in time/);
+  await quick.gone;
 });
 
 test("a poll that breaks before it has parked for a second is a failure", async (t) => {
