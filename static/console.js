@@ -12,6 +12,20 @@ const LINE = 72; // characters of JSON that stay on one line
 const BEGINNINGS = { now: {}, last: { last: 20 }, earliest: { after: "earliest" } };
 const SESSION_KEY = "notifier.key"; // for this tab and this session; never in the address, which gets shared
 
+/** The tab's storage, or memory where the user lets no site store anything: there, even to ask for it throws. */
+const stored = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    const kept = new Map();
+    return {
+      getItem: (name) => kept.get(name),
+      setItem: (name, value) => kept.set(name, value),
+      removeItem: (name) => kept.delete(name),
+    };
+  }
+})();
+
 let subscription;
 let paused = false;
 let resume = () => {};
@@ -21,7 +35,7 @@ const topicList = () =>
   $("topics")
     .value.split(/[\s,]+/)
     .filter(Boolean);
-const accessKey = () => sessionStorage.getItem(SESSION_KEY) ?? undefined;
+const accessKey = () => stored.getItem(SESSION_KEY) ?? undefined;
 const address = (path) => new URL(path, document.baseURI).href;
 
 // --- watching
@@ -175,9 +189,14 @@ function announce(topic) {
 async function openRaw(event) {
   if (!accessKey()) return;
   event.preventDefault();
-  const { href } = event.currentTarget;
-  const response = await fetch(href, { headers: { Authorization: `Bearer ${accessKey()}` } });
-  if (!response.ok) return;
+  const { currentTarget: link } = event;
+  const { href } = link;
+  const response = await fetch(href, { headers: { Authorization: `Bearer ${accessKey()}` } }).catch(() => undefined);
+  if (!response?.ok) {
+    const { detail = "It cannot be fetched now." } = (await response?.json().catch(() => {})) ?? {};
+    link.textContent = detail;
+    return;
+  }
   const url = URL.createObjectURL(await response.blob());
   Object.assign(document.createElement("a"), { href: url, download: `message-${href.split("/").at(-1)}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
@@ -230,8 +249,8 @@ function askForKey(then, { status, detail }) {
 }
 
 function setKey(key) {
-  if (key) sessionStorage.setItem(SESSION_KEY, key);
-  else sessionStorage.removeItem(SESSION_KEY);
+  if (key) stored.setItem(SESSION_KEY, key);
+  else stored.removeItem(SESSION_KEY);
   $("forget").hidden = !key;
   showCommands();
 }

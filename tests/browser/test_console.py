@@ -242,6 +242,9 @@ async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> No
     key = page.get_by_label("Key or token")
     await expect(page.get_by_role("dialog")).to_have_accessible_name("This server asks for a key")
     await expect(page.locator("#key-reason")).to_be_hidden()
+    await key.fill("with spaces")
+    await page.get_by_role("button", name="Use it").click()
+    assert await key.evaluate("key => key.validity.patternMismatch")
     await key.fill("wrong")
     await page.get_by_role("button", name="Use it").click()
     await expect(page.locator("#key-reason")).to_contain_text("is refused. There is no such key")
@@ -254,6 +257,14 @@ async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> No
         await page.locator(".raw").click()
     saved = await (await download.value).path()
     assert saved.read_bytes() == b'{"hello": "world"}'
+    raw = re.compile(r"/v1/messages/")
+    problem = '{"code": "not_found", "detail": "There is no such message."}'
+    await page.route(raw, lambda route: route.fulfill(status=404, body=problem))
+    await page.locator(".raw").click()
+    await expect(page.locator(".raw")).to_have_text("There is no such message.")
+    await page.route(raw, lambda route: route.abort())
+    await page.locator(".raw").click()
+    await expect(page.locator(".raw")).to_have_text("It cannot be fetched now.")
     await page.reload()
     await live(page)
     assert "s3cret" not in page.url + await page.content()
@@ -263,6 +274,17 @@ async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> No
     await expect(page.get_by_role("dialog")).to_be_visible()
     await page.get_by_role("button", name="Not now").click()
     await expect(page.locator("#state")).to_have_text("Stopped")
+
+
+async def test_where_no_site_may_store_anything_the_key_is_kept_in_memory(page: Page, server: Server) -> None:
+    refused = "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('', 'SecurityError') } })"
+    await page.add_init_script(refused)
+    server.env["NOTIFIER_ADMIN_KEY"] = "s3cret-but-long-enough-for-anyone"
+    await asyncio.to_thread(server.restart)
+    await page.goto(server.url)
+    await page.get_by_label("Key or token").fill(server.env["NOTIFIER_ADMIN_KEY"])
+    await page.get_by_label("Key or token").press("Enter")
+    await live(page)
 
 
 async def test_where_something_is_public_a_key_can_still_be_given(page: Page, server: Server) -> None:
