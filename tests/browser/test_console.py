@@ -277,8 +277,8 @@ async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> No
 
 
 async def test_where_no_site_may_store_anything_the_key_is_kept_in_memory(page: Page, server: Server) -> None:
-    refused = "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('', 'SecurityError') } })"
-    await page.add_init_script(refused)
+    refused = "{ get() { throw new DOMException('', 'SecurityError') } }"
+    await page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {refused})")
     server.env["NOTIFIER_ADMIN_KEY"] = "s3cret-but-long-enough-for-anyone"
     await asyncio.to_thread(server.restart)
     await page.goto(server.url)
