@@ -2,13 +2,13 @@
 not built here, and its JSON."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
 from notifier.core.errors import InvalidJSON, InvalidMessage
 from notifier.core.messages import TEXT, NewMessage
-from notifier.core.publishing import DISPLAY, LATER, display_fields, read_members, values_from_text
+from notifier.core.publishing import DISPLAY, LATER, display_fields, read_members, read_values, values_from_text
 from notifier.core.strict_json import check_utf8
 from notifier.core.topics import check_topic
 
@@ -76,7 +76,8 @@ def refusal(given: Mapping[str, str]) -> str | None:
     return None
 
 
-_NAMES = frozenset({"topic", "message", *DISPLAY})
+_NAMES = ("topic", "message", *DISPLAY)
+_MEMBERS = (*dict.fromkeys((*_NAMES, *HEADERS, "firebase")),)
 # Members of ntfy's that are not built say nothing with these, in lower case.
 _NOTHING = frozenset({"", "null", "[]", "{}"})
 
@@ -88,7 +89,7 @@ def from_ntfy(body: bytes, given: Mapping[str, str]) -> NewMessage:
     """
     try:
         check_utf8(body)
-        members = read_members(body, _check_name)
+        members = read_members(body, _MEMBERS, _refuse_name)
     except InvalidJSON as error:
         raise InvalidJSON(
             f"This path takes ntfy's JSON, with topic and message. Anything else goes to /v1/topics/TOPIC. {error}"
@@ -97,9 +98,10 @@ def from_ntfy(body: bytes, given: Mapping[str, str]) -> NewMessage:
     said = {name: value.decode().strip('"') for name, value in others.items()}
     if sentence := refusal({name: value for name, value in said.items() if value not in _NOTHING}):
         raise InvalidMessage(sentence)
-    values: dict[str, Any] = {name: msgspec.json.decode(members[name]) for name in _NAMES & members.keys()}
-    topic, text = values.pop("topic", None), values.pop("message", None) or ""
-    if not isinstance(topic, str) or not isinstance(text, str):
+    text = _text(members.pop("message", b"null"))
+    values = read_values({name: members[name] for name in _NAMES if name in members})
+    topic = values.pop("topic", None)
+    if not isinstance(topic, str) or text is None:
         raise InvalidMessage("topic is a string that must be given, and message is a string.")
     if values.get("priority") == 0:
         del values["priority"]  # as programs in Go leave it out
@@ -108,6 +110,13 @@ def from_ntfy(body: bytes, given: Mapping[str, str]) -> NewMessage:
     return NewMessage(check_topic(topic), text.encode(), TEXT, display_fields(values | values_from_text(given)))
 
 
-def _check_name(name: str) -> None:
-    if name not in _NAMES and name not in HEADERS and name != "firebase":
-        raise InvalidMessage(f"{name[:40]!r} is not a member of ntfy's messages ({', '.join(sorted(_NAMES))}).")
+def _text(value: bytes) -> str | None:
+    """The string that is written in JSON, empty for null; None for anything else."""
+    try:
+        return msgspec.json.decode(value, type=str | None) or ""
+    except msgspec.ValidationError:
+        return None
+
+
+def _refuse_name(name: str) -> NoReturn:
+    raise InvalidMessage(f"{name[:40]!r} is not a member of ntfy's messages ({', '.join(sorted(_NAMES))}).")

@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from io import BytesIO
+from itertools import islice
+from typing import Any, NoReturn
 
 import msgspec
+from msgspec.structs import astuple
 
 from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage, NotifierError
 from notifier.core.messages import FORM, NDJSON, NewMessage, is_content_type, is_json_type, media_type, plain_type
@@ -108,10 +112,24 @@ def _checked_text(name: str, value: object, most: int) -> str:
 
 # --- batches
 
-# Elements are not decoded, but each is an object of 50 bytes: a body of commas briefly takes 28 times its size.
-_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_NAMES = frozenset({"topic", "data", "title", "click", "priority", "tags"})
+_NAMES = ("topic", "data", *DISPLAY)
+
+# One of them as it is written in JSON, with the longest escapes: 32 tags of 100 characters.
+_MAX_FIELD = 64 * 1024
+
+
+def _decoder(names: Sequence[str], *, array_like: bool = False) -> msgspec.json.Decoder[Any]:
+    """Decodes what has these members, or so many elements, each as it came. Other elements are checked, and not kept:
+    in a list, each would be an object of 50 bytes, and a body of commas take 28 times its size."""
+    fields = [(f"field_{n}", msgspec.Raw, None) for n in range(len(names))]
+    rename = {} if array_like else {f"field_{n}": name for n, name in enumerate(names)}
+    kept = msgspec.defstruct("Kept", fields, array_like=array_like, rename=rename, forbid_unknown_fields=not array_like)
+    return msgspec.json.Decoder(kept)
+
+
+_ELEMENTS = _decoder([""] * (MAX_BATCH + 1), array_like=True)
+_members = lru_cache(_decoder)
+_UNKNOWN = "Object contains unknown field `"
 
 
 def parse_batch(body: bytes, content_type: str | None) -> list[NewMessage]:
@@ -121,25 +139,26 @@ def parse_batch(body: bytes, content_type: str | None) -> list[NewMessage]:
     """
     check_utf8(body)
     ndjson = content_type is not None and media_type(content_type) == NDJSON
-    elements: Sequence[bytes | msgspec.Raw] = _lines(body) if ndjson else _elements(body)
+    elements = _lines(body) if ndjson else _elements(body)
     if len(elements) > MAX_BATCH:
-        raise InvalidMessage(f"A batch has at most {MAX_BATCH} messages; this one has {len(elements)}.")
+        raise InvalidMessage(f"A batch has at most {MAX_BATCH} messages; this one has more.")
     if not elements:
         raise InvalidMessage("A batch has at least one message.")
     messages: list[NewMessage] = []
     for element in elements:
         try:
-            messages.append(_message(bytes(element)))
+            messages.append(_message(element))
         except NotifierError as error:
             kind = InvalidJSON if isinstance(error, InvalidJSON) else InvalidMessage
             raise kind(f"Message {len(messages)} of the batch (counted from 0): {error}") from None
     return messages
 
 
-def _elements(body: bytes) -> list[msgspec.Raw]:
+def _elements(body: bytes) -> list[bytes]:
+    """The elements of a batch; where they are too many, the first of them and one more."""
     check_depth(body, MAX_DEPTH + 2)
     try:
-        return _ELEMENTS.decode(body)
+        return [bytes(element) for element in astuple(_ELEMENTS.decode(body)) if element is not None]
     except msgspec.ValidationError:
         raise InvalidJSON("A batch is a JSON array of messages (or NDJSON, as application/x-ndjson).") from None
     except (msgspec.DecodeError, RecursionError) as error:
@@ -147,43 +166,53 @@ def _elements(body: bytes) -> list[msgspec.Raw]:
 
 
 def _lines(body: bytes) -> list[bytes]:
-    return [line for line in body.split(b"\n") if line.strip(b" \t\r")]
+    """As `_elements`."""
+    lines = (line.removesuffix(b"\n") for line in BytesIO(body))
+    return list(islice((line for line in lines if line.strip(b" \t\r")), MAX_BATCH + 1))
 
 
 def _message(element: bytes) -> NewMessage:
-    members = read_members(element, _check_name)
+    members = read_members(element, _NAMES, _refuse_name)
     if "topic" not in members or "data" not in members:
         raise InvalidMessage("topic and data must be given.")
     data = members.pop("data")
-    values = {name: msgspec.json.decode(value) for name, value in members.items()}
+    values = read_values(members)
     if not isinstance(values["topic"], str):
         raise InvalidMessage("topic is a string.")
     return NewMessage(check_topic(values["topic"]), data, None, display_fields(values))
 
 
-def _check_name(name: str) -> None:
+def _refuse_name(name: str) -> NoReturn:
     if name in LATER:
         raise InvalidMessage(f"{name!r} is not supported yet.")
-    if name not in _NAMES:
-        raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")
+    raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")
 
 
-def read_members(element: bytes, check_name: Callable[[str], None]) -> dict[str, bytes]:
+def read_members(element: bytes, names: tuple[str, ...], refuse_name: Callable[[str], NoReturn]) -> dict[str, bytes]:
     """The members of the JSON object `element`, each as it came. InvalidJSON; InvalidMessage for a member that is given
-    twice, and what `check_name` raises for the name of one; it must refuse those with a colon."""
+    twice, and what `refuse_name` raises for a name that is not among `names`, which have no colon."""
     check_depth(element, MAX_DEPTH + 1)
     try:
-        found = _MEMBERS.decode(element)
-    except msgspec.ValidationError:
+        found = astuple(_members(names).decode(element))
+    except msgspec.ValidationError as error:
+        # At once: as a dict, members of any names would take 20 times their size.
+        if str(error).startswith(_UNKNOWN):
+            refuse_name(str(error).removeprefix(_UNKNOWN).removesuffix("`"))
         raise InvalidJSON("Each message is a JSON object.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         refuse(element, error)
     check_numbers(element)
-    for name in found:
-        check_name(name)
-    members = {name: bytes(value) for name, value in found.items()}
+    members = {name: bytes(value) for name, value in zip(names, found, strict=True) if value is not None}
     # Of several members of one name msgspec takes the last. Each has a colon, beside those in the values.
     if element.count(b":") > len(members) + sum(value.count(b":") for value in members.values()):
         # Which one, `json` could tell: it would build all of it, at 40 times its size, and let no other thread run.
         raise InvalidMessage(f"One of its members ({', '.join(sorted(members))}) is given twice.")
     return members
+
+
+def read_values(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """The values of display fields and of a topic. InvalidMessage for one that is longer than any that is taken."""
+    for name, value in members.items():
+        if len(value) > _MAX_FIELD:
+            raise InvalidMessage(f"{name} is too long.")
+    return {name: msgspec.json.decode(value) for name, value in members.items()}

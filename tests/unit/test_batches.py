@@ -211,3 +211,28 @@ def test_a_member_given_twice_is_refused_without_building_the_data():
         assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
     finally:
         tracemalloc.stop()
+
+
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "because"),
+    [
+        (b"[" + b"10," * MANY + b"10]", JSON, "at most 1000 messages"),
+        (b"10\n" * MANY, NDJSON, "at most 1000 messages"),
+        (b"[{" + b",".join(b'"%d":1' % n for n in range(MANY)) + b"}]", JSON, "'0' is not a member of a message"),
+        (b'[{"topic":"t","data":1,"tags":[' + b'"ab",' * MANY + b'""]}]', JSON, "tags is too long"),
+        (b'[{"data":1,"topic":[' + b'"ab",' * MANY + b'""]}]', JSON, "topic is too long"),
+    ],
+    ids=["elements", "lines", "members", "tags", "a topic that is none"],
+)
+def test_what_is_refused_takes_little_more_than_its_size(body, content_type, because):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidMessage, match=because):
+            parse_batch(body, content_type)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(body)

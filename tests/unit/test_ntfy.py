@@ -1,6 +1,7 @@
 """ntfy's JSON, and its names for what is not built."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -87,3 +88,15 @@ def test_what_is_not_a_message_of_ntfy_is_refused(body, error, because):
 
 def test_a_name_that_asks_for_nothing_special_is_no_reason_to_refuse():
     assert refusal({"cache": "yes", "markdown": "no", "unifiedpush": "0", "delay": " ", "title": "delay"}) is None
+
+
+def test_a_message_that_is_no_string_is_refused_unbuilt():
+    body = b'{"topic": "t", "message": [' + b'"ab",' * 100_000 + b'""]}'
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidMessage, match="message is a string"):
+            from_ntfy(body, {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(body)
