@@ -43,6 +43,16 @@ create table if not exists notifier.functions (  -- each text of functions/ that
 );
 """
 
+# A schema of this name that is not ours has something in it, or another table of this name.
+_COLUMNS = """
+select coalesce(array_agg(a.attname::text), '{}') from pg_attribute a
+where a.attrelid = to_regclass('notifier.migration') and a.attnum > 0 and not a.attisdropped
+"""
+_CONTENT = """
+select c.oid::regclass::text from pg_class c where c.relnamespace = to_regnamespace('notifier')
+union all select p.oid::regprocedure::text from pg_proc p where p.pronamespace = to_regnamespace('notifier') limit 1
+"""
+
 
 class MigrationError(Exception):
     """The schema is not, or cannot be brought, where this program needs it; the message says what to do."""
@@ -199,12 +209,15 @@ async def _check_rights(connection: Connection) -> None:
 
 async def _migrations(connection: Connection) -> dict[int, _Found]:
     try:
-        if await connection.fetchval("select to_regclass('notifier.migration')") is None:
+        columns = await connection.fetchval(_COLUMNS)
+        if not columns:
             return {}
+        if not {"number", "name", "checksum"} <= set(columns):
+            raise _foreign("notifier.migration")
         rows = await connection.fetch("select m.* from notifier.migration m")
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(f"The role of this database URL may not use the schema notifier ({error}).") from error
-    if any("breaking" not in row.keys() for row in rows):  # noqa: SIM118
+    if "breaking" not in columns:
         raise MigrationError(
             "This database was made by a development version of notifier and cannot be upgraded. "
             "Remove its folder .notifier if it is the embedded one; otherwise `drop schema notifier cascade`."
@@ -246,6 +259,11 @@ async def _create_tables(database: Database, connection: Connection) -> None:
                 if await connection.fetchval("select to_regclass('notifier.migration')") is None:
                     if await connection.fetchval("select to_regnamespace('notifier')") is None:
                         await connection.execute("create schema notifier")
+                    found = await connection.fetchval(_CONTENT)
+                    if await connection.fetchval("select to_regclass('notifier.migration')") is not None:
+                        continue  # another process has just created it
+                    if found:
+                        raise _foreign(found)
                     await connection.execute(_TABLES)
         except (
             *(asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError),
@@ -258,6 +276,13 @@ async def _create_tables(database: Database, connection: Connection) -> None:
                 "create schema notifier authorization ROLE;"
             ) from error
         return
+
+
+def _foreign(found: str) -> MigrationError:
+    return MigrationError(
+        f"The database has a schema notifier of something else (with {found}), and it was left as it is. "
+        "Rename it, or give notifier a database of its own."
+    )
 
 
 def _checksum(text: str) -> str:

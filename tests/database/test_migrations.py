@@ -38,6 +38,12 @@ def newer(*migrations: Migration, functions: str = OURS.functions) -> Schema:
     return Schema([*OURS.migrations, *migrations], functions)
 
 
+CONTENT = """
+select relname::text, relkind::text from pg_class where relnamespace = 'notifier'::regnamespace
+union all select proname, '' from pg_proc where pronamespace = 'notifier'::regnamespace order by 1
+"""
+
+
 async def replaced(sql: asyncpg.Connection) -> bool:
     """Whether REPLACED is in force."""
     return await sql.fetchval("select notifier.seq_at(now())") == 42
@@ -164,6 +170,37 @@ async def test_a_database_of_a_development_version_is_told_what_to_do(empty_data
 
 
 @pytest.mark.rule("D-4")
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "create table notifier.message (text text)",
+        "create function notifier.notify() returns int language sql return 1",
+        "create table notifier.migration (id int, applied timestamptz)",
+        "create table notifier.functions (id int)",
+    ],
+)
+async def test_a_schema_of_that_name_that_is_not_ours_is_left_as_it_was(empty_database: str, theirs: str) -> None:
+    await admin(empty_database, "create schema notifier", theirs)
+    connection = await asyncpg.connect(empty_database)
+    try:
+        before = await connection.fetch(CONTENT)
+        assert before
+        with pytest.raises(MigrationError, match="a schema notifier of something else") as told:
+            await migrate(empty_database)
+        assert "drop" not in str(told.value)
+        assert await connection.fetch(CONTENT) == before
+        with pytest.raises(MigrationError):
+            await check_schema(connection)
+    finally:
+        await connection.close()
+
+
+async def test_an_empty_schema_of_that_name_is_used(empty_database: str) -> None:
+    """An owner makes it for the role that migrates."""
+    await admin(empty_database, "create schema notifier")
+    assert (await migrate(empty_database)).names
+
+
 async def test_a_database_that_is_not_utf8_is_refused(postgres: str) -> None:
     """In it a text can be stored that is no UTF-8, and one row of it would stop the pump."""
     name = f"ascii_{uuid.uuid4().hex[:8]}"
