@@ -4,6 +4,9 @@ asyncpg has one time-out for all hosts of a URL, so a frozen first one would hid
 not look into the home of the user, and knows no certificates of the system.
 """
 
+# ruff: noqa: SLF001  # what asyncpg has no public way to
+
+import asyncio
 import getpass
 import os
 import random
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
+from asyncpg import connect_utils
 
 from notifier.core.database_urls import DatabaseURL, InvalidDatabaseURL, parse
 from notifier.postgres.failures import AWAY, BUSY, Refused, describe
@@ -24,8 +27,44 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 # For one host, unless the URL has a connect_timeout.
 CONNECT_TIMEOUT_S = 3.0
 
+# A frozen server takes no more of our time than this once we have left it.
+CANCEL_S = 1.0
+
 # What asyncpg reads in ~/.postgresql, and may find there but may not read.
 _PERSONAL = ("root.crt", "root.crl", "postgresql.crt", "postgresql.key")
+
+
+class _Leaving(asyncpg.Connection):
+    """A connection that is left at once, and whose server is told to stop what it is doing for it.
+
+    asyncpg asks for that as well when a call has timed out, but `terminate` would cut that short. And a commit that
+    waits for a synchronous standby does not notice that its client is gone: one by one they would use up all
+    connections.
+    """
+
+    def terminate(self) -> None:
+        this: Any = self
+        if this._cancellations and this._protocol:
+            cancel = connect_utils._cancel(  # type: ignore[attr-defined]
+                loop=this._loop,
+                addr=this._addr,
+                params=this._params,
+                backend_pid=this._protocol.backend_pid,
+                backend_secret=this._protocol.backend_secret,
+            )
+            task = this._loop.create_task(asyncio.wait_for(cancel, CANCEL_S))
+            _CANCELS.add(task)
+            task.add_done_callback(_cancelled)
+        super().terminate()
+
+
+_CANCELS: set["asyncio.Task[None]"] = set()
+
+
+def _cancelled(task: "asyncio.Task[None]") -> None:
+    _CANCELS.discard(task)
+    if not task.cancelled():
+        task.exception()  # retrieved: the server may be gone
 
 
 class Route:
@@ -61,8 +100,9 @@ class Route:
                         port=port,
                         ssl=encryption,
                         timeout=timeout_s,
-                        target_session_attrs=SessionAttribute(self.url.session),
+                        target_session_attrs=connect_utils.SessionAttribute(self.url.session),
                         server_settings=dict(settings),
+                        connection_class=_Leaving,
                         **options,
                     )
                 except TimeoutError:

@@ -1,13 +1,13 @@
 """The table as the truth: reads of what is older than the window, and of everything while the tail is down.
 
 Each read takes where it begins, its rows, what retention has taken and where the log ends from one snapshot, so nothing
-slips between them. Its transaction ends with that snapshot flushed, so no crash takes what was passed on. All reads are
-bounded whatever the request: by messages, bytes, topics looked up and rows scanned.
+slips between them. What is passed on is flushed, so no crash takes it. All reads are bounded whatever the request: by
+messages, bytes, topics looked up and rows scanned.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +25,7 @@ from notifier.core.window import fit, most_bytes
 from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain
+from notifier.postgres.flushing import SERVER, Flusher
 from notifier.postgres.rows import to_messages
 
 T = TypeVar("T")
@@ -42,6 +43,9 @@ TIMEOUT_S = 10.0
 # once the database has answered at all.
 MESSAGE_S = 0.8
 LARGE = 1024 * 1024
+
+# For the flush of what was read: less than a poll that does not want to wait gets.
+FLUSH_S = 0.3
 
 # A list with patterns is resolved to its topics while they are at most this many, among at most MAX_CANDIDATES that
 # begin like a pattern. Beyond that the log is scanned in order, MAX_SCAN rows for each read.
@@ -146,6 +150,14 @@ class Past:
     complete: bool
     answers: dict[Gap | None, Answer] = field(default_factory=dict)
 
+    def up_to(self, seq: int, begin: Begin) -> "Past":
+        """What of it is known to be flushed, which is everything up to `seq`; the rest is read later."""
+        if self.cursor <= seq:
+            return self
+        start = self.start if isinstance(begin, After) else min(self.start, seq)  # what a client was told, is flushed
+        kept = [message for message in self.messages if message.seq <= seq]
+        return Past(kept, start, max(start, seq), self.lost_to, complete=not kept)
+
     def answer(self, gap: Gap | None) -> Answer:
         """One answer for all polls that have waited for this read, so that its bytes are made once."""
         if gap not in self.answers:
@@ -178,6 +190,7 @@ class History:
         self._access = access
         self._memory = memory
         self._seen = seen
+        self._flusher = Flusher(database, seen)
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
         for _ in range(CONNECTIONS):
             self._idle.put_nowait(None)
@@ -188,6 +201,7 @@ class History:
         for task in list(self._reads.values()):
             task.cancel()
         await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        await self._flusher.close()
         while not self._idle.empty():
             if connection := self._idle.get_nowait():
                 connection.terminate()
@@ -198,19 +212,25 @@ class History:
         TooBroad where finding the beginning takes too long.
         """
 
-        async def read(connection: Connection) -> Past:
-            return await _read(connection, topics, begin, limit, most_bytes(self._memory))
+        async def read() -> Past:
+            most = most_bytes(self._memory)
+            past, flushed = await self._run(lambda c: _read(c, topics, begin, limit, most), lambda past: past.cursor)
+            # A slow disk, or a synchronous standby that is gone, keep nobody from what has been flushed before.
+            return past if flushed else past.up_to(self._seen(), begin)
 
-        return await self.shared(("read", topics, type(begin), begin, limit), read, deadline)
+        return await self._shared(("read", topics, type(begin), begin, limit), read, deadline)
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id; with a body of more than LARGE bytes only where the `whole` of it is asked for."""
         most, patience_s = (2**31 - 1, TIMEOUT_S) if whole else (LARGE, MESSAGE_S)
 
-        async def find(connection: Connection) -> asyncpg.Record | None:
-            return await connection.fetchrow(ONE, seq, most)
+        async def find() -> asyncpg.Record | None:
+            row, flushed = await self._run(lambda c: c.fetchrow(ONE, seq, most), lambda row: seq if row else 0)
+            if not flushed:
+                raise Unavailable(SILENT_TEXT)
+            return row
 
-        row = await self.shared(("one", seq, whole), find, self._loop.time() + patience_s)
+        row = await self._shared(("one", seq, whole), find, self._loop.time() + patience_s)
         return Stored(*row) if row else None
 
     async def has_issued(self, seq: int, deadline: float) -> bool:
@@ -223,12 +243,21 @@ class History:
         return await self.shared(("issued", seq), find, deadline)
 
     async def shared(self, key: Hashable, read: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
+        """Read something that is not passed on, and so need not be flushed."""
+
+        async def run() -> T:
+            found, _ = await self._run(read, lambda _: 0)
+            return found
+
+        return await self._shared(key, run, deadline)
+
+    async def _shared(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
         """Equal reads in flight are one. It goes on when a client disconnects: others may wait too."""
         task = self._reads.get(key)
         if task is None:
             if len(self._reads) >= MAX_WAITING:
                 raise Unavailable("Too many requests read old messages at the moment.")
-            task = self._reads[key] = asyncio.create_task(self._run(read))
+            task = self._reads[key] = asyncio.create_task(read())
             task.add_done_callback(lambda done: self._done(key, done))
         try:
             async with asyncio.timeout_at(deadline):
@@ -242,19 +271,30 @@ class History:
         if not task.cancelled():
             task.exception()  # retrieved, even if all its waiters are gone
 
-    async def _run(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, read: Callable[[Connection], Awaitable[T]], shows: Callable[[T], int]) -> tuple[T, bool]:
+        """What is found, and whether it is flushed: all that it `shows`, up to a seq."""
         try:
             # Including the wait for a connection: the reads before this one may all run into their time-outs.
             async with asyncio.timeout(TIMEOUT_S), self._connection() as connection:
                 async with self._database.transaction(connection, "isolation level repeatable read, read only"):
-                    await connection.execute(f"{PLANS}; select notifier.flush({self._seen():d})")
+                    await connection.execute(PLANS)
                     found = await read(connection)
+                    newest = shows(found)
+                    server = None if newest <= self._seen() else await connection.fetchval(SERVER)
                     unseen = await self._access.unseen(connection)
                 if unseen:
                     await self._access.follow(self._database, connection)
-                return found
+            return found, server is None or await self._flushed(newest, server)
         except TimeoutError as error:
             raise Unavailable(SILENT_TEXT) from error
+
+    async def _flushed(self, seq: int, server: str) -> bool:
+        """Whether what has been read up to `seq` is flushed."""
+        try:
+            return await self._flusher.reach(seq, server, FLUSH_S)
+        except UNAVAILABLE as error:
+            log.warning("history: %s", explain(error))
+            return False
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

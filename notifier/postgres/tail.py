@@ -329,7 +329,10 @@ class Tail(Reconnecting):
 
     async def _flush(self, connection: Connection) -> tuple[int, int]:
         """Flush the log; its newest seq, and the newest that retention has deleted."""
-        [(flushed, deleted)] = await connection.fetch(FLUSH, self.position)
+        try:
+            [(flushed, deleted)] = await connection.fetch(FLUSH, self.position)
+        except TimeoutError:
+            raise TimeoutError("no flush in time: the disk is slow, or a synchronous standby is missing") from None
         self._flushed = max(self._flushed, flushed)
         return flushed, deleted
 
