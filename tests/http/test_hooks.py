@@ -140,13 +140,15 @@ async def test_a_verified_webhook_is_never_refused_for_its_content(hooks: Runnin
         assert shown is None or message["data"] == shown
 
 
-@pytest.mark.rule("W-5", "W-1")
-async def test_githubs_form_is_kept_as_it_came_and_its_topic_is_read_from_the_payload(hooks: Running) -> None:
+@pytest.mark.rule("W-5", "W-1", "W-15")
+async def test_githubs_form_is_kept_as_it_came_and_read_and_shown_as_the_json_that_it_carries(hooks: Running) -> None:
     body = b"payload=" + quote_plus(PUSH.decode()).encode()
     form = "application/x-www-form-urlencoded"
     message = await deliver(hooks, "github", body, signed(body, Content_Type=form))
     assert message["topic"] == "github/octo/hello_world/push"
-    assert (message["data"], message["content_type"]) == (body.decode(), form)
+    assert (message["data"], message["content_type"]) == (json.loads(PUSH), form)
+    async with hooks.client.get(f"/v1/messages/{message['id']}") as response:
+        assert (await response.read(), response.headers["Content-Type"]) == (body, form)
 
 
 @pytest.mark.rule("W-6", "M-4")

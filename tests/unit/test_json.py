@@ -12,6 +12,7 @@ from notifier.core.errors import InvalidJSON
 from notifier.core.messages import FORM, Message
 from notifier.core.polls import Answer, Gap
 from notifier.core.publishing import from_body
+from notifier.wire import json as wire_json
 from notifier.wire.json import encode_answer, encode_message
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, 1, tzinfo=UTC)
@@ -53,13 +54,28 @@ def test_json_is_spliced_in_byte_for_byte():
         ('text/html; charset="UTF-8"', b"<b>", "<b>"),
         ("TEXT/plain;charset=us-ascii", b"a", "a"),
         ("text/csv", b"\xef\xbb\xbfa;b", "\ufeffa;b"),
-        (FORM, b"payload=%7B%7D", "payload=%7B%7D"),
+        (FORM, b"payload=%7B", "payload=%7B"),
+        (FORM, b"payload=%7B%7D&a=1", "payload=%7B%7D&a=1"),
+        (FORM, b"a=1", "a=1"),
+        ("text/plain", b"payload=%7B%7D", "payload=%7B%7D"),
     ],
 )
 def test_text_is_shown_as_a_string(content_type, body, data):
     message = shown(body, content_type)
     assert (message["data"], message["content_type"]) == (data, content_type)
     assert "encoding" not in message
+
+
+@pytest.mark.rule("W-15")
+def test_a_form_that_carries_json_is_shown_as_that_where_it_is_not_large(monkeypatch):
+    body = b"payload=%7B%22a%22%3A+1e308%2C%22b%22%3A%22%2B%C3%A9%22%7D"
+    message = shown(body, FORM)
+    assert (message["data"], message["content_type"]) == (
+        {"a": 1e308, "b": "+\N{LATIN SMALL LETTER E WITH ACUTE}"},
+        FORM,
+    )
+    monkeypatch.setattr(wire_json, "MAX_FORM", len(body) - 1)
+    assert shown(body, FORM)["data"] == body.decode()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Signature schemes: what vendors sign is accepted, and nothing else, whatever it is."""
 
 import base64
+import json
 import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
@@ -28,7 +29,10 @@ from support.signing import (
 from twilio.request_validator import RequestValidator
 
 from notifier.cli.vendors import HINTS
-from notifier.core.errors import BadSignature, InvalidSource, Unavailable
+from notifier.core.errors import BadRequest, BadSignature, Forbidden, InvalidSource, Unavailable
+from notifier.core.messages import NewMessage, is_content_type
+from notifier.core.topics import check_topic
+from notifier.core.webhooks import receive
 from notifier.core.webhooks.delivery import Delivery
 from notifier.core.webhooks.schemes import SCHEMES
 from notifier.core.webhooks.signatures import MAX_SIGNATURES, verify
@@ -380,3 +384,30 @@ def test_a_server_without_the_package_for_public_keys_says_so(monkeypatch):
 
 def test_each_scheme_says_where_its_url_is_entered():
     assert HINTS.keys() == SCHEMES.keys()
+
+
+@pytest.mark.rule("W-1")
+@given(
+    st.sampled_from(sorted(SIGNERS)),
+    st.binary(max_size=60)
+    | st.sampled_from([b'{"challenge": "x"}', b'{"type": 1}', b"payload=%7B", b"\xef\xbb\xbf{}"]),
+    st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=60)), max_size=5),
+    _values,
+)
+def test_whatever_is_signed_becomes_a_message_byte_for_byte_or_a_handshake(name, body, headers, query):
+    """No header, body or query makes anything raise what is not an answer of ours."""
+    signer = SIGNERS[name]
+    template = "t/{a|header:X-A|form:a|query:a}"
+    source = check_source("s", signer.scheme, template, [signer.secret], signer.options)
+    ours = delivery_of(signer, signer.sign(body, NOW), body).headers
+    delivery = Delivery([*ours, *headers], body, query)
+    try:
+        found = receive.read(source, delivery, NOW)
+    except (BadSignature, BadRequest, Forbidden):
+        return
+    if isinstance(found, NewMessage):
+        assert found.body == body
+        assert check_topic(found.topic)
+        assert found.content_type is None or is_content_type(found.content_type)
+        assert "\\u0000" not in found.headers
+        json.loads(found.headers.encode())
