@@ -1,17 +1,16 @@
 """Publishing: the input of publishers, checked once, as messages to store."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
-from msgspec.structs import astuple
 
 from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage, NotifierError
 from notifier.core.messages import FORM, NDJSON, NewMessage, is_content_type, is_json_type, media_type, plain_type
+from notifier.core.partial_json import UnknownMember, elements, members
 from notifier.core.strict_json import (
     MAX_DEPTH,
     check_depth,
@@ -118,20 +117,6 @@ _NAMES = ("topic", "data", *DISPLAY)
 _MAX_FIELD = 64 * 1024
 
 
-def _decoder(names: Sequence[str], *, array_like: bool = False) -> msgspec.json.Decoder[Any]:
-    """Decodes what has these members, or so many elements, each as it came. Other elements are checked, and not kept:
-    in a list, each would be an object of 50 bytes, and a body of commas take 28 times its size."""
-    fields = [(f"field_{n}", msgspec.Raw, None) for n in range(len(names))]
-    rename = {} if array_like else {f"field_{n}": name for n, name in enumerate(names)}
-    kept = msgspec.defstruct("Kept", fields, array_like=array_like, rename=rename, forbid_unknown_fields=not array_like)
-    return msgspec.json.Decoder(kept)
-
-
-_ELEMENTS = _decoder([""] * (MAX_BATCH + 1), array_like=True)
-_members = lru_cache(_decoder)
-_UNKNOWN = "Object contains unknown field `"
-
-
 def parse_batch(body: bytes, content_type: str | None) -> list[NewMessage]:
     """The messages of `POST /v1/messages`: a JSON array, or NDJSON, of objects; each `data` is kept verbatim.
 
@@ -139,13 +124,13 @@ def parse_batch(body: bytes, content_type: str | None) -> list[NewMessage]:
     """
     check_utf8(body)
     ndjson = content_type is not None and media_type(content_type) == NDJSON
-    elements = _lines(body) if ndjson else _elements(body)
-    if len(elements) > MAX_BATCH:
+    found = _lines(body) if ndjson else _elements(body)
+    if len(found) > MAX_BATCH:
         raise InvalidMessage(f"A batch has at most {MAX_BATCH} messages; this one has more.")
-    if not elements:
+    if not found:
         raise InvalidMessage("A batch has at least one message.")
     messages: list[NewMessage] = []
-    for element in elements:
+    for element in found:
         try:
             messages.append(_message(element))
         except NotifierError as error:
@@ -158,7 +143,7 @@ def _elements(body: bytes) -> list[bytes]:
     """The elements of a batch; where they are too many, the first of them and one more."""
     check_depth(body, MAX_DEPTH + 2)
     try:
-        return [bytes(element) for element in astuple(_ELEMENTS.decode(body)) if element is not None]
+        return elements(body, MAX_BATCH + 1)
     except msgspec.ValidationError:
         raise InvalidJSON("A batch is a JSON array of messages (or NDJSON, as application/x-ndjson).") from None
     except (msgspec.DecodeError, RecursionError) as error:
@@ -172,11 +157,11 @@ def _lines(body: bytes) -> list[bytes]:
 
 
 def _message(element: bytes) -> NewMessage:
-    members = read_members(element, _NAMES, _refuse_name)
-    if "topic" not in members or "data" not in members:
+    given = read_members(element, _NAMES, _refuse_name)
+    if "topic" not in given or "data" not in given:
         raise InvalidMessage("topic and data must be given.")
-    data = members.pop("data")
-    values = read_values(members)
+    data = given.pop("data")
+    values = read_values(given)
     if not isinstance(values["topic"], str):
         raise InvalidMessage("topic is a string.")
     return NewMessage(check_topic(values["topic"]), data, None, display_fields(values))
@@ -193,26 +178,24 @@ def read_members(element: bytes, names: tuple[str, ...], refuse_name: Callable[[
     twice, and what `refuse_name` raises for a name that is not among `names`, which have no colon."""
     check_depth(element, MAX_DEPTH + 1)
     try:
-        found = astuple(_members(names).decode(element))
-    except msgspec.ValidationError as error:
-        # At once: as a dict, members of any names would take 20 times their size.
-        if str(error).startswith(_UNKNOWN):
-            refuse_name(str(error).removeprefix(_UNKNOWN).removesuffix("`"))
+        found = members(element, names, only=True)
+    except UnknownMember as error:
+        refuse_name(str(error))
+    except msgspec.ValidationError:
         raise InvalidJSON("Each message is a JSON object.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         refuse(element, error)
     check_numbers(element)
-    members = {name: bytes(value) for name, value in zip(names, found, strict=True) if value is not None}
     # Of several members of one name msgspec takes the last. Each has a colon, beside those in the values.
-    if element.count(b":") > len(members) + sum(value.count(b":") for value in members.values()):
+    if element.count(b":") > len(found) + sum(value.count(b":") for value in found.values()):
         # Which one, `json` could tell: it would build all of it, at 40 times its size, and let no other thread run.
-        raise InvalidMessage(f"One of its members ({', '.join(sorted(members))}) is given twice.")
-    return members
+        raise InvalidMessage(f"One of its members ({', '.join(sorted(found))}) is given twice.")
+    return found
 
 
-def read_values(members: Mapping[str, bytes]) -> dict[str, Any]:
+def read_values(given: Mapping[str, bytes]) -> dict[str, Any]:
     """The values of display fields and of a topic. InvalidMessage for one that is longer than any that is taken."""
-    for name, value in members.items():
+    for name, value in given.items():
         if len(value) > _MAX_FIELD:
             raise InvalidMessage(f"{name} is too long.")
-    return {name: msgspec.json.decode(value) for name, value in members.items()}
+    return {name: msgspec.json.decode(value) for name, value in given.items()}

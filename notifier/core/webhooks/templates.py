@@ -10,6 +10,7 @@ import re
 import msgspec
 
 from notifier.core.errors import InvalidSource, InvalidTopic
+from notifier.core.partial_json import elements, members
 from notifier.core.topics import MAX_TOPIC, check_topic
 from notifier.core.webhooks.delivery import Delivery, text
 from notifier.core.webhooks.kept import is_credential
@@ -21,6 +22,10 @@ _ALTERNATIVE = re.compile(rf"(?:(header|form|query):([A-Za-z0-9_$@.-]+)|({_STEP}
 _STEPS = re.compile(rf"({_STEP})(?:\.|$)")
 _NOT_IN_A_TOPIC = re.compile(r"[^A-Za-z0-9_.:@=+/-]")
 
+# Where a name has one of these, all members are kept; where an element is farther on, or counted from the end, all
+# elements.
+_UNUSUAL = re.compile(r"[\\\x00-\x1f]")
+_MAX_ELEMENTS = 100
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -68,21 +73,30 @@ def _find(delivery: Delivery, kind: str, name: str, path: str) -> str:
 
 
 def look_up(document: bytes, path: list[str]) -> str:
-    """The value at `path` of a JSON document, as text; a number as it is written. Empty where there is none. Nothing
-    else is decoded: as Python objects, a body may take forty times its size."""
-    found: bytes | msgspec.Raw = document
+    """The value at `path` of a JSON document, as text; a number as it is written. Empty where there is none."""
+    found = document
     try:
         for step in path:
             try:
-                found = _OBJECT.decode(found)[step]
+                found = _member(found, step)
             except msgspec.ValidationError:  # no object
-                found = _LIST.decode(found)[int(step)]
+                found = _element(found, int(step))
     except (KeyError, IndexError, ValueError):
         return ""
     value = bytes(found).strip()
     if value.startswith(b'"'):
         return str(msgspec.json.decode(value))
     return "" if value.startswith((b"{", b"[", b"null")) else value.decode()
+
+
+def _member(json: bytes, name: str) -> bytes:
+    return bytes(_OBJECT.decode(json)[name]) if _UNUSUAL.search(name) else members(json, (name,))[name]
+
+
+def _element(array: bytes, at: int) -> bytes:
+    if 0 <= at < _MAX_ELEMENTS:
+        return elements(array, _MAX_ELEMENTS)[at]
+    return bytes(_LIST.decode(array)[at])
 
 
 def _mend_segments(topic: str) -> str:
