@@ -77,6 +77,7 @@ class Service:
         self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
+        self._ready = True
 
     # --- what the tail tells
 
@@ -113,7 +114,7 @@ class Service:
 
     def not_ready(self) -> str | None:
         """Why this process should get no traffic; None when it should."""
-        if self.draining:
+        if not self._ready:
             return "stopping"
         if not self.writer.up:
             return "no connection to publish through"
@@ -148,8 +149,10 @@ class Service:
 
     # --- stopping
 
-    async def drain(self) -> None:
-        """Answer every parked poll, park no more, and finish what publishers have handed in. Idempotent."""
+    async def drain(self, *, ready: bool = False) -> None:
+        """Answer every parked poll, park no more, and finish what publishers have handed in. Idempotent. `ready` where
+        another process takes the place of this one: then routers need not go elsewhere."""
+        self._ready = ready
         self.polling.draining = True
         self.lot.end(retry_after_s=DRAIN_RETRY_S)
         if self._ending:

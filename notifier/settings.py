@@ -1,6 +1,7 @@
 """Every setting: its name in the environment, its default and its bounds. Nothing else reads the environment."""
 
 import ipaddress
+import os
 import re
 import resource
 from collections.abc import Mapping
@@ -76,6 +77,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     processes: int = 1
+    listen_fds: int = 0  # sockets that the platform has handed over, instead of host and port
     admin_keys: tuple[str, ...] = ()
     public_subscribe: tuple[str, ...] = ()  # topics and patterns for which no credential is needed
     public_publish: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ class Settings:
             host=read.text("HOST") or "127.0.0.1",
             port=read.integer("PORT", 8080, 0, 65535),
             processes=read.integer("WEB_CONCURRENCY", 1, 1, 64),
+            listen_fds=_handed_over(read),
             admin_keys=read.keys("NOTIFIER_ADMIN_KEY"),
             public_subscribe=read.items("NOTIFIER_PUBLIC_SUBSCRIBE"),
             public_publish=read.items("NOTIFIER_PUBLIC_PUBLISH"),
@@ -164,6 +167,12 @@ def default_max_parked() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 1_000_000 if hard == resource.RLIM_INFINITY else hard
     return max(1, min(limit - SPARE_FILES, 1_000_000))
+
+
+def _handed_over(read: "_Reader") -> int:
+    # By sd_listen_fds(3): another process, such as a parent that passed its environment on, may be meant.
+    meant = read.integer("LISTEN_PID", 0, 0, 2**31) == os.getpid()
+    return read.integer("LISTEN_FDS", 0, 0, 64) if meant else 0
 
 
 def _tokens(read: "_Reader") -> TokenSettings | None:

@@ -58,7 +58,7 @@ _UNKNOWN = -1
 class AnsweringHandler(RequestHandler):
     """aiohttp's handler, which answers in our words and keeps no answer that was sent."""
 
-    __slots__ = ("_clients", "_origins", "_refusal", "_sending")
+    __slots__ = ("_clients", "_origins", "_refusal", "_sending", "fresh")
 
     def __init__(self, clients: Clients, origins: Origins, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
@@ -66,6 +66,7 @@ class AnsweringHandler(RequestHandler):
         self._origins = origins
         self._refusal: NotifierError | None = None
         self._sending: bytes | None = None  # the body that is being written
+        self.fresh = True  # it has answered nothing yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # From now on writing is paused whenever the kernel does not take everything: then we hold the rest.
@@ -116,6 +117,7 @@ class AnsweringHandler(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        self.fresh = False
         if isinstance(resp, web.HTTPException):
             resp = refusal(resp)  # raised outside any handler: an Expect that cannot be met
         add_default_headers(resp, self._origins.headers(request))

@@ -3,11 +3,10 @@
 import asyncio
 import gc
 import logging
-import resource
 import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import socket
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -19,14 +18,11 @@ from notifier.postgres.migrations import MigrationError, migrate
 from notifier.service import START_S, Service, running
 from notifier.settings import Settings, SettingsError
 from notifier.web.app import create_app, create_runner
+from notifier.web.process import BACKLOG, RETIRE, STOPS, greet, on_terminal
 from notifier.web.proof import prove
+from notifier.web.server import LOOK_S, Server
 
 log = logging.getLogger(__name__)
-
-# Connections that arrive in one turn of the loop; the kernel caps it at somaxconn.
-BACKLOG = 1024
-
-STOPS = (signal.SIGTERM, signal.SIGINT)
 
 # The exit code where no database is found.
 UNAVAILABLE = 3
@@ -36,41 +32,32 @@ UNAVAILABLE = 3
 NOTICE_S = 3.0
 STOP_S = 7.0
 
-
-def start(settings: Settings, serve: Callable[[Settings], int]) -> int:
-    """Serve until SIGTERM or SIGINT. The exit code: 0 after an ordered stop, 1 when it cannot start, 2 for unsafe
-    settings, 3 without a database."""
-    start_logging()
-
-    def work() -> int:
-        settings.check_exposure()
-        _raise_file_limit()
-        return serve(settings)
-
-    return explained(work)
+# For the first request on a connection that was accepted last of all: it is on its way.
+FIRST_REQUEST_S = 0.1
 
 
-def serve(settings: Settings) -> int:
-    """Serve in this process."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(settings))
-    return 0
-
-
-def start_logging(name: str = "") -> None:
-    """Log to standard output; `name` distinguishes the processes that share it."""
-    logging.basicConfig(
-        stream=sys.stdout, level=logging.INFO, format=f"%(asctime)s %(levelname)s {name}%(message)s", force=True
+def serve(settings: Settings, listeners: Sequence[socket.socket]) -> int:
+    """Serve on `listeners` in this process until SIGTERM or SIGINT. The exit code: 0 after an ordered stop, 1 when it
+    cannot start, 2 for unsafe settings, 3 without a database."""
+    return explained(
+        lambda: serve_until_stopped(
+            settings,
+            listeners,
+            ready=lambda: greet(settings, listeners[0].getsockname()[1]),
+            signals=(*STOPS, signal.SIGHUP),
+            announce=log.info,
+        )
     )
 
 
-def explained(work: Callable[[], int]) -> int:
-    """The exit code that `work` returns, or that of the error that kept it from starting, which is logged."""
+def explained(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """The exit code after `work`, which runs in an event loop: 0, or that of the error that kept it from starting,
+    which is logged."""
     try:
-        return work()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work())
     except asyncio.CancelledError:
         log.info("stopped before the start was complete")
-        return 0
     except SettingsError as error:
         log.critical("notifier cannot start: %s", error)
         return 2
@@ -80,38 +67,42 @@ def explained(work: Callable[[], int]) -> int:
     except Unavailable as error:
         log.critical("notifier cannot start: %s", error)
         return UNAVAILABLE
-
-
-async def _serve(settings: Settings) -> None:
-    def sites(runner: web.AppRunner) -> list[web.BaseSite]:
-        return [web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)]
-
-    await serve_until_stopped(settings, sites, ready=lambda port: greet(settings, port), announce=log.info)
+    return 0
 
 
 async def serve_until_stopped(
     settings: Settings,
-    sites: Callable[[web.AppRunner], Iterable[web.BaseSite]],
+    listeners: Sequence[socket.socket],
     *,
-    ready: Callable[[int], None],
+    ready: Callable[[], None],
+    signals: Sequence[signal.Signals],
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve on `sites` in this process. `ready` gets the port, `announce` where the embedded database is."""
+    """Serve on `listeners` in this process until one of `signals` ends it; then they are closed. `announce` is told
+    where the embedded database is."""
     main = asyncio.current_task()
     assert main
+    loop = asyncio.get_running_loop()
     starting = True
-    stop = asyncio.Event()
-    hurry = asyncio.Event()
+    stop = _Stop()
+    terminal = on_terminal()
 
     def interrupt(number: int) -> None:
-        if number == signal.SIGINT:
-            # Ctrl-C: no router in front of a developer's machine has to notice first.
-            hurry.set()
-        if starting and not stop.is_set():
+        if number == signal.SIGHUP and (not terminal or on_terminal()):
+            log.warning("SIGHUP replaces workers, and this is the only process: to restart it, stop it")
+            return
+        stop.replaced = number == RETIRE
+        if number in {signal.SIGINT, signal.SIGHUP}:
+            # Ctrl-C, or a terminal that was closed: no router in front of a developer's machine has to notice first.
+            stop.hurry.set()
+        if starting and not stop.asked.is_set():
             main.cancel()  # it may be waiting for a database that never comes
-        stop.set()
+        stop.asked.set()
 
-    with _signals(interrupt):
+    with ExitStack() as stack:
+        for sock in listeners:
+            stack.callback(sock.close)
+        stack.enter_context(_signals(interrupt, signals))
         async with database_url(settings, announce) as url:
             if settings.database_url is None:
                 await retried(lambda: migrate(url), seconds=START_S)
@@ -119,53 +110,96 @@ async def serve_until_stopped(
                 runner = create_runner(create_app(service))
                 await runner.setup()
                 await prove(runner)
-                for site in sites(runner):
-                    await site.start()
+                assert isinstance(runner.server, Server)
+                accepting = [await loop.create_server(runner.server, sock=sock, backlog=BACKLOG) for sock in listeners]
                 # What exists now stays until the end: the garbage collector need not scan it each time.
                 gc.collect()
                 gc.freeze()
-                ready(runner.addresses[0][1])
+                ready()
                 starting = False
                 try:
-                    await stop.wait()
+                    await stop.asked.wait()
                 finally:
-                    await _stop(service, runner, hurry)
+                    await _stop(service, runner, runner.server, accepting, stop)
+
+
+class _Stop:
+    """What signals have asked for: `replaced` where another process serves on the same listeners."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self.replaced = False
 
 
 @contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Handle SIGTERM and SIGINT in the event loop; afterwards, for the rest of the process, they are ignored.
+def _signals(handle: Callable[[int], None], numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Handle signals in the event loop; afterwards, for the rest of the process, they are ignored.
 
     Not by the loop's add_signal_handler(), which releases them before the process has ended: one more SIGTERM would
     make an ordered stop look like a kill.
     """
     loop = asyncio.get_running_loop()
-    for number in STOPS:
+    for number in numbers:
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(handle, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # blocked where a worker begins, so that none gets lost
     try:
         yield
     finally:
-        for number in STOPS:
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _stop(service: Service, runner: web.AppRunner, hurry: asyncio.Event) -> None:
-    """Not ready; no new parks; answer the parked; finish writes; close."""
+async def _stop(
+    service: Service, runner: web.AppRunner, server: Server, accepting: list[asyncio.Server], stop: _Stop
+) -> None:
+    """Not ready; no new parks; answer the parked; finish writes; close. A process that has been replaced stays ready
+    for those who still ask on their old connections, accepts none, and ends when the last of them is gone."""
     log.info("stopping: %d parked polls are answered", len(service.lot))
+    replaced = stop.replaced
+    if replaced:
+        await _accept_no_more(accepting)
     with suppress(TimeoutError):
         async with asyncio.timeout(STOP_S):
-            await service.drain()
+            await service.drain(ready=replaced)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTICE_S):
-                    await hurry.wait()
-    await _close(runner)
+                    await (_none_left(server, stop.hurry) if replaced else stop.hurry.wait())
+    if not replaced:
+        await _accept_no_more(accepting)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                await _all_answered_once(server)
+    await _close(runner, server)
     log.info("stopped")
 
 
-async def _close(runner: web.AppRunner) -> None:
-    assert runner.server
-    transports = [connection.transport for connection in runner.server.connections]
+async def _accept_no_more(accepting: list[asyncio.Server]) -> None:
+    """Connections that were accepted are served; those that wait are left to who else has the socket."""
+    loop = asyncio.get_running_loop()
+    for server in accepting:
+        for sock in server.sockets:
+            # asyncio's loop makes a connection some turns after it was accepted, and by then needs its server.
+            loop.remove_reader(sock.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for server in accepting:
+        server.close()
+
+
+async def _none_left(server: Server, hurry: asyncio.Event) -> None:
+    """Each answer closes its connection, so those that are used go soon."""
+    while server.open and not hurry.is_set():  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
+
+
+async def _all_answered_once(server: Server) -> None:
+    while server.fresh:  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
+
+
+async def _close(runner: web.AppRunner, server: Server) -> None:
+    transports = [connection.transport for connection in server.connections]
     await runner.cleanup()
     # A client that has not read its answer by now never will: aiohttp's close() waits for it and would leave the socket
     # open.
@@ -174,25 +208,7 @@ async def _close(runner: web.AppRunner) -> None:
             transport.abort()
 
 
-def greet(settings: Settings, port: int) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}"
-    if settings.open:
-        log.warning("NOTIFIER_OPEN=1: anyone who can reach %s may publish and read everything", url)
-    log.info("notifier serves on %s", url)
-    key = "" if settings.anyone else " -H 'Authorization: Bearer KEY'"
-    log.info("try in one terminal:   curl%s '%s/v1/topics/hello'", key, url)
-    log.info('and in another:        curl%s -d \'{"hello": "world"}\' %s/v1/topics/hello', key, url)
-
-
-def _raise_file_limit() -> None:
-    """Each parked client is an open file, and the soft limit is often 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def loop_factory() -> Callable[[], Any] | None:
+def _loop_factory() -> Callable[[], Any] | None:
     try:
         import uvloop
     except ImportError:

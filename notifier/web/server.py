@@ -145,6 +145,16 @@ class Server(web.Server):
             limits["max_field_size"] = MAX_LINE  # nothing else bounds a head there
         return self.handler(self._clients, self._origins, self, loop=self._loop, **limits)
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self.connections) + len(self._held())
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there is a connection on which nothing has been answered yet."""
+        return any(cast("AnsweringHandler", connection).fresh for connection in self.connections)
+
     def pre_shutdown(self) -> None:
         super().pre_shutdown()
         for transport in self._held():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 
 import pytest
 from conftest import Running, Start, until
@@ -35,7 +36,8 @@ async def test_a_malformed_request_is_refused_in_the_same_form_and_not_quoted(
     async with line(app) as raw:
         await raw.send(*request_lines)
         answer = await raw.answer()
-        assert await raw.reader.read() == b""  # closed: what follows can be anything
+        with suppress(ConnectionResetError):  # where the kernel still had some of the request
+            assert await raw.reader.read() == b""  # closed: what follows can be anything
     large = sum(map(len, request_lines)) > MAX_HEAD
     assert (answer.status, json.loads(answer.body)["code"]) == (
         (431, "head_too_large") if large else (400, "bad_request")

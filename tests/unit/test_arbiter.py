@@ -1,5 +1,5 @@
 """What the manager of workers overrides and uses of gunicorn's Arbiter. When one of these fails, compare
-web/workers/manager.py and worker.py with the new gunicorn."""
+web/workers/manager.py with the new gunicorn."""
 
 import inspect
 from importlib.metadata import version
@@ -10,11 +10,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from notifier.web.workers import manager
-from notifier.web.workers.manager import Log, Manager
+from notifier.web.workers.manager import Child, Log, Manager
 from notifier.web.workers.plan import Plan
-from notifier.web.workers.worker import Worker
 
 OVERRIDDEN = {
     Manager: (
@@ -26,9 +26,10 @@ OVERRIDDEN = {
             "stop": "(self, graceful=True)",
             "kill_worker": "(self, pid, sig)",
             "handle_usr1": "(self)",
+            "handle_hup": "(self)",
         },
     ),
-    Worker: (BaseWorker, {"load_wsgi": "(self)", "init_signals": "(self)", "run": "(self)"}),
+    Child: (BaseWorker, {"init_process": "(self)"}),
     Plan: (BaseApplication, {"load_config": "(self)"}),
     Log: (Logger, {"setup": "(self, cfg)"}),
 }
@@ -60,8 +61,6 @@ def test_the_arbiter_calls_what_is_overridden() -> None:
     assert "self.manage_workers()" in run
     assert "except (StopIteration, KeyboardInterrupt): self.halt()" in run
     assert "self.init_signals()" in source(Arbiter.start)
-    assert "self.spawn_worker()" in source(Arbiter.spawn_workers)
-    assert "self.spawn_workers()" in source(Arbiter.manage_workers)
     assert "self.stop()" in source(Arbiter.halt)
     assert "self.kill_worker(" in source(Arbiter.kill_workers)
     assert "self.kill_workers(" in source(Arbiter.stop)
@@ -75,7 +74,12 @@ def test_a_worker_gets_its_slot_before_it_is_forked_and_ends_by_system_exit() ->
     )
     assert hook < fork < init
     assert "sys.exit(" in spawn
-    assert "self.cfg.child_exit(self, worker)" in source(Arbiter.reap_workers)
+    assert "self.WORKERS[pid] = worker" in spawn
+    assert "return pid" in spawn
+    reap = source(Arbiter.reap_workers)
+    assert "self.cfg.child_exit(self, worker)" in reap
+    assert "exitcode == self.WORKER_BOOT_ERROR" in reap
+    assert "exitcode == self.APP_LOAD_ERROR" in reap
 
 
 def test_the_arbiter_has_the_state_that_the_manager_uses() -> None:
@@ -85,9 +89,12 @@ def test_the_arbiter_has_the_state_that_the_manager_uses() -> None:
     assert isinstance(Arbiter.num_workers, property)
     assert "self.app = app" in made
     worker = source(BaseWorker.__init__)
-    for name in ("self.age", "self.ppid", "self.sockets", "self.app", "self.timeout", "self.cfg"):
+    for name in ("self.age", "self.ppid", "self.app", "self.timeout", "self.tmp"):
         assert f"{name} = " in worker, name
     assert "def notify(self):" in source(BaseWorker)
+    signs = source(WorkerTmp)
+    assert "os.utime(self._tmp.fileno(), (new_time, new_time))" in signs
+    assert "new_time = time.monotonic()" in signs
 
 
 def test_every_setting_of_gunicorn_that_is_given_exists() -> None:

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from notifier.settings import Settings
-from notifier.web.run import greet
+from notifier.web.process import greet
 
 
 @pytest.mark.parametrize(

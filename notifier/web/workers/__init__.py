@@ -5,9 +5,9 @@ distributes new connections evenly, by a hash; from one shared listener, the wor
 wait. The parent keeps the listeners open: the successor of a worker that died gets its slot and accepts the connections
 that waited there. (macOS gives nearly all connections to one listener of such a group: it works there, but unevenly.)
 
+A worker is the same program, executed again: it gets its place (`place`) from the parent, and runs the code that is
+installed when it starts. So SIGHUP, which replaces the workers one by one, brings a new version into service. The
+parent loads little, and keeps what it has loaded.
+
 Without DATABASE_URL one more process, in slot 0, runs the embedded database, and is the last to stop.
 """
-
-from notifier.web.workers.manager import manage
-
-__all__ = ["manage"]
