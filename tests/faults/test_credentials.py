@@ -1,7 +1,6 @@
 """Passwords are rotated, roles locked and databases renamed while the service runs: it says so, and heals by itself."""
 
 import asyncio
-import logging
 import uuid
 from collections.abc import AsyncIterator
 
@@ -25,25 +24,35 @@ async def name(server_of_ours: Postgres) -> AsyncIterator[str]:
     await admin(server_of_ours.url, f"drop database {name} with (force)", f"drop role {name}")
 
 
+REFUSES = "The database refuses the connection: "
+
+
 def url(server: Postgres, name: str) -> str:
     return f"postgres://{name}:{name}@{server.url.rpartition('@')[2].partition('/')[0]}/{name}"
 
 
 @pytest.mark.parametrize(
-    ("change", "undo"),
+    ("change", "undo", "said"),
     [
-        (["alter role {name} password 'other'"], ["alter role {name} password '{name}'"]),
-        (["alter role {name} nologin"], ["alter role {name} login"]),
+        (["alter role {name} password 'other'"], ["alter role {name} password '{name}'"], REFUSES),
+        (["alter role {name} nologin"], ["alter role {name} login"], REFUSES),
         (
             ["revoke connect on database {name} from public", "revoke connect on database {name} from {name}"],
             ["grant connect on database {name} to {name}"],
+            REFUSES,
         ),
         (
             ["{end}", "alter database {name} rename to {name}_old"],
             ["alter database {name}_old rename to {name}"],
+            REFUSES,
+        ),
+        (
+            ["alter role {name} connection limit 0"],
+            ["alter role {name} connection limit -1"],
+            "The database is busy: TooManyConnectionsError",
         ),
     ],
-    ids=["password", "nologin", "no right to connect", "renamed"],
+    ids=["password", "nologin", "no right to connect", "renamed", "no connection left"],
 )
 async def test_a_database_that_refuses_every_login_is_away_and_comes_back(
     server_of_ours: Postgres,
@@ -53,6 +62,7 @@ async def test_a_database_that_refuses_every_login_is_away_and_comes_back(
     caplog: pytest.LogCaptureFixture,
     change: list[str],
     undo: list[str],
+    said: str,
 ) -> None:
     app = await start(url(server_of_ours, name))
     published = await app.publish("orders")
@@ -77,7 +87,7 @@ async def test_a_database_that_refuses_every_login_is_away_and_comes_back(
     await app.publish("orders")
     assert len((await app.poll("orders", after="earliest"))["messages"]) == 2
     assert not [record for record in caplog.records if record.exc_info]
-    assert [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert {said in record.message for record in caplog.records if "history: " in record.message} == {True}
 
 
 async def test_a_revoked_right_makes_the_service_unavailable_until_it_is_granted_again(
