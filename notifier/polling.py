@@ -12,7 +12,7 @@ from notifier.core.errors import Unavailable
 from notifier.core.grants import Grant
 from notifier.core.hub import is_large
 from notifier.core.memory import SMALL_ANSWER, MemoryBudget
-from notifier.core.polls import After, Answer, Begin, Gap, Last, Latest, Poll, Since
+from notifier.core.polls import After, Answer, Begin, Gap, Last, LastEach, Latest, Poll, Since
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
 from notifier.parking import ParkingLot, Waiter
@@ -154,7 +154,7 @@ class Polling:
         match begin:
             case After(cursor):
                 return cursor if cursor >= self._window.start else None
-            case Since():
+            case Since() | LastEach():
                 return None
             case Last(number):
                 return self._window.newest(topics, number)

@@ -11,6 +11,7 @@ from notifier.core.topics import TopicList
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+MAX_EACH = 10
 
 
 class After(NamedTuple):
@@ -31,11 +32,17 @@ class Last(NamedTuple):
     number: int
 
 
+class LastEach(NamedTuple):
+    """Begin with the newest `number` of messages of each topic."""
+
+    number: int
+
+
 class Latest(NamedTuple):
     """Begin with what is published from now on."""
 
 
-Begin = After | Since | Last | Latest
+Begin = After | Since | Last | LastEach | Latest
 
 
 @dataclass(frozen=True, slots=True)

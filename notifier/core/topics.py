@@ -120,6 +120,11 @@ class TopicList:
         return [_pattern_range(pattern) for pattern in self.patterns]
 
     @property
+    def regexes(self) -> list[str]:
+        """For each pattern the regular expression, of Python or Postgres, of the topics that it matches."""
+        return [_pattern_regex(pattern) for pattern in self.patterns]
+
+    @property
     def weight(self) -> int:
         """What a match costs at most, in matches of an ordinary list."""
         return 1 + self._segments // ORDINARY_SEGMENTS
@@ -144,6 +149,12 @@ def _pattern_range(pattern: str) -> tuple[str, str]:
     prefix = pattern[: pattern.index("*")]
     # The upper end is the prefix with its last character, always a slash, raised by one.
     return (prefix, prefix[:-1] + "0") if prefix else ("", "\x7f")
+
+
+def _pattern_regex(pattern: str) -> str:
+    wild = {"*": "[^/]+", "**": ".+"}
+    segments = (wild.get(segment) or re.sub("[.+]", r"[\g<0>]", segment) for segment in pattern.split("/"))
+    return f"^{'/'.join(segments)}$"
 
 
 def decode_path(path: str) -> str:

@@ -19,13 +19,15 @@ from notifier.core.cursors import Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
-from notifier.core.polls import After, Answer, Begin, Gap, Last, Latest, Since
+from notifier.core.polls import After, Answer, Begin, Gap, Last, LastEach, Latest, Since
 from notifier.core.topics import TopicList
 from notifier.core.window import fit, most_bytes
 from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.postgres.flushing import SERVER, Flusher
+from notifier.postgres.matching import matching, resolve
+from notifier.postgres.newest import before_last, last_of_each
 from notifier.postgres.rows import to_messages
 
 T = TypeVar("T")
@@ -47,15 +49,8 @@ LARGE = 1024 * 1024
 # For the flush of what was read: less than a poll that does not want to wait gets.
 FLUSH_S = 0.3
 
-# A list with patterns is resolved to its topics while they are at most this many, among at most MAX_CANDIDATES that
-# begin like a pattern. Beyond that the log is scanned in order, MAX_SCAN rows for each read.
-MAX_TOPICS = 200
-MAX_CANDIDATES = 2000
+# Where a list has too many topics to read each by its index, the log is scanned in order, this many rows for each read.
 MAX_SCAN = 5000
-# So many names are matched in one turn of the event loop; fewer where the patterns are many and long.
-MATCHED = 2000
-# `last` has to find its beginning in one read: this many rows are scanned backwards before it is refused.
-MAX_SCAN_BACK = 50_000
 
 # $1 exact topics, $2 whether there are patterns as well. A gap is told for a topic when one of its own messages is
 # gone; for patterns, and for topics forgotten since, when any message is.
@@ -84,39 +79,17 @@ from notifier.retention r, (
 # retention's one row) then seems to cost so much that the query is compiled, which takes 50 ms each time.
 PLANS = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local jit = off"
 
-CANDIDATES = """
-select c.id, c.name
-from unnest($1::text[], $2::text[]) as range (low, high)
-cross join lateral (
-    select t.id, t.name from notifier.topic t where t.name >= range.low and t.name < range.high order by t.name limit $3
-) c limit $3
-"""
-
-NAMED = "select t.id, t.name from notifier.topic t where t.name = any ($1::text[])"
-
 # For each topic its own range of the index: $3 entries of each at most, however long the log is.
 OF_TOPICS = """
 select m.seq from unnest($1::bigint[]) as topic (id) cross join lateral (
     select m.seq from notifier.message m where m.topic_id = topic.id and m.seq > $2 order by m.seq limit $3
 ) m order by m.seq limit $3
 """
-NEWEST_OF_TOPICS = """
-select m.seq from unnest($1::bigint[]) as topic (id) cross join lateral (
-    select m.seq from notifier.message m where m.topic_id = topic.id order by m.seq desc limit $2
-) m order by m.seq desc limit $2
-"""
-
 SCAN = """
 select m.seq, t.name from (
     select m.seq, m.topic_id from notifier.message m where m.seq > $1 order by m.seq limit $2
 ) m join notifier.topic t on t.id = m.topic_id order by m.seq
 """
-SCAN_BACK = """
-select m.seq, t.name from (
-    select m.seq, m.topic_id from notifier.message m where m.seq < $1 order by m.seq desc limit $2
-) m join notifier.topic t on t.id = m.topic_id order by m.seq desc
-"""
-
 # The messages $1, oldest first, up to $2 bytes but at least one. The size of a large body is known without reading it.
 MESSAGES = """
 select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
@@ -318,19 +291,24 @@ class History:
 
 async def _read(connection: Connection, topics: TopicList, begin: Begin, limit: int, most: int) -> Past:
     [state] = await connection.fetch(STATE, topics.exact, bool(topics.patterns))
-    ids = await _resolve(connection, topics)
-    start = await _start(connection, topics, ids, begin, state)
-    cursor: int = max(state["head"], start)
     # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
-    low = max(start, state["deleted_seq"])
+    deleted = state["deleted_seq"]
     complete = True
-    if ids is None:
-        scanned = await connection.fetch(SCAN, low, MAX_SCAN)
-        seqs = await _matching(scanned, topics)
-        if len(scanned) == MAX_SCAN:
-            cursor, complete = scanned[-1]["seq"], False
+    if isinstance(begin, LastEach):
+        start = cursor = state["head"]
+        seqs = await last_of_each(connection, topics, begin.number, deleted)
     else:
-        seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, low, limit + 1)]
+        ids = await resolve(connection, topics)
+        start = await _start(connection, topics, ids, begin, state)
+        cursor = max(state["head"], start)
+        low = max(start, deleted)
+        if ids is None:
+            scanned = await connection.fetch(SCAN, low, MAX_SCAN)
+            seqs = await matching(scanned, topics)
+            if len(scanned) == MAX_SCAN:
+                cursor, complete = scanned[-1]["seq"], False
+        else:
+            seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, low, limit + 1)]
     rows = await connection.fetch(MESSAGES, seqs[:limit], most) if seqs else []
     messages = fit(await to_messages(rows), limit, most)
     if len(messages) < len(seqs):
@@ -339,7 +317,11 @@ async def _read(connection: Connection, topics: TopicList, begin: Begin, limit: 
 
 
 async def _start(
-    connection: Connection, topics: TopicList, ids: list[int] | None, begin: Begin, state: asyncpg.Record
+    connection: Connection,
+    topics: TopicList,
+    ids: list[int] | None,
+    begin: After | Since | Last | Latest,
+    state: asyncpg.Record,
 ) -> int:
     """The position after which a read from `begin` goes on, in the snapshot that it reads from: looked up in another,
     it could lie in a life of the database that has been lost since."""
@@ -353,58 +335,6 @@ async def _start(
             found: int | None = await connection.fetchval(SINCE, span, at)
             return head if found is None else found
         case Last(number):
-            return await _before_last(connection, topics, ids, number, head)
+            return await before_last(connection, topics, ids, number, state["deleted_seq"], head)
         case Latest():
             return head
-
-
-async def _before_last(connection: Connection, topics: TopicList, ids: list[int] | None, count: int, head: int) -> int:
-    """The position before the newest `count` messages of `topics`."""
-    if ids is not None:
-        rows = await connection.fetch(NEWEST_OF_TOPICS, ids, count)
-        return rows[-1]["seq"] - 1 if rows else head
-    found: list[int] = []
-    below = head + 1
-    for _ in range(MAX_SCAN_BACK // MAX_SCAN):
-        scanned = await connection.fetch(SCAN_BACK, below, MAX_SCAN)
-        found += await _matching(scanned, topics)
-        if len(found) >= count:
-            return found[count - 1] - 1
-        if len(scanned) < MAX_SCAN:
-            return found[-1] - 1 if found else head
-        below = scanned[-1]["seq"]
-    raise TooBroad(
-        f"These patterns match too many topics to find their last {count} messages: fewer than that are among the "
-        f"newest {MAX_SCAN_BACK} of all. Ask for less, or begin with since or after."
-    )
-
-
-async def _resolve(connection: Connection, topics: TopicList) -> list[int] | None:
-    """The ids of the topics in the list; None if the patterns match too many to read each by its index."""
-    known = {row["id"] for row in await connection.fetch(NAMED, topics.exact)}
-    if topics.patterns:
-        lows, highs = zip(*topics.ranges, strict=True)
-        rows = await connection.fetch(CANDIDATES, lows, highs, MAX_CANDIDATES + 1)
-        if len(rows) > MAX_CANDIDATES:
-            return None
-        known.update(await _matching(rows, topics))
-        if len(known) > MAX_TOPICS:
-            return None
-    return sorted(known)
-
-
-async def _matching(rows: Sequence[asyncpg.Record], topics: TopicList) -> list[int]:
-    """The numbers, which come first, of the rows whose topics, which come next, are in the list."""
-    matches: dict[str, bool] = {}
-    left = most = MATCHED // topics.weight
-    numbers: list[int] = []
-    for number, name in rows:
-        if name not in matches:
-            matches[name] = topics.matches(name)
-            left -= 1
-            if left <= 0:
-                left = most
-                await asyncio.sleep(0)
-        if matches[name]:
-            numbers.append(number)
-    return numbers

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
 from notifier.core.percent import unquote
-from notifier.core.polls import DEFAULT_LIMIT, MAX_LIMIT, After, Begin, Last, Latest, Poll, Since
+from notifier.core.polls import DEFAULT_LIMIT, MAX_EACH, MAX_LIMIT, After, Begin, Last, LastEach, Latest, Poll, Since
 from notifier.core.topics import TopicList
 
 # PaaS routers give up when the first byte has not come within 30 s.
@@ -51,7 +51,7 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
 
     BadRequest names what is malformed. Of several beginnings the first counts, in the order of the README's table.
     """
-    given = parse_query(query, ("after", "since", "last", "wait", "limit"))
+    given = parse_query(query, ("after", "since", "last", "last_each", "wait", "limit"))
     if len(last_event_ids) > 1:
         raise BadRequest("The header Last-Event-ID is given twice.")
     begins: list[Begin] = [_after(value) for value in last_event_ids]
@@ -61,6 +61,11 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
         begins.append(_since(given["since"]))
     if "last" in given:
         begins.append(Last(_count("last", given["last"])))
+    if "last_each" in given:
+        begins.append(LastEach(_count("last_each", given["last_each"], MAX_EACH)))
+    begin = begins[0] if begins else Latest()
+    # What does not fit comes later with all that was published since, so all of it comes at once if it can.
+    limit = MAX_LIMIT if isinstance(begin, LastEach) else DEFAULT_LIMIT
     wait_s: float | None = None
     preferred = False
     if "wait" in given:
@@ -72,9 +77,9 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
         preferred = True
     return Poll(
         topics=topics,
-        begin=begins[0] if begins else Latest(),
+        begin=begin,
         wait_s=None if wait_s is None else min(wait_s, MAX_WAIT_S),
-        limit=_count("limit", given["limit"]) if "limit" in given else DEFAULT_LIMIT,
+        limit=_count("limit", given["limit"]) if "limit" in given else limit,
         preferred=preferred,
     )
 
@@ -100,9 +105,9 @@ def _since(text: str) -> Since:
     raise BadRequest("since is a span such as 30s, 10m, 2h or 7d, or an RFC 3339 time such as 2026-11-20T17:00:00Z.")
 
 
-def _count(name: str, text: str) -> int:
-    if not _COUNT.fullmatch(text) or int(text) > MAX_LIMIT:
-        raise BadRequest(f"{name} is a number from 1 to {MAX_LIMIT}.")
+def _count(name: str, text: str, most: int = MAX_LIMIT) -> int:
+    if not _COUNT.fullmatch(text) or int(text) > most:
+        raise BadRequest(f"{name} is a number from 1 to {most}.")
     return int(text)
 
 

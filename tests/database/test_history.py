@@ -1,6 +1,7 @@
 """Reads of the table: bounded by the plans that Postgres chooses, and complete."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -9,9 +10,18 @@ import pytest
 from conftest import Running, data, deadline
 
 from notifier.core.errors import TooBroad
-from notifier.core.polls import After, Answer, Last, Poll
+from notifier.core.polls import After, Answer, Last, LastEach, Poll
 from notifier.core.topics import TopicList
-from notifier.postgres import history, tail
+from notifier.postgres import history, matching, newest, tail
+
+# Messages that say nothing, on these topics.
+APPEND = """
+select notifier.append(
+    $1::text[], array_fill('1'::bytea, array[cardinality($1::text[])]),
+    array_fill(null::text, array[cardinality($1::text[])]), array_fill(null::text, array[cardinality($1::text[])]),
+    array_fill(null::text, array[cardinality($1::text[])])
+)
+"""
 
 
 async def fill(sql: asyncpg.Connection, topics: int, messages: int) -> None:
@@ -62,16 +72,22 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
     ids = list(range(last - 100, last))
     names = [f"t/{n}" for n in range(100)]
     known = await sql.fetchval("select pg_current_snapshot()::text")
+    ranges = (["t/"], ["t0"], ["^t/[^/]+$"], ["rare"], 10_000)
     for query, args, most in [
         (history.OF_TOPICS, (some, first, 100), 100 * 100),
-        (history.NEWEST_OF_TOPICS, (some, 100), 100 * 100),
+        (newest.NEWEST_OF_TOPICS, (some, first, 100), 100 * 100),
         (history.SCAN, (first, 1000), 1000 + 501),
-        (history.SCAN_BACK, (last, 1000), 1000 + 501),
+        (newest.SCAN_BACK, (last, 1000), 1000 + 501),
+        # Each name, that of the exact topic, and for each topic its newest messages.
+        (newest.NEWEST_TOPICS, (*ranges, 0, 10), 500 + 1 + 501),
+        (newest.NEWEST_OF_EACH, (*ranges, 0, 2, 1001), 500 + 1 + 2 * 501),
+        # Of all names that begin like the pattern no more than are asked for.
+        (newest.NEWEST_TOPICS, (*ranges[:4], 100, 0, 10), 100 + 1 + 101),
         (history.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
         (history.ONE, (last, 1000), 1 + 1),
         (history.STATE, (names, False), 2 * 100 + 500 + 5),
-        (history.CANDIDATES, (["t/"], ["t0"], 100), 100),
-        (history.NAMED, (names,), 500),
+        (matching.CANDIDATES, (["t/"], ["t0"], 100), 100),
+        (matching.NAMED, (names,), 500),
         (tail.READ, (last - 100, 1000, 1 << 22, last, known), 101 + 501 + 1),
         (tail.FIRST, (1000, 1 << 24, last), 1002),
     ]:
@@ -110,7 +126,7 @@ async def test_paging_through_history_gives_everything_once_in_order(
         if wanted.matches(row["name"])
     ]
     for most_topics, scan in ((200, 5000), (1000, 5000), (10, 700)):
-        monkeypatch.setattr(history, "MAX_TOPICS", most_topics)
+        monkeypatch.setattr(matching, "MAX_TOPICS", most_topics)
         monkeypatch.setattr(history, "MAX_SCAN", scan)
         position, complete, found = 0, False, []
         while not complete:
@@ -126,7 +142,7 @@ async def test_a_scan_that_matches_nothing_moves_the_cursor_on(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(sql, topics=300, messages=3000)
-    monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
+    monkeypatch.setattr(matching, "MAX_CANDIDATES", 0)
     monkeypatch.setattr(history, "MAX_SCAN", 1000)
     await app.service.tail.catch_up()
     app.service.window.reset(app.service.tail.position)
@@ -161,20 +177,73 @@ async def test_last_looks_back_a_bounded_way_and_then_refuses(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(sql, topics=300, messages=3000)
-    newest = await sql.fetchval("select max(seq) from notifier.message")
+    head = await sql.fetchval("select max(seq) from notifier.message")
     patterns = TopicList(["t/*"])
 
     async def start_of_last(topics: TopicList, count: int) -> int:
         return (await app.service.history.read(topics, Last(count), 100, deadline())).start
 
-    assert await start_of_last(patterns, 10) == newest - 11
-    monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
-    monkeypatch.setattr(history, "MAX_SCAN", 500)
-    assert await start_of_last(patterns, 10) == newest - 11
-    assert await start_of_last(patterns, 700) == newest - 701
-    monkeypatch.setattr(history, "MAX_SCAN_BACK", 1000)
+    assert await start_of_last(patterns, 10) == head - 11
+    monkeypatch.setattr(matching, "MAX_CANDIDATES", 0)
+    monkeypatch.setattr(newest, "SCAN", 500)
+    monkeypatch.setattr(newest, "MAX_NAMES", 100)
+    assert await start_of_last(patterns, 10) == head - 11
+    assert await start_of_last(patterns, 700) == head - 701
+    monkeypatch.setattr(newest, "MAX_SCAN", 1000)
     with pytest.raises(TooBroad, match="newest 1000"):
         await start_of_last(TopicList(["*/none"]), 1)
+    with pytest.raises(TooBroad, match="More than 100 topics begin like these patterns"):
+        await app.service.history.read(TopicList(["*/none"]), LastEach(1), 100, deadline())
+
+
+@pytest.mark.parametrize("names", [1000, 100], ids=["by their names", "by the log"])
+@pytest.mark.rule("S-7")
+async def test_last_is_found_however_much_is_published_on_other_topics(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, names: int
+) -> None:
+    """One message for each of 300 users, two for the last of them; then a log of much more than a scan looks at."""
+    users = [f"user/{n}" for n in range(300)] + ["user/299"]
+    await sql.execute(APPEND, users)
+    await sql.execute(APPEND, ["log"] * 3000)
+    monkeypatch.setattr(newest, "SCAN", 1000)
+    monkeypatch.setattr(newest, "MAX_NAMES", names)
+    seqs = [row["seq"] for row in await sql.fetch("select seq from notifier.message order by seq limit 301")]
+    head = await sql.fetchval("select max(seq) from notifier.message")
+    for topics, count, expected in (
+        (["user/*"], 10, seqs[-10]),
+        (["user/*"], 300, seqs[-300]),
+        (["user/*", "user/**"], 1000, seqs[0]),
+        (["user/*", "log"], 3001, seqs[-1]),
+        (["user/*/none"], 5, head + 1),
+    ):
+        past = await app.service.history.read(TopicList(topics), Last(count), 1000, deadline())
+        assert past.start == expected - 1, (topics, count)
+
+
+@pytest.mark.rule("S-32")
+async def test_the_last_of_each_topic_is_found_whatever_else_there_is(app: Running, sql: asyncpg.Connection) -> None:
+    """Whatever the order of the topics, and beside one with many more."""
+    await sql.execute(APPEND, ["a/1", "a/2", "a/1", *["log"] * 500, "a/3", "b", "a/2", "a/2"])
+    seqs = [row["seq"] for row in await sql.fetch("select seq from notifier.message order by seq")]
+    names = [
+        row["name"]
+        for row in await sql.fetch(
+            "select t.name from notifier.message m join notifier.topic t on t.id = m.topic_id order by m.seq"
+        )
+    ]
+    for topics, count in itertools.product(
+        (["a/*"], ["a/*", "a/1", "log"], ["**"], ["b", "none"], ["a/**", "*"]), (1, 2, 10)
+    ):
+        wanted = TopicList(topics)
+        expected = sorted(
+            seq
+            for name in set(names)
+            if wanted.matches(name)
+            for seq in [seq for seq, of in zip(seqs, names, strict=True) if of == name][-count:]
+        )
+        past = await app.service.history.read(wanted, LastEach(count), 1000, deadline())
+        assert ([message.seq for message in past.messages], past.complete) == (expected, True), (topics, count)
+        assert past.cursor == seqs[-1]
 
 
 @pytest.mark.parametrize("how", ["topics", "messages", "time"])
@@ -198,7 +267,7 @@ async def test_what_is_pruned_is_not_stepped_over(
         assert await sql.fetchval("select notifier.seq_at('2000-01-01') = r.deleted_seq from notifier.retention r")
     else:
         if how == "messages":
-            monkeypatch.setattr(history, "MAX_CANDIDATES", 0)
+            monkeypatch.setattr(matching, "MAX_CANDIDATES", 0)
         await sql.execute(f"begin; {history.PLANS}")
         past = await history._read(sql, TopicList(["**"]), After(0), 100, 10**6)
         await sql.execute("commit")
@@ -212,7 +281,7 @@ async def test_matching_many_names_with_a_large_list_is_not_one_turn(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, candidates: int
 ) -> None:
     await fill(sql, topics=1000, messages=3000)
-    monkeypatch.setattr(history, "MAX_CANDIDATES", candidates)
+    monkeypatch.setattr(matching, "MAX_CANDIDATES", candidates)
     topics = TopicList([f"*/{n}/x/x" for n in range(90)])
     matched = [0]
     matches = TopicList.matches
@@ -228,7 +297,7 @@ async def test_matching_many_names_with_a_large_list_is_not_one_turn(
         await asyncio.sleep(0)
     assert (await read).messages == []
     assert sum(matched) >= 1000
-    assert max(matched) <= history.MATCHED // topics.weight
+    assert max(matched) <= matching.MATCHED // topics.weight
 
 
 async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connection) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifier.core.errors import BadRequest, InvalidCursor
-from notifier.core.polls import After, Last, Latest, Since
+from notifier.core.polls import After, Last, LastEach, Latest, Since
 from notifier.core.topics import TopicList
 from notifier.wire.requests import parse_poll, parse_query
 
@@ -47,6 +47,8 @@ def poll(query="", last_event_ids=(), prefers=()):
         ("since=2026-11-20T17:00:00.123456789Z", Since(AT_FIVE + timedelta(microseconds=123456))),
         ("last=1", Last(1)),
         ("last=1000", Last(1000)),
+        ("last_each=1", LastEach(1)),
+        ("last_each=10", LastEach(10)),
     ],
 )
 def test_a_poll_begins_where_its_query_says(query, begin):
@@ -58,6 +60,13 @@ def test_of_several_beginnings_the_first_in_the_table_counts():
     assert poll("last=5&since=1h&after=7").begin == After(7)
     assert poll("last=5&since=1h&after=latest").begin == Latest()
     assert poll("last=5&since=1h").begin == Since(timedelta(hours=1))
+    assert poll("last_each=1&last=5").begin == Last(5)
+
+
+def test_the_last_of_each_come_in_one_answer_unless_a_limit_is_given():
+    assert poll("last_each=1").limit == 1000
+    assert poll("last_each=1&limit=20").limit == 20
+    assert poll("last_each=1&last=5").limit == poll().limit == 100
 
 
 @pytest.mark.parametrize(
@@ -101,6 +110,9 @@ def test_the_header_takes_what_after_takes(value, begin):
         ("last=01", "last is a number"),
         ("last=-1", "last is a number"),
         ("last=all", "last is a number"),
+        ("last_each=0", "last_each is a number from 1 to 10"),
+        ("last_each=11", "last_each is a number from 1 to 10"),
+        ("last_each=1&last_each=1", "last_each is given twice"),
         ("limit=0", "limit is a number from 1 to 1000"),
         ("limit=1001", "limit is a number"),
         ("limit=1.0", "limit is a number"),

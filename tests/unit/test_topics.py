@@ -1,5 +1,7 @@
 """Topics, patterns and lists of them."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,6 +125,13 @@ def test_the_ranges_of_a_list_hold_every_topic_that_its_patterns_match(items, to
     listed = TopicList(items)
     if listed.matches(topic):
         assert any(low <= topic < high for low, high in listed.ranges)
+
+
+@settings(deadline=None)
+@given(st.lists(patterns, min_size=1, max_size=5), topics)
+def test_the_regular_expressions_of_a_list_match_what_its_patterns_match(items, topic):
+    listed = TopicList(items)
+    assert any(re.search(regex, topic) for regex in listed.regexes) == listed.matches(topic)
 
 
 # Lists
