@@ -9,7 +9,9 @@ from notifier.postgres.database import Connection, Database
 # is gone; it is asked for anew then, as the database may be another one.
 TIMEOUT_S = 10.0
 
-SERVER = "select pg_postmaster_start_time()::text"
+# Another text after each crash: recovery ends with a checkpoint, also where the postmaster lives on. (After any other
+# checkpoint too, which does no harm.)
+SERVER = "select pg_postmaster_start_time() || ' ' || c.checkpoint_lsn from pg_control_checkpoint() c"
 FLUSH = f"select notifier.flush($1), ({SERVER})"
 
 
@@ -43,7 +45,7 @@ class Flusher:
                 return False
             newest, by = flush.result()
             if by != server:
-                break  # after a crash, seq may be another message
+                break  # seq may be another message now
             if newest >= seq:
                 return True
         return False

@@ -189,7 +189,7 @@ class History:
             most = most_bytes(self._memory)
             past, flushed = await self._run(lambda c: _read(c, topics, begin, limit, most), lambda past: past.cursor)
             # A slow disk, or a synchronous standby that is gone, keep nobody from what has been flushed before.
-            return past if flushed else past.up_to(self._seen(), begin)
+            return past.up_to(flushed, begin)
 
         return await self._shared(("read", topics, type(begin), begin, limit), read, deadline)
 
@@ -199,7 +199,7 @@ class History:
 
         async def find() -> asyncpg.Record | None:
             row, flushed = await self._run(lambda c: c.fetchrow(ONE, seq, most), lambda row: seq if row else 0)
-            if not flushed:
+            if row and flushed < seq:
                 raise Unavailable(SILENT_TEXT)
             return row
 
@@ -244,20 +244,21 @@ class History:
         if not task.cancelled():
             task.exception()  # retrieved, even if all its waiters are gone
 
-    async def _run(self, read: Callable[[Connection], Awaitable[T]], shows: Callable[[T], int]) -> tuple[T, bool]:
-        """What is found, and whether it is flushed: all that it `shows`, up to a seq."""
+    async def _run(self, read: Callable[[Connection], Awaitable[T]], shows: Callable[[T], int]) -> tuple[T, int]:
+        """What is found, and up to which seq it is flushed, of all that it `shows`."""
         try:
             # Including the wait for a connection: the reads before this one may all run into their time-outs.
             async with asyncio.timeout(TIMEOUT_S), self._connection() as connection:
                 async with self._database.transaction(connection, "isolation level repeatable read, read only"):
                     await connection.execute(PLANS)
                     found = await read(connection)
-                    newest = shows(found)
-                    server = None if newest <= self._seen() else await connection.fetchval(SERVER)
+                    # As it is while this connection lives: after a crash there may be other messages up to there.
+                    newest, seen = shows(found), self._seen()
+                    server = None if newest <= seen else await connection.fetchval(SERVER)
                     unseen = await self._access.unseen(connection)
                 if unseen:
                     await self._access.follow(self._database, connection)
-            return found, server is None or await self._flushed(newest, server)
+            return found, newest if server is None or await self._flushed(newest, server) else seen
         except TimeoutError as error:
             raise Unavailable(SILENT_TEXT) from error
 

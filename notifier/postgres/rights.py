@@ -5,7 +5,7 @@ from notifier.postgres.connecting import Connection
 # Functions of Postgres that every role may execute unless that was revoked, as hardened servers do.
 _NEEDED = [
     *("pg_control_system", "pg_current_wal_lsn", "pg_walfile_name", "pg_logical_emit_message"),
-    *("pg_notify", "pg_notification_queue_usage", "pg_postmaster_start_time"),
+    *("pg_notify", "pg_notification_queue_usage", "pg_postmaster_start_time", "pg_control_checkpoint"),
 ]
 _LACKING = """
 select string_agg(p.oid::regprocedure::text, ', ' order by p.proname) from pg_proc p

@@ -1,8 +1,9 @@
 """What a client has been told survives a crash of the database, even what the writer does not yet know to be safe."""
 
 import asyncio
+import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +49,13 @@ class Crash:
     async def comes(self) -> None:
         await self._server.stop(signal.SIGQUIT)
         await self._server.start()
+
+    async def of_a_backend(self) -> None:
+        """The postmaster ends all others, and recovers; it is not started anew."""
+        sql = await asyncpg.connect(self.url)
+        os.kill(sql.get_server_pid(), signal.SIGKILL)
+        while not sql.is_closed():
+            await asyncio.sleep(0.005)
 
     async def stored(self) -> list[int]:
         sql = await asyncpg.connect(self.url)
@@ -132,6 +140,31 @@ async def test_what_a_read_of_the_table_has_shown_survives(crash: Crash, start: 
     with pytest.raises(OutcomeUnknown):
         await publish
     assert await crash.stored() == [1]
+
+
+@pytest.mark.parametrize("comes", [Crash.comes, Crash.of_a_backend], ids=["of the server", "of a backend"])
+async def test_what_a_crash_has_taken_since_the_table_was_read_is_not_shown(
+    crash: Crash, start: Start, monkeypatch: pytest.MonkeyPatch, comes: Callable[[Crash], Awaitable[None]]
+) -> None:
+    """And its id belongs to another message then."""
+    monkeypatch.setattr(tail, "POLL_S", 600.0)
+    app = await start(crash.url)
+    halt = Halt()
+    flusher = app.service.history._flusher
+    async with crash.held() as sql:
+        publish = await begin(app, sql)
+        lost = await sql.fetchval("select max(seq) from notifier.message")
+        flusher.reach = halt.before(flusher.reach)
+        poll = app.start_poll("orders", after="earliest", wait=20)
+        await halt.reached()
+        await comes(crash)
+        with pytest.raises(OutcomeUnknown):
+            await publish
+    await until(lambda: not app.service.tail.up)
+    await until(lambda: app.service.not_ready() is None)
+    assert await app.publish("orders", "2") == str(lost)
+    halt.go_on.set()
+    assert data(await poll) == await crash.stored() == [2]
 
 
 async def test_what_the_safety_poll_of_another_server_has_found_survives(crash: Crash, start: Start) -> None:
