@@ -324,7 +324,7 @@ async def test_a_read_of_the_log_that_began_before_a_cursor_was_issued_does_not_
     await proxy.cut()
     await until(lambda: not slow.service.tail.up)
     halt = Halt()
-    monkeypatch.setattr(history, "_head", halt.after(history._head))
+    monkeypatch.setattr(history, "_start", halt.after(history._start))
     latest = slow.start_poll("orders", wait=20)  # asks where the log ends
     await halt.reached()
     ahead = await fast.publish("orders")
