@@ -25,6 +25,7 @@ from notifier.postgres.migrations import check_schema
 from notifier.postgres.policy import PolicyFunction
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
+from notifier.postgres.sealing import Seal
 from notifier.postgres.sources import Sources
 from notifier.postgres.tail import Tail, first_position
 from notifier.postgres.writer import Writer
@@ -61,7 +62,7 @@ class Service:
         if settings.policy:
             self.policy = Policy(PolicyFunction(writing, settings.policy, self.access), self.memory)
         self.history = History(writing, self.access, seen=lambda: self.tail.position, memory=self.memory)
-        self.sources = Sources(self.history)
+        self.sources = Sources(self.history, Seal(settings.seal_keys))
         self.tail = Tail(
             listening,
             writing,

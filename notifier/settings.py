@@ -84,6 +84,7 @@ class Settings:
     open: bool = False
     tokens: TokenSettings | None = None
     policy: str | None = None  # schema.function
+    seal_keys: tuple[str, ...] = ()  # for the secrets of sources
     origins: frozenset[str] = frozenset()  # of pages that may use the service; or "*"
     trusted_proxies: int = 0
     failed_rate: Rate | None = FAILED_RATE
@@ -122,6 +123,7 @@ class Settings:
             open=read.choice("NOTIFIER_OPEN", "0", "1") == "1",
             tokens=_tokens(read),
             policy=read.function("NOTIFIER_POLICY"),
+            seal_keys=read.keys("NOTIFIER_SEAL_KEY", MIN_SECRET),
             origins=read.origins("NOTIFIER_ORIGINS"),
             trusted_proxies=read.integer("NOTIFIER_TRUSTED_PROXIES", 0, 0, 10),
             failed_rate=read.rate("NOTIFIER_FAILED_RATE", FAILED_RATE),

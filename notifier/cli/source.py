@@ -7,9 +7,13 @@ import string
 import sys
 import time
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from notifier.cli.database import with_database
 from notifier.cli.status import FAILED, OK, USAGE, notice
+
+if TYPE_CHECKING:
+    from notifier.postgres.sealing import Seal
 
 MAX_SECRET = 4096
 RANDOM = string.ascii_lowercase + string.digits
@@ -34,7 +38,7 @@ def add_source(arguments: argparse.Namespace) -> int:
         return USAGE
 
     async def work(url: str) -> int:
-        await sources.add_source(url, source)
+        await sources.add_source(url, source, _seal())
         sys.stdout.write(f"POST /hooks/{source.name} publishes to {source.topic}\n")
         return OK
 
@@ -57,7 +61,7 @@ def show_source(arguments: argparse.Namespace) -> int:
     from notifier.postgres import sources
 
     async def work(url: str) -> int:
-        source = await sources.find_source(url, arguments.name)
+        source = await sources.find_source(url, arguments.name, _seal())
         secrets = str(len(source.secrets))
         if source.old_until and len(source.secrets) > 1:
             secrets += f", the older until {source.old_until:%Y-%m-%d %H:%M:%S} UTC"
@@ -91,7 +95,7 @@ def test_source(arguments: argparse.Namespace) -> int:
     body = sys.stdin.buffer.read()
 
     async def work(url: str) -> int:
-        source = await sources.find_source(url, arguments.name)
+        source = await sources.find_source(url, arguments.name, _seal())
         delivery = Delivery(given, body, arguments.query.encode(errors="surrogateescape"))
         try:
             found = receive.read(source, delivery, time.time())
@@ -123,7 +127,7 @@ def rotate_source(arguments: argparse.Namespace) -> int:
     keep = timedelta(0) if arguments.at_once else arguments.keep
 
     async def work(url: str) -> int:
-        source = await sources.rotate_source(url, arguments.name, secret, keep)
+        source = await sources.rotate_source(url, arguments.name, secret, keep, _seal())
         until = f"the older ones count until {source.old_until:%Y-%m-%d %H:%M:%S} UTC"
         sys.stdout.write(f"{source.name} has a new secret; {until if keep else 'no other counts any more'}\n")
         return OK
@@ -141,6 +145,13 @@ def remove_source(arguments: argparse.Namespace) -> int:
         return FAILED
 
     return with_database(work)
+
+
+def _seal() -> "Seal":
+    from notifier.postgres.sealing import Seal
+    from notifier.settings import Settings
+
+    return Seal(Settings.from_env(os.environ).seal_keys)
 
 
 def _option(text: str) -> tuple[str, str]:

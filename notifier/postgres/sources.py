@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -11,6 +13,11 @@ from notifier.core.webhooks.sources import Source, check_source
 from notifier.postgres.commands import command
 from notifier.postgres.database import Connection
 from notifier.postgres.history import SILENT_TEXT, History
+from notifier.postgres.sealing import Seal
+
+log = logging.getLogger(__name__)
+
+UNSEALED = Seal()
 
 # All secrets count until the older ones are retired.
 SELECT = """
@@ -20,7 +27,7 @@ from notifier.source s
 """
 
 
-async def add_source(url: str, source: Source) -> None:
+async def add_source(url: str, source: Source, seal: Seal = UNSEALED) -> None:
     """InvalidSource when there is one of that name."""
     async with command(url, "source") as connection:
         added = await connection.fetchval(
@@ -29,7 +36,7 @@ async def add_source(url: str, source: Source) -> None:
             source.name,
             source.scheme,
             source.topic,
-            source.secrets,
+            [seal.close(source.name, secret) for secret in source.secrets],
             json.dumps(source.options),
         )
     if added is None:
@@ -37,37 +44,38 @@ async def add_source(url: str, source: Source) -> None:
 
 
 async def list_sources(url: str) -> list[Source]:
+    """All of them, with their secrets as they are stored."""
     async with command(url, "source") as connection:
         return [_source(row) for row in await connection.fetch(f"{SELECT} order by s.name")]
 
 
-async def find_source(url: str, name: str) -> Source:
-    """InvalidSource when there is none."""
+async def find_source(url: str, name: str, seal: Seal = UNSEALED) -> Source:
+    """InvalidSource when there is none; Unavailable where its secrets cannot be opened."""
     async with command(url, "source") as connection:
-        return await _find(connection, name)
+        return await _find(connection, name, seal)
 
 
-async def rotate_source(url: str, name: str, secret: str, keep: timedelta) -> Source:
+async def rotate_source(url: str, name: str, secret: str, keep: timedelta, seal: Seal = UNSEALED) -> Source:
     """Have the source use `secret`; the others count for as long as `keep`. InvalidSource when that cannot be."""
     async with command(url, "source") as connection:
         await connection.execute("select from notifier.source where name = $1 for update", name)
-        source = await _find(connection, name)
+        source = await _find(connection, name, seal)
         older = [each for each in source.secrets if each != secret] if keep else []
         check_source(name, source.scheme, source.topic, [secret, *older], source.options)
         await connection.execute(
             "update notifier.source set secrets = $2, old_until = clock_timestamp() + $3::interval where name = $1",
             name,
-            [secret, *older],
+            [seal.close(name, each) for each in (secret, *older)],
             keep,
         )
-        return await _find(connection, name)
+        return await _find(connection, name, seal)
 
 
-async def _find(connection: Connection, name: str) -> Source:
+async def _find(connection: Connection, name: str, seal: Seal) -> Source:
     row = await connection.fetchrow(f"{SELECT} where s.name = $1", name)
     if row is None:
         raise InvalidSource(f"There is no source {name[:63]!r}.")
-    return _source(row)
+    return _opened(_source(row), seal)
 
 
 async def remove_source(url: str, name: str) -> bool:
@@ -91,8 +99,9 @@ class Sources:
     """Finds sources by their names. All that are asked for during one read are found by the next, so a flood of names
     costs one read at a time, and takes one place among the reads of `history`. Those that exist are remembered."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, seal: Seal) -> None:
         self._history = history
+        self._seal = seal
         self._known: dict[str, tuple[Source, float]] = {}  # and when (loop time) it was asked for
         self._asked: dict[str, asyncio.Future[Source | None]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -148,16 +157,29 @@ class Sources:
             else:
                 found = {row["name"]: _source(row) for row in rows}
                 for name, future in asked.items():
-                    source = found.get(name)
-                    if source:
-                        self._known[name] = source, at
-                    else:
-                        self._known.pop(name, None)
-                    future.set_result(source)
+                    self._tell(future, name, found.get(name), at)
             finally:
                 for future in asked.values():
                     future.cancel()
             await asyncio.sleep(PACE_S)
+
+    def _tell(self, future: asyncio.Future[Source | None], name: str, source: Source | None, at: float) -> None:
+        if source is None:
+            self._known.pop(name, None)
+        else:
+            try:
+                source = _opened(source, self._seal)
+            except Unavailable as error:
+                log.warning("the source %s cannot be used: %s", name, error)
+                future.set_exception(error)
+                future.exception()  # retrieved, even if all have gone
+                return
+            self._known[name] = source, at
+        future.set_result(source)
+
+
+def _opened(source: Source, seal: Seal) -> Source:
+    return replace(source, secrets=tuple(seal.open(source.name, secret) for secret in source.secrets))
 
 
 def _source(row: asyncpg.Record) -> Source:

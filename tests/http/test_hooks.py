@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 import asyncpg
 import pytest
 import pytest_asyncio
-from conftest import Running, Start, ids, until
+from conftest import DEADLINE_S, Running, Start, ids, until
 from support.protocol import JSON, exactly, line, refusal
 from support.signing import SIGNERS, body_of
 
@@ -22,7 +22,8 @@ import notifier.web.hooks
 from notifier.core.errors import InvalidSource, Unavailable
 from notifier.core.webhooks.sources import check_source
 from notifier.postgres import sources, writer
-from notifier.postgres.sources import MAX_ASKED, add_source
+from notifier.postgres.sealing import SEALED, Seal
+from notifier.postgres.sources import MAX_ASKED, add_source, find_source
 
 SECRET = "It's a Secret to Everybody"
 PUSH = b'{"repository": {"full_name":  "octo/hello world"}, "n": 1e308}'
@@ -454,6 +455,30 @@ async def deliver_nothing(hooks: Running, monkeypatch: pytest.MonkeyPatch) -> No
     assert not hooks.service.sources.knows("ci")
 
 
+@pytest.mark.rule("W-16")
+async def test_a_sealed_secret_is_opened_by_any_of_the_keys_and_needs_one(
+    start: Start, database: str, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = "an old key of at least 32 characters", "a new key of at least 32 characters"
+    source = check_source("github", "github", "github/{header:X-GitHub-Event}", (SECRET,))
+    await add_source(database, source, Seal([old]))
+    assert SECRET not in str(await sql.fetchval("select secrets from notifier.source"))
+    await deliver(await start(seal_keys=(new, old)), "github", PUSH, signed(PUSH))
+    for keys in ((new,), ()):
+        app = await start(seal_keys=keys)
+        response = await app.client.post("/hooks/github", data=PUSH, headers=signed(PUSH))
+        assert "NOTIFIER_SEAL_KEY" in await refusal(response, 503, "unavailable")
+        assert "the source github cannot be used" in caplog.text
+    await sources.rotate_source(database, "github", "the next one", timedelta(days=1), Seal([new, old]))
+    stored = await sql.fetchval("select secrets from notifier.source")
+    assert all(each.startswith(SEALED) for each in stored)
+    assert (await find_source(database, "github", Seal([new]))).secrets == ("the next one", SECRET)
+    # What is sealed for one source opens no other.
+    await sql.execute("update notifier.source set name = 'other'")
+    with pytest.raises(Unavailable):
+        await find_source(database, "other", Seal([new]))
+
+
 @pytest.mark.rule("W-8")
 async def test_a_database_that_is_too_slow_for_the_sender_is_an_unknown_outcome(
     hooks: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
@@ -472,6 +497,9 @@ async def test_githubs_largest_webhook_is_taken_where_the_limit_allows_it(
     await add_source(database, check_source("github", "github", "github/{repository.full_name}", (SECRET,)))
     size = 25 * 1024 * 1024
     monkeypatch.setattr(writer, "MAX_WAITING_BYTES", size)  # no body is too large to wait alone
+    # This is about size; how long a shared disk takes for it is another matter.
+    monkeypatch.setattr(writer, "TIMEOUT_S", DEADLINE_S)
+    monkeypatch.setattr(notifier.web.hooks, "ANSWER_S", DEADLINE_S)
     app = await start(max_body=size)
     body = b'{"repository": {"full_name": "o/r"}, "p": "' + b"x" * (size - 45) + b'"}'
     assert len(body) == size
