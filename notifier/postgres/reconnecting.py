@@ -79,13 +79,13 @@ class Reconnecting(ABC):
             if self._fresh:
                 self._fresh = False
                 pause_s = FIRST_PAUSE_S
-            self._report(reason, pause_s)
+            self._report(reason)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, LAST_PAUSE_S)
 
-    def _report(self, reason: str, pause_s: float) -> None:
+    def _report(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()
         known, at = self._reported
         if reason != known or now >= at + TELL_AGAIN_S:
             self._reported = (reason, now)
-            log.warning("%s: %s; trying again in about %.1f s, and from then on", self.name, reason, pause_s)
+            log.warning("%s: %s; trying again until it works", self.name, reason)
