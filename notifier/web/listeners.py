@@ -75,6 +75,8 @@ def bound(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.sock
     except OSError as error:
         sock.close()
         reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.EADDRINUSE:
+            reason += ". Set PORT to another port, or to 0 for any that is free"
         raise OSError(error.errno, f"error while attempting to bind on address {address[:2]}: {reason}") from None
     return sock
 

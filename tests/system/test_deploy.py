@@ -98,7 +98,7 @@ def test_unsafe_or_malformed_settings_are_refused_with_a_sentence(
 def test_a_port_in_use_is_reported(server: Server, env: dict[str, str]) -> None:
     refused = run("notifier", "serve", env=env | {"PORT": str(server.port)})
     assert refused.returncode == 1
-    assert "address already in use" in refused.stdout
+    assert "address already in use. Set PORT to another port" in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
