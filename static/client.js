@@ -164,7 +164,8 @@ class Subscription {
   /** No two subscriptions have the same URL: Chrome's cache makes equal requests wait for one another. */
   #nonce = nonce();
   /**
-   * Whether the service gets to see our headers. Where it does not, all is in the URL, and no two requests have the same.
+   * Whether the service gets to see our headers, which another network may change. Where it does not, all is in the URL,
+   * and no two requests have the same.
    * @type {boolean | undefined}
    */
   #headers;
@@ -277,8 +278,8 @@ class Subscription {
     try {
       answer = await this.#ask(attempt);
       if (!answer || this.#over) return;
-      if (attempt.wait !== undefined) this.#headers ??= answer.preferred;
-      if (this.#headers === false && attempt.headers) return; // it did not know the cursor
+      if (attempt.headers && attempt.wait !== undefined) this.#headers = answer.preferred;
+      if (attempt.headers && !this.#headers) return; // it did not know the cursor
       this.#check(attempt, answer);
     } catch (error) {
       return this.#failed(attempt, error);

@@ -414,6 +414,20 @@ test("where headers do not get through, all is in the URL, and nothing is lost m
   assert.deepEqual(states.seen, ["connecting", "live"]);
 });
 
+test("also where headers have got through before, as in another network", async (t) => {
+  const clock = new Clock(t);
+  const { poll, states, server, next } = await parked(t);
+  const retrying = states.next("retrying");
+  poll.cut();
+  clock.advance((await retrying).delay);
+  const bare = { headers: { "Preference-Applied": [] } };
+  (await server.request()).answer({ messages: [], cursor: "9" }, bare);
+  const again = await server.request();
+  assert.equal(again.asks, "/v1/topics/a?after=7&wait=0");
+  again.answer({ messages: [message(8)], cursor: "8" }, bare);
+  assert.equal((await next).value.id, "8");
+});
+
 for (const [what, taking] of [
   ["is given up", (clock) => clock.advance(10_000)],
   ["is cut after a second", (clock, first) => (clock.advance(1_001), first.cut())],
