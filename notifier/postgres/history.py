@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from notifier.core.cursors import Epoch, Epochs
+from notifier.core.cursors import MAX_SEQ, Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
@@ -189,6 +189,8 @@ class History:
             most = most_bytes(self._memory)
             past, flushed = await self._run(lambda c: _read(c, topics, begin, limit, most), lambda past: past.cursor)
             # A slow disk, or a synchronous standby that is gone, keep nobody from what has been flushed before.
+            if flushed < past.cursor and isinstance(begin, Last | LastEach):  # then others are the newest
+                past, _ = await self._run(lambda c: _read(c, topics, begin, limit, most, flushed), lambda _: flushed)
             return past.up_to(flushed, begin)
 
         return await self._shared(("read", topics, type(begin), begin, limit), read, deadline)
@@ -290,18 +292,22 @@ class History:
             self._idle.put_nowait(connection)
 
 
-async def _read(connection: Connection, topics: TopicList, begin: Begin, limit: int, most: int) -> Past:
+async def _read(
+    connection: Connection, topics: TopicList, begin: Begin, limit: int, most: int, to: int = MAX_SEQ
+) -> Past:
+    """`to`: the newest messages are those up to there."""
     [state] = await connection.fetch(STATE, topics.exact, bool(topics.patterns))
+    head = min(state["head"], to)
     # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
     deleted = state["deleted_seq"]
     complete = True
     if isinstance(begin, LastEach):
-        start = cursor = state["head"]
-        seqs = await last_of_each(connection, topics, begin.number, deleted)
+        start = cursor = head
+        seqs = await last_of_each(connection, topics, begin.number, deleted, head)
     else:
         ids = await resolve(connection, topics)
-        start = await _start(connection, topics, ids, begin, state)
-        cursor = max(state["head"], start)
+        start = await _start(connection, topics, ids, begin, state, head)
+        cursor = max(head, start)
         low = max(start, deleted)
         if ids is None:
             scanned = await connection.fetch(SCAN, low, MAX_SCAN)
@@ -310,6 +316,8 @@ async def _read(connection: Connection, topics: TopicList, begin: Begin, limit: 
                 cursor, complete = scanned[-1]["seq"], False
         else:
             seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, low, limit + 1)]
+    if to < state["head"]:
+        seqs = [seq for seq in seqs if seq <= to]
     rows = await connection.fetch(MESSAGES, seqs[:limit], most) if seqs else []
     messages = fit(await to_messages(rows), limit, most)
     if len(messages) < len(seqs):
@@ -323,10 +331,10 @@ async def _start(
     ids: list[int] | None,
     begin: After | Since | Last | Latest,
     state: asyncpg.Record,
+    head: int,
 ) -> int:
     """The position after which a read from `begin` goes on, in the snapshot that it reads from: looked up in another,
     it could lie in a life of the database that has been lost since."""
-    head: int = state["head"]
     match begin:
         case After(cursor):
             # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.

@@ -22,7 +22,8 @@ MAX_NAMES = 50_000
 
 NEWEST_OF_TOPICS = """
 select m.seq from unnest($1::bigint[]) as topic (id) cross join lateral (
-    select m.seq from notifier.message m where m.topic_id = topic.id and m.seq >= $2 order by m.seq desc limit $3
+    select m.seq from notifier.message m where m.topic_id = topic.id and m.seq >= $2 and m.seq <= $4
+    order by m.seq desc limit $3
 ) m order by m.seq desc limit $3
 """
 
@@ -47,20 +48,23 @@ with candidate as materialized (
 )
 """
 
-# The topics of the $7 newest among the newest messages of each, above $6; and the oldest of those messages.
+# The topics of the $7 newest among the newest messages of each, above $6 and up to $8; and the oldest of those
+# messages.
 NEWEST_TOPICS = f"""{_MATCHING}
 select (select count(*) from candidate) as names, array_agg(m.id) as ids, min(m.seq) as oldest from (
     select t.id, m.seq from topic t cross join lateral (
-        select m.seq from notifier.message m where m.topic_id = t.id and m.seq > $6 order by m.seq desc limit 1
+        select m.seq from notifier.message m where m.topic_id = t.id and m.seq > $6 and m.seq <= $8
+        order by m.seq desc limit 1
     ) m order by m.seq desc limit $7
 ) m
 """  # noqa: S608  fixed text
 
-# The newest $7 messages of each, above $6, in any order; $8 at most.
+# The newest $7 messages of each, above $6 and up to $9, in any order; $8 at most.
 NEWEST_OF_EACH = f"""{_MATCHING}
 select (select count(*) from candidate) as names, array(
     select m.seq from topic t cross join lateral (
-        select m.seq from notifier.message m where m.topic_id = t.id and m.seq > $6 order by m.seq desc limit $7
+        select m.seq from notifier.message m where m.topic_id = t.id and m.seq > $6 and m.seq <= $9
+        order by m.seq desc limit $7
     ) m limit $8
 ) as seqs
 """  # noqa: S608  fixed text
@@ -77,7 +81,7 @@ async def before_last(
     below = head + 1
     for step in range(MAX_SCAN // SCAN):
         if step == 1:
-            row = await connection.fetchrow(NEWEST_TOPICS, *_names(topics), deleted, count)
+            row = await connection.fetchrow(NEWEST_TOPICS, *_names(topics), deleted, count, head)
             assert row is not None
             if row["names"] <= MAX_NAMES:
                 newest = row["ids"] or []
@@ -97,10 +101,10 @@ async def before_last(
     )
 
 
-async def last_of_each(connection: Connection, topics: TopicList, count: int, deleted: int) -> list[int]:
-    """The newest `count` messages of each of `topics`, oldest first. TooBroad where they are more than MAX_LIMIT, or to
-    find them takes too long."""
-    row = await connection.fetchrow(NEWEST_OF_EACH, *_names(topics), deleted, count, MAX_LIMIT + 1)
+async def last_of_each(connection: Connection, topics: TopicList, count: int, deleted: int, head: int) -> list[int]:
+    """The newest `count` messages of each of `topics`, above `deleted` and up to `head`, oldest first. TooBroad where
+    they are more than MAX_LIMIT, or to find them takes too long."""
+    row = await connection.fetchrow(NEWEST_OF_EACH, *_names(topics), deleted, count, MAX_LIMIT + 1, head)
     assert row is not None
     if row["names"] > MAX_NAMES:
         raise TooBroad(f"More than {MAX_NAMES} topics begin like these patterns: too many to find the last of each.")
@@ -113,8 +117,8 @@ async def last_of_each(connection: Connection, topics: TopicList, count: int, de
 
 
 async def _before(connection: Connection, ids: Sequence[int], oldest: int, count: int, head: int) -> int:
-    """The position before the newest `count` messages of the topics `ids` from `oldest` on."""
-    rows = await connection.fetch(NEWEST_OF_TOPICS, ids, oldest, count)
+    """The position before the newest `count` messages of the topics `ids` from `oldest` on, up to `head`."""
+    rows = await connection.fetch(NEWEST_OF_TOPICS, ids, oldest, count, head)
     return rows[-1]["seq"] - 1 if rows else head
 
 

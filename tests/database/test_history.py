@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from conftest import Running, data, deadline
 
+from notifier.core.cursors import MAX_SEQ
 from notifier.core.errors import TooBroad
 from notifier.core.polls import After, Answer, Last, LastEach, Poll
 from notifier.core.topics import TopicList
@@ -75,14 +76,14 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
     ranges = (["t/"], ["t0"], ["^t/[^/]+$"], ["rare"], 10_000)
     for query, args, most in [
         (history.OF_TOPICS, (some, first, 100), 100 * 100),
-        (newest.NEWEST_OF_TOPICS, (some, first, 100), 100 * 100),
+        (newest.NEWEST_OF_TOPICS, (some, first, 100, MAX_SEQ), 100 * 100),
         (history.SCAN, (first, 1000), 1000 + 501),
         (newest.SCAN_BACK, (last, 1000), 1000 + 501),
         # Each name, that of the exact topic, and for each topic its newest messages.
-        (newest.NEWEST_TOPICS, (*ranges, 0, 10), 500 + 1 + 501),
-        (newest.NEWEST_OF_EACH, (*ranges, 0, 2, 1001), 500 + 1 + 2 * 501),
+        (newest.NEWEST_TOPICS, (*ranges, 0, 10, MAX_SEQ), 500 + 1 + 501),
+        (newest.NEWEST_OF_EACH, (*ranges, 0, 2, 1001, MAX_SEQ), 500 + 1 + 2 * 501),
         # Of all names that begin like the pattern no more than are asked for.
-        (newest.NEWEST_TOPICS, (*ranges[:4], 100, 0, 10), 100 + 1 + 101),
+        (newest.NEWEST_TOPICS, (*ranges[:4], 100, 0, 10, MAX_SEQ), 100 + 1 + 101),
         (history.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
         (history.ONE, (last, 1000), 1 + 1),
         (history.STATE, (names, False), 2 * 100 + 500 + 5),

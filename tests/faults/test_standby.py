@@ -63,6 +63,13 @@ async def test_what_was_flushed_before_is_served_and_what_was_not_is_not(
         assert data(answer)[:2] == [1, 2]
         assert int(answer["cursor"]) <= seen
     assert data(await app.poll("orders", after=first, wait=0))[0] == 2
+    flushed = data(await app.poll("orders", after="earliest", wait=0))
+    for topics in ("orders", "*"):
+        for begin in ("last", "last_each"):
+            # What is not flushed hides nothing that is.
+            answer = await app.poll(topics, **{begin: 1}, wait=0)
+            assert data(answer) == flushed[-1:]
+            assert int(answer["cursor"]) <= seen
     assert data(await app.poll("quiet", after="earliest", wait=0)) == []
     async with app.client.get(f"/v1/messages/{first}") as response:
         assert (response.status, await response.read()) == (200, b"1")
