@@ -110,8 +110,15 @@ class Route:
                     break  # nor would there be one without encryption
                 except asyncpg.ClientConfigurationError as error:
                     raise InvalidDatabaseURL(f"{str(error).partition(chr(10))[0].rstrip('.')}.") from error
+                except ssl.SSLCertVerificationError as error:
+                    failure = Refused(
+                        f"The certificate of {host} is not trusted: {error.verify_message}. "
+                        "Name the file of its authority with sslrootcert=."
+                    )
                 except (*AWAY, asyncpg.CannotConnectNowError) as error:
                     failure = error
+                    if "rejected SSL upgrade" in str(error):  # asyncpg has no other word for it
+                        failure = Refused(f"{host} does not encrypt, and the database URL asks for it by sslmode.")
                 except BUSY:
                     raise
                 except asyncpg.PostgresError as error:

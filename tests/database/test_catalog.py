@@ -37,3 +37,14 @@ async def test_an_upgrade_makes_the_schema_that_an_installation_makes(
         assert set(await upgraded.fetch(BODIES)) == set(await sql.fetch(BODIES))
     finally:
         await upgraded.close()
+
+
+async def test_every_table_with_rows_has_a_primary_key(sql: asyncpg.Connection) -> None:
+    """Where a publication covers all tables, rows of others can be neither updated nor deleted."""
+    without = """
+    select c.relname from pg_class c
+    where c.relnamespace = 'notifier'::regnamespace and c.relkind = 'r'
+        and exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum > 0)
+        and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)
+    """
+    assert await sql.fetch(without) == []
