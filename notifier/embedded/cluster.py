@@ -168,6 +168,8 @@ def failed(what: str, words: str) -> EmbeddedError:
     helps = ""
     if "No space left on device" in words:
         helps = "\nMake room on that disk, or start from a folder on another one."
+        if "shared memory segment" in words:  # in the same words
+            helps = "\nGive this machine or container more shared memory, or remove what others have left (ipcs -m)."
     return EmbeddedError(f"{what}:\n{words}{helps}")
 
 

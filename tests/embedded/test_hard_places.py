@@ -10,7 +10,7 @@ from conftest import ROOT
 from support.actors import kill_all, nothing_runs
 
 from notifier.embedded import EmbeddedError
-from notifier.embedded.cluster import Cluster
+from notifier.embedded.cluster import Cluster, failed
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 64], ids=["empty", "zeros"])
@@ -75,6 +75,12 @@ async def test_a_full_disk_is_told_with_what_helps(folder, start):
     said = (await actor.said())["error"]
     assert "No space left on device" in said
     assert "Make room on that disk" in said
+
+
+def test_used_up_shared_memory_is_not_taken_for_a_full_disk():
+    said = failed("No database", "FATAL:  could not create shared memory segment: No space left on device")
+    assert "shared memory, or remove" in str(said)
+    assert "Make room" not in str(said)
 
 
 async def test_a_command_without_a_database_url_says_which_database_it_works_on(folder):
