@@ -59,7 +59,7 @@ class NewMessage:
     """A message on its way into the log; everything in it has been checked.
 
     `content_type` None means application/json, and then `body` is strict UTF-8 JSON. `fields` is a JSON object with the
-    display fields as the wire shows them, `headers` a JSON array of [name, value] (webhooks only).
+    display fields as the wire shows them, `headers` one of what is kept beside a webhook.
     """
 
     topic: str

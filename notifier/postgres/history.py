@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
@@ -100,7 +100,8 @@ select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields f
 
 # Its body only where that has at most $2 bytes.
 ONE = """
-select t.name, case when octet_length(m.body) <= $2 then m.body end as body, m.content_type, m.headers::text as headers
+select t.name, case when octet_length(m.body) <= $2 then m.body end as body, m.content_type, m.headers::text as headers,
+    m.time, m.fields::text as fields
 from notifier.message m join notifier.topic t on t.id = m.topic_id where m.seq = $1
 """
 
@@ -146,6 +147,8 @@ class Stored:
     body: bytes | None
     content_type: str | None
     headers: str | None
+    time: datetime
+    fields: str | None
 
 
 class History:

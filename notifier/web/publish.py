@@ -1,6 +1,5 @@
 """Publishing: one message, a batch, ntfy's JSON; and reading one message back as it came."""
 
-import json
 import re
 from collections.abc import Container
 
@@ -9,17 +8,30 @@ from aiohttp import web
 from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedMedia
-from notifier.core.messages import BYTES, inline_type, is_content_type, media_type
+from notifier.core.messages import (
+    BYTES,
+    Message,
+    inline_type,
+    is_content_type,
+    is_json_type,
+    media_type,
+    plain_type,
+)
 from notifier.core.publishing import display_fields, from_body, parse_batch, values_from_text
+from notifier.core.strict_json import is_json
 from notifier.core.topics import check_topic, decode_path
-from notifier.core.webhooks.kept import KEPT_AS
+from notifier.core.webhooks.kept import KEPT_AS, kept_of
 from notifier.offload import offload
 from notifier.postgres.history import Stored
 from notifier.web.access import address, authorise_publish, authorise_subscribe, may_read
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.headers import header_text
+from notifier.wire.json import encode_message, encode_webhook
 from notifier.wire.requests import parse_query
+
+VIEW = "application/vnd.notifier.message+json"
+SANDBOX = "sandbox; default-src 'none'"
 
 # RFC 9218: browsers send `Priority: u=1, i` about the request itself, and proxies from HTTP/2 pass it on.
 _REQUEST_PRIORITY = re.compile(r"\s*(u\s*=|i\b)")
@@ -98,10 +110,14 @@ async def message(request: web.Request) -> web.Response:
     if stored.body is None:
         # Not before: how long that takes, and the memory, is for a caller that may read it.
         stored = await _readable(request, seq, whole=True)
-    kept: list[tuple[str, str]] = json.loads(stored.headers or "[]")
+    if _wants_view(request):
+        shown = await offload(len(stored.body or b""), _view, seq, stored)
+        return web.Response(body=shown, content_type="application/json", headers={"Content-Security-Policy": SANDBOX})
+    beside = kept_of(stored.headers)
+    kept = beside.headers if beside else []
     # A webhook that claims to be JSON, and is not, is shown as text; here it has the type that it came with.
     published = next((value for name, value in kept if name == "Content-Type"), stored.content_type)
-    headers = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+    headers = {"Content-Security-Policy": SANDBOX}
     if inline := inline_type(published):
         headers["Content-Type"] = inline
     else:
@@ -112,6 +128,25 @@ async def message(request: web.Request) -> web.Response:
     for name, value in kept:
         response.headers.add(f"{KEPT_AS}{name}", value)
     return response
+
+
+def _wants_view(request: web.Request) -> bool:
+    """Whether the message is asked for as a poll shows it, and not as it came."""
+    view = parse_query(request.rel_url.raw_query_string, ("view",)).get("view")
+    if view not in {None, "json"}:
+        raise BadRequest("view is json, or left out for the body as it came.")
+    return view == "json" or VIEW in request.headers.get("Accept", "").lower()
+
+
+def _view(seq: int, stored: Stored) -> bytes:
+    body, content_type = stored.body or b"", stored.content_type
+    if is_json_type(content_type) and not is_json(body):
+        content_type = plain_type(body)  # as polls do
+    message = Message(seq, stored.topic, stored.time, body, content_type, stored.fields)
+    beside = kept_of(stored.headers)
+    if beside is None:
+        return b"".join(encode_message(message))
+    return encode_webhook(message, beside.headers, beside.source, beside.verified)
 
 
 async def _readable(request: web.Request, seq: int, *, whole: bool = False) -> Stored:

@@ -7,6 +7,7 @@ size of its JSON and the time to make it: JSON is spliced in as it is, text at m
 import json
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 
 import msgspec
 
@@ -30,6 +31,16 @@ def encode_message(message: Message) -> tuple[bytes, bytes, bytes]:
     if message.encoded is None:
         message.encoded = _encode(message)
     return message.encoded
+
+
+def encode_webhook(message: Message, headers: Sequence[tuple[str, str]], source: str | None, verified: bool) -> bytes:
+    """The JSON object of a message that came as a webhook, with what is kept beside it. Any other content than JSON is
+    shown by its own type."""
+    head, data, rest = encode_message(message)
+    beside: dict[str, object] = {"headers": headers}
+    if source is not None:
+        beside |= {"source": source, "verified": verified}
+    return b"%b%b%b, %b" % (head, data, rest.removesuffix(b"}"), json.dumps(beside)[1:].encode())
 
 
 def encode_answer(answer: Answer) -> bytes:

@@ -197,6 +197,29 @@ async def test_a_webhook_comes_back_with_the_type_that_it_came_with(hooks: Runni
         )
 
 
+@pytest.mark.rule("M-5")
+async def test_the_view_of_a_message_has_what_is_kept_beside_it(hooks: Running) -> None:
+    signed_ = await deliver(hooks, "github", PUSH, signed(PUSH))
+    text = await deliver(hooks, "ci", b"\xff not json", JSON)
+    plain = await hooks.publish("t?title=Paid", '{"a":  1e308}')
+    poll = {message["id"]: message for message in (await hooks.poll("**", after="earliest", wait=0))["messages"]}
+    for number, (id_, source, verified) in enumerate(
+        ((signed_["id"], "github", True), (text["id"], "ci", False), (plain, None, None))
+    ):
+        as_json = {"Accept": "application/vnd.notifier.message+json"} if number % 2 else {}
+        path = f"/v1/messages/{id_}" if as_json else f"/v1/messages/{id_}?view=json"
+        async with hooks.client.get(path, headers=as_json) as response:
+            assert (response.status, response.content_type) == (200, "application/json")
+            assert response.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+            shown = await response.json()
+        headers = dict(shown.pop("headers", []))
+        assert (shown.pop("source", None), shown.pop("verified", None)) == (source, verified)
+        assert shown == poll[id_]
+        assert headers.get("X-GitHub-Event") == ("push" if source == "github" else None)
+        assert headers.get("Content-Type") == ("application/json" if source == "ci" else None)
+    await refusal(await hooks.client.get(f"/v1/messages/{plain}?view=xml"), 400, "bad_request")
+
+
 @pytest.mark.rule("W-1")
 async def test_the_path_may_have_a_slash_more_and_a_query(hooks: Running) -> None:
     for path in ("/hooks/ci/", "//hooks/ci", "//hooks/ci/", "/hooks/ci?source=ci", "/hooks/ci/?a=b"):

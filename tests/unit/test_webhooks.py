@@ -454,6 +454,12 @@ def test_kept_headers_are_safe_and_small_whatever_comes(headers):
     ],
 )
 def test_a_webhook_is_never_refused_for_its_body_or_its_type_and_both_are_kept(content_type, body, stored_as, came_as):
-    message = kept.message_of(Delivery([(b"Content-Type", content_type.encode())], body), "t")
+    message = kept.message_of(Delivery([(b"Content-Type", content_type.encode())], body), "t", "ci", verified=True)
     assert (message.body, message.content_type) == (body, stored_as)
-    assert dict(json.loads(message.headers)).get("Content-Type") == came_as
+    beside = kept.kept_of(message.headers)
+    assert (beside.source, beside.verified, dict(beside.headers).get("Content-Type")) == ("ci", True, came_as)
+
+
+def test_what_older_versions_kept_is_read_too():
+    assert kept.kept_of('[["X-Event", "push"]]') == kept.Kept([["X-Event", "push"]])
+    assert kept.kept_of(None) is None

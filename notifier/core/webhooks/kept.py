@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection
+from typing import NamedTuple
 
 from notifier.core.messages import NewMessage, is_content_type, is_json_type, plain_type
 from notifier.core.webhooks.delivery import Delivery, text
@@ -43,8 +44,22 @@ _TELLING = """
 _TELLS = frozenset(_TELLING.split())
 
 
+class Kept(NamedTuple):
+    """What is kept beside the body of a webhook. `source` is unknown for messages of older versions."""
+
+    headers: list[tuple[str, str]]
+    source: str | None = None
+    verified: bool = False
+
+
 def message_of(
-    delivery: Delivery, topic: str, first: Collection[str] = (), without: Collection[str] = ()
+    delivery: Delivery,
+    topic: str,
+    source: str,
+    *,
+    verified: bool,
+    first: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> NewMessage:
     """The message that a webhook becomes. Its bytes are kept whatever they are.
 
@@ -62,7 +77,18 @@ def message_of(
     else:
         shown = plain_type(delivery.body)
         kept.insert(0, ("Content-Type", given))
-    return NewMessage(topic, delivery.body, shown, headers=json.dumps(kept, ensure_ascii=False))
+    beside = Kept(kept, source, verified)._asdict()
+    return NewMessage(topic, delivery.body, shown, headers=json.dumps(beside, ensure_ascii=False))
+
+
+def kept_of(stored: str | None) -> Kept | None:
+    """What `message_of` has stored as `headers`; None for what is no webhook."""
+    if stored is None:
+        return None
+    found = json.loads(stored)
+    if isinstance(found, list):  # of older versions
+        return Kept(found)
+    return Kept(**found)
 
 
 def kept_headers(

@@ -20,7 +20,14 @@ def read(source: Source, delivery: Delivery, now: float) -> NewMessage | Reply:
     verify(source.rows, source.secrets, delivery, now, source.options.get("url"))
     if reply := answer("POST", *asked, signed=True):
         return reply
-    return message_of(delivery, topic_for(source.topic, delivery), source.telling, source.secret_headers)
+    return message_of(
+        delivery,
+        topic_for(source.topic, delivery),
+        source.name,
+        verified=bool(source.rows),
+        first=source.telling,
+        without=source.secret_headers,
+    )
 
 
 def fits(source: Source, delivery: Delivery, now: float) -> bool:
