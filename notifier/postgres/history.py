@@ -122,15 +122,17 @@ class Past:
     cursor: int
     lost_to: int
     complete: bool
+    epochs: Epochs
     answers: dict[Gap | None, Answer] = field(default_factory=dict)
 
     def up_to(self, seq: int, begin: Begin) -> "Past":
         """What of it is known to be flushed, which is everything up to `seq`; the rest is read later."""
         if self.cursor <= seq:
             return self
+        seq = self.epochs.sure(seq)  # it may be known from before a fail-over
         start = self.start if isinstance(begin, After) else min(self.start, seq)  # what a client was told, is flushed
         kept = [message for message in self.messages if message.seq <= seq]
-        return Past(kept, start, max(start, seq), self.lost_to, complete=not kept)
+        return Past(kept, start, max(start, seq), self.lost_to, not kept, self.epochs)
 
     def answer(self, gap: Gap | None) -> Answer:
         """One answer for all polls that have waited for this read, so that its bytes are made once."""
@@ -301,6 +303,8 @@ async def _read(
     """`to`: the newest messages are those up to there."""
     [state] = await connection.fetch(STATE, topics.exact, bool(topics.patterns))
     head = min(state["head"], to)
+    # Not those that this process knows: after a fail-over this connection may be back before the tail.
+    epochs = Epochs(map(Epoch, state["starts"], state["lasts"]))
     # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
     deleted = state["deleted_seq"]
     complete = True
@@ -309,7 +313,7 @@ async def _read(
         seqs = await last_of_each(connection, topics, begin.number, deleted, head)
     else:
         ids = await resolve(connection, topics)
-        start = await _start(connection, topics, ids, begin, state, head)
+        start = await _start(connection, topics, ids, begin, epochs, deleted, head)
         cursor = max(head, start)
         low = max(start, deleted)
         if ids is None:
@@ -325,7 +329,7 @@ async def _read(
     messages = fit(await to_messages(rows), limit, most)
     if len(messages) < len(seqs):
         cursor, complete = messages[-1].seq, False
-    return Past(messages, start, cursor, state["lost_to"] or 0, complete)
+    return Past(messages, start, cursor, state["lost_to"] or 0, complete, epochs)
 
 
 async def _start(
@@ -333,20 +337,20 @@ async def _start(
     topics: TopicList,
     ids: list[int] | None,
     begin: After | Since | Last | Latest,
-    state: asyncpg.Record,
+    epochs: Epochs,
+    deleted: int,
     head: int,
 ) -> int:
     """The position after which a read from `begin` goes on, in the snapshot that it reads from: looked up in another,
     it could lie in a life of the database that has been lost since."""
     match begin:
         case After(cursor):
-            # Not the epochs that this process knows: after a fail-over this connection may be back before the tail.
-            return Epochs(map(Epoch, state["starts"], state["lasts"])).sure(cursor)
+            return epochs.sure(cursor)
         case Since(time):
             span, at = (time, None) if isinstance(time, timedelta) else (None, time)
             found: int | None = await connection.fetchval(SINCE, span, at)
             return head if found is None else found
         case Last(number):
-            return await before_last(connection, topics, ids, number, state["deleted_seq"], head)
+            return await before_last(connection, topics, ids, number, deleted, head)
         case Latest():
             return head

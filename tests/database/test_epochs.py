@@ -4,14 +4,18 @@ import asyncio
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
-from conftest import Running, Start, admin, data, ids, until
+from conftest import Running, Start, admin, data, deadline, ids, until
 from support.log import append
 from support.servers import Postgres
 
+from notifier.core.polls import After
+from notifier.core.topics import TopicList
 from notifier.postgres import tail
+from notifier.postgres.history import History
 
 
 async def another_life(sql: asyncpg.Connection, lost: int = 0) -> None:
@@ -245,8 +249,8 @@ async def test_a_beginning_that_is_looked_up_is_of_the_life_that_answers(
         await sql.execute("select notifier.begin_epoch(0)")
         await append(sql, "a", '"new"')
 
-    async def run_then_fail_over(read: Any) -> Any:
-        found = await run(read)
+    async def run_then_fail_over(*what: Any) -> Any:
+        found = await run(*what)
         if not lives:
             lives.append(await fail_over())
         return found
@@ -273,6 +277,24 @@ async def test_eight_servers_that_reconnect_at_once_begin_one_epoch(start: Start
     for app in apps:
         await until(lambda app=app: app.service.tail.position == int(first[-1]))
         assert ids(await app.poll("a", after=0, wait=0)) == first
+
+
+async def test_what_was_flushed_in_the_life_before_says_nothing_of_this_one(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a synchronous standby is missing, a read is cut at the last seq that this process knows to be flushed."""
+    published = [int(await app.publish("a", str(n))) for n in range(4)]
+    before = app.service.tail.position
+    await another_life(sql, lost=2)
+    await sql.execute("select notifier.begin_epoch(0)")
+    await append(sql, "a", "9")
+    reading = History(app.service.history._database, app.service.access, seen=lambda: before)
+    monkeypatch.setattr(reading, "_flushed", AsyncMock(return_value=False))
+    for cursor in published:
+        past = await reading.read(TopicList(["a"]), After(cursor), 100, deadline())
+        assert [message.seq for message in past.messages] == [seq for seq in published[:2] if seq > cursor]
+        assert past.cursor == published[1]
+    await reading.close()
 
 
 @pytest.mark.parametrize("topics", ["a", "*"])
