@@ -118,9 +118,9 @@ class Service:
         if not self._ready:
             return "stopping"
         if not self.writer.up:
-            return "no connection to publish through"
+            return f"no connection to publish through. {self.writer.state}"
         if not self.tail.up:
-            return "no connection to follow the log with"
+            return f"no connection to follow the log with. {self.tail.state}"
         return None
 
     # --- publishing

@@ -56,15 +56,26 @@ REFUSED = (
     *(asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError),  # ours was dropped
 )
 
+AWAY_STATE = "The database is away"
+
 # Anything else is a bug of ours, and must show.
 UNAVAILABLE = (*AWAY, *BUSY, *REFUSED)
 
 
+def state(error: BaseException) -> str:
+    """Which of the three it is, for clients: nothing that only operators may know."""
+    # Some of the busy are subclasses of those that refuse, and some of the away are errors of Postgres.
+    if isinstance(error, BUSY):
+        return "The database is busy"
+    if isinstance(error, AWAY) or not isinstance(error, (*REFUSED, asyncpg.PostgresError)):
+        return AWAY_STATE
+    return "The database refuses the service"
+
+
 def explain(error: BaseException) -> str:
     """A sentence for an operator that says which of the three it is, and why."""
-    # Some of the busy are subclasses of those that refuse.
     if isinstance(error, BUSY):
-        return f"The database is busy: {describe(error)}."
+        return f"{state(error)}: {describe(error)}."
     if isinstance(error, InvalidDatabaseURL):
         return f"The database URL cannot be used. {error}"
     if isinstance(error, Refused):

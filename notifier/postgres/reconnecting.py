@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import asyncpg
 
 from notifier.core.errors import Unavailable
-from notifier.postgres.failures import UNAVAILABLE, explain
+from notifier.postgres.failures import AWAY_STATE, UNAVAILABLE, explain, state
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class Reconnecting(ABC):
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._fresh = False
+        self.state = AWAY_STATE  # while it is not up, for clients
         self._reported = ("", 0.0)  # the last reason in the log, and when (loop time)
 
     @property
@@ -69,8 +70,10 @@ class Reconnecting(ABC):
             try:
                 await self._work()
                 reason = "the connection was closed"
+                self.state = AWAY_STATE
             except (*UNAVAILABLE, asyncpg.PostgresError) as error:
                 reason = explain(error).rstrip(".")
+                self.state = state(error)
             except Exception:
                 log.exception("%s: failed", self.name)
                 reason = "see above"

@@ -20,7 +20,7 @@ from notifier.core.messages import NewMessage
 from notifier.postgres import rights
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
-from notifier.postgres.failures import UNAVAILABLE, Refused, explain
+from notifier.postgres.failures import UNAVAILABLE, Refused, explain, state
 from notifier.postgres.hints import tell
 from notifier.postgres.reconnecting import Reconnecting
 
@@ -36,7 +36,7 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_WAITING = 50_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
-AWAY_TEXT = "The database is away; nothing was stored. Try again."
+AWAY_TEXT = "{}; nothing was stored. Try again."
 UNFIT_TEXT = "The database cannot store this message."
 UNKNOWN_TEXT = "The database went away or failed during the commit: the message may or may not be stored."
 
@@ -111,7 +111,7 @@ class Writer(Reconnecting):
         Unavailable: nothing was stored. OutcomeUnknown: the connection broke between commit and answer.
         """
         if not self.up:
-            raise Unavailable(AWAY_TEXT)
+            raise Unavailable(AWAY_TEXT.format(self.state))
         publish = _Publish(messages, asyncio.get_running_loop().create_future())
         full = self._messages + len(messages) > MAX_WAITING or self._bytes + publish.size > MAX_WAITING_BYTES
         if full and self._waiting:  # the largest body alone is as much
@@ -164,7 +164,7 @@ class Writer(Reconnecting):
         self._up.clear()
         self._wake.set()
         while self._waiting:
-            _fail(self._take(), Unavailable(AWAY_TEXT))
+            _fail(self._take(), Unavailable(AWAY_TEXT.format(self.state)))
 
     async def _work_on(self, connection: Connection) -> None:
         while self.up and not connection.is_closed():
@@ -216,7 +216,7 @@ class Writer(Reconnecting):
                     _fail(publish, refused.error)
         finally:
             for publish in left:
-                _fail(publish, Unavailable(AWAY_TEXT))
+                _fail(publish, Unavailable(AWAY_TEXT.format(self.state)))
 
     async def _append(self, connection: Connection, batch: Sequence[_Publish]) -> None:
         """Commit `batch` and notify all servers. _Refused when the database rejected it and nothing was stored."""
@@ -250,7 +250,7 @@ class Writer(Reconnecting):
             log.warning("writer: a publish failed. %s", explain(error))
             # Where there is no room, there is none for a new connection either.
             if isinstance(error, UNAVAILABLE) and not isinstance(error, asyncpg.InsufficientResourcesError):
-                _fail_all(batch, Unavailable(AWAY_TEXT))
+                _fail_all(batch, Unavailable(AWAY_TEXT.format(state(error))))
                 raise
             raise _Refused(_verdict(error)) from error
         except BaseException:
