@@ -8,7 +8,7 @@ HINTS = {
     "hmac": "Enter the URL and the secret where the sender has its webhooks.",
     "token": "Have the sender call the URL with the secret in the header that is set.",
     "standard": _STANDARD,
-    "none": "Enter the URL where the sender has its webhooks. Whoever knows it can send.",
+    "none": "Enter the URL where the sender has its webhooks. Anyone who knows it can send.",
     "alertmanager": "In alertmanager.yml: receivers, webhook_configs, url; under http_config, authorization, the "
     "secret as credentials (or basic_auth).",
     "bitbucket": "Repository settings, Webhooks, Add webhook: the URL, the secret, and the triggers.",

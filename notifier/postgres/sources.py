@@ -88,8 +88,10 @@ async def remove_source(url: str, name: str) -> bool:
 FIND_S = 2.5
 # A source is taken from memory for this long: so late is a change of it noticed.
 FRESH_S = 1.0
-# And for this long while the database cannot tell: its table may be locked.
+# And for this long while the database cannot tell: its table may be locked. Then no webhook waits long for it: Slack
+# gives up after 3 s.
 STALE_S = 60.0
+PATIENCE_S = 0.5
 # Names that are asked for and not looked up yet, and how long those that come after a read wait for the next.
 MAX_ASKED = 1000
 PACE_S = 0.01
@@ -118,14 +120,15 @@ class Sources:
         if held and now - held[1] < FRESH_S:
             return held[0]
         try:
-            return await self.find(name)
+            return await self.find(name, PATIENCE_S if held else FIND_S)
         except Unavailable:
             if held and now - held[1] < STALE_S:
                 return held[0]
             raise
 
-    async def find(self, name: str) -> Source | None:
-        """The source, as it is now. Unavailable while the database is away, or too many others are asked for."""
+    async def find(self, name: str, patience_s: float = FIND_S) -> Source | None:
+        """The source, as it is now. Unavailable after `patience_s`, and while the database is away, or too many others
+        are asked for."""
         found = self._asked.get(name)
         if found is None:
             if len(self._asked) >= MAX_ASKED:
@@ -134,7 +137,7 @@ class Sources:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
         try:
-            async with asyncio.timeout(FIND_S):
+            async with asyncio.timeout(patience_s):
                 return await asyncio.shield(found)
         except TimeoutError as error:
             raise Unavailable(SILENT_TEXT) from error

@@ -392,6 +392,7 @@ async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_dis
     parked = hooks.start_poll("ci/*", wait=20)
     await hooks.parked()
     monkeypatch.setattr(sources, "FRESH_S", 0)
+    monkeypatch.setattr(sources, "PATIENCE_S", DEADLINE_S)
     await sql.execute("begin; lock table notifier.source in access exclusive mode")
     async with line(hooks) as raw:
         connections = hooks.client.server.runner.server.connections
@@ -410,12 +411,13 @@ async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_dis
 async def test_a_source_that_is_known_needs_no_table(
     hooks: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A schema change, or a dump, has locked it. Who is not remembered must try again."""
+    """A schema change has locked it. Senders of a source that is not remembered must try again."""
     await deliver(hooks, "ci", b"{}")
     await sql.execute("begin; lock table notifier.source in access exclusive mode")
     await deliver(hooks, "ci", b"{}")
     monkeypatch.setattr(sources, "FRESH_S", 0)
     monkeypatch.setattr(sources, "FIND_S", 0.05)
+    monkeypatch.setattr(sources, "PATIENCE_S", 0.05)
     await deliver(hooks, "ci", b"{}")
     await refusal(await hooks.client.post("/hooks/github", data=PUSH, headers=signed(PUSH)), 503, "unavailable")
     monkeypatch.setattr(sources, "STALE_S", 0)

@@ -11,6 +11,7 @@ import slack_sdk.signature
 import standardwebhooks
 import stripe
 import svix.webhooks
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from support.signing import (
@@ -411,3 +412,9 @@ def test_whatever_is_signed_becomes_a_message_byte_for_byte_or_a_handshake(name,
         assert found.content_type is None or is_content_type(found.content_type)
         assert "\\u0000" not in found.headers
         json.loads(found.headers.encode())
+
+
+def test_the_page_on_webhooks_has_every_scheme():
+    page = (ROOT / "docs" / "webhooks.md").read_text()
+    listed = {name for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert listed == set(SCHEMES)
