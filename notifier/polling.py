@@ -157,7 +157,7 @@ class Polling:
             case Since() | LastEach():
                 return None
             case Last(number):
-                return self._window.newest(topics, number)
+                return self._window.newest(topics, number) if self._tail.up else None
             case Latest():
                 return self._window.head
 

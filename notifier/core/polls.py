@@ -14,34 +14,40 @@ MAX_LIMIT = 1000
 MAX_EACH = 10
 
 
-class After(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class After:
     """Begin after this cursor; 0 is the earliest message retained."""
 
     cursor: int
 
 
-class Since(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Since:
     """Begin with the first message at or after a time, or this long ago."""
 
     time: datetime | timedelta
 
 
-class Last(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Last:
     """Begin with the newest `number` of messages."""
 
     number: int
 
 
-class LastEach(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LastEach:
     """Begin with the newest `number` of messages of each topic."""
 
     number: int
 
 
-class Latest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Latest:
     """Begin with what is published from now on."""
 
 
+# No tuples: those would be equal where their numbers are.
 Begin = After | Since | Last | LastEach | Latest
 
 

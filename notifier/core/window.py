@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from heapq import merge
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
@@ -93,6 +94,10 @@ class Window:
 
     def newest(self, topics: TopicList, count: int) -> int | None:
         """The position before the newest `count` messages of `topics`; None if fewer are found."""
+        if not topics.patterns:
+            ours = [reversed(self._by_topic.get(topic, ())) for topic in topics.exact]
+            oldest = next(islice(merge(*ours, key=_seq, reverse=True), count - 1, None), None)
+            return oldest.seq - 1 if oldest else None
         matches = _matcher(topics)
         for message in islice(reversed(self._messages), MAX_SCAN // topics.weight):
             if matches(message.topic):

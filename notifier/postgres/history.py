@@ -1,34 +1,29 @@
 """The table as the truth: reads of what is older than the window, and of everything while the tail is down.
 
-Each read takes where it begins, its rows, what retention has taken and where the log ends from one snapshot, so nothing
-slips between them. What is passed on is flushed, so no crash takes it. All reads are bounded whatever the request: by
-messages, bytes, topics looked up and rows scanned.
+What is read is in one snapshot, and what is passed on is flushed, so no crash takes it.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
 
-from notifier.core.cursors import MAX_SEQ, Epoch, Epochs
 from notifier.core.errors import TooBroad, Unavailable
 from notifier.core.memory import MemoryBudget
-from notifier.core.messages import Message
-from notifier.core.polls import After, Answer, Begin, Gap, Last, LastEach, Latest, Since
+from notifier.core.polls import After, Begin, Last, LastEach, Latest
 from notifier.core.topics import TopicList
-from notifier.core.window import fit, most_bytes
+from notifier.core.window import most_bytes
 from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.postgres.flushing import SERVER, Flusher
-from notifier.postgres.matching import matching, resolve
-from notifier.postgres.newest import before_last, last_of_each
-from notifier.postgres.rows import to_messages
+from notifier.postgres.past import Past, Question, read_head, read_past
 
 T = TypeVar("T")
 
@@ -38,8 +33,16 @@ log = logging.getLogger(__name__)
 CONNECTIONS = 2
 SILENT_TEXT = "The database does not answer at the moment. Try again."
 
+BUSY_TEXT = "Too many requests read old messages at the moment. Try again."
+
 # Reads that wait for one of them; each takes a few milliseconds.
 MAX_WAITING = 1000
+# Questions that wait for an answer: a crowd that comes back at once. As many are answered together as have this number
+# of topics. What is looked up for each list counts for more: patterns, and beginnings that are no cursor; with both, a
+# list may take most of a second, and is answered alone.
+MAX_ASKED = 20_000
+TOGETHER = 1000
+LOOKED_UP = 250
 TIMEOUT_S = 10.0
 # A message asked for by its id: as long as a poll that does not want to wait gets. A large one has TIMEOUT_S to arrive
 # once the database has answered at all.
@@ -49,54 +52,10 @@ LARGE = 1024 * 1024
 # For the flush of what was read: less than a poll that does not want to wait gets.
 FLUSH_S = 0.3
 
-# Where a list has too many topics to read each by its index, the log is scanned in order, this many rows for each read.
-MAX_SCAN = 5000
-
-# $1 exact topics, $2 whether there are patterns as well. A gap is told for a topic when one of its own messages is
-# gone; for patterns, and for topics forgotten since, when any message is.
-STATE = """
-select
-    greatest(
-        (select max(m.seq) from notifier.message m),
-        (select max(e.start_seq) from notifier.epoch e),
-        r.deleted_seq
-    ) as head,
-    case
-        when $2 then r.deleted_seq
-        when known.topics < cardinality($1::text[]) then greatest(known.floor_seq, r.forgotten_seq)
-        else known.floor_seq
-    end as lost_to,
-    r.deleted_seq,
-    array(select e.start_seq from notifier.epoch e order by e.start_seq) as starts,
-    array(select e.last_seq from notifier.epoch e order by e.start_seq) as lasts
-from notifier.retention r, (
-    select count(*) as topics, max(t.floor_seq) as floor_seq from notifier.topic t where t.name = any ($1::text[])
-) known
-"""
-
 # The planner uses averages (of messages per topic, say), and would read all of a topic that has many more, and sort it
 # for its first few. Only index scans stop where the limit says. Before Postgres 18 a scan that cannot be avoided (of
 # retention's one row) then seems to cost so much that the query is compiled, which takes 50 ms each time.
 PLANS = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local jit = off"
-
-# For each topic its own range of the index: $3 entries of each at most, however long the log is.
-OF_TOPICS = """
-select m.seq from unnest($1::bigint[]) as topic (id) cross join lateral (
-    select m.seq from notifier.message m where m.topic_id = topic.id and m.seq > $2 order by m.seq limit $3
-) m order by m.seq limit $3
-"""
-SCAN = """
-select m.seq, t.name from (
-    select m.seq, m.topic_id from notifier.message m where m.seq > $1 order by m.seq limit $2
-) m join notifier.topic t on t.id = m.topic_id order by m.seq
-"""
-# The messages $1, oldest first, up to $2 bytes but at least one. The size of a large body is known without reading it.
-MESSAGES = """
-select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
-    select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
-    from notifier.message m where m.seq = any ($1::bigint[])
-) m join notifier.topic t on t.id = m.topic_id where m.before < $2 order by m.seq
-"""
 
 # Its body only where that has at most $2 bytes.
 ONE = """
@@ -104,41 +63,6 @@ select t.name, case when octet_length(m.body) <= $2 then m.body end as body, m.c
     m.time, m.fields::text as fields
 from notifier.message m join notifier.topic t on t.id = m.topic_id where m.seq = $1
 """
-
-SINCE = "select notifier.seq_at(case when $1::interval is null then $2::timestamptz else clock_timestamp() - $1 end)"
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """A read of the log: messages, the positions read from and to, and the newest that retention took from what was
-    asked for.
-
-    `start` is below the position asked for where this life of the database has not issued that. Not `complete`: limit,
-    bytes or scan cut it short of the end of the log.
-    """
-
-    messages: Sequence[Message]
-    start: int
-    cursor: int
-    lost_to: int
-    complete: bool
-    epochs: Epochs
-    answers: dict[Gap | None, Answer] = field(default_factory=dict)
-
-    def up_to(self, seq: int, begin: Begin) -> "Past":
-        """What of it is known to be flushed, which is everything up to `seq`; the rest is read later."""
-        if self.cursor <= seq:
-            return self
-        seq = self.epochs.sure(seq)  # it may be known from before a fail-over
-        start = self.start if isinstance(begin, After) else min(self.start, seq)  # what a client was told, is flushed
-        kept = [message for message in self.messages if message.seq <= seq]
-        return Past(kept, start, max(start, seq), self.lost_to, not kept, self.epochs)
-
-    def answer(self, gap: Gap | None) -> Answer:
-        """One answer for all polls that have waited for this read, so that its bytes are made once."""
-        if gap not in self.answers:
-            self.answers[gap] = Answer(self.messages, self.cursor, gap)
-        return self.answers[gap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +75,16 @@ class Stored:
     headers: str | None
     time: datetime
     fields: str | None
+
+
+class _Asked:
+    """A question that waits for its answer, and how many polls have asked it and are still there."""
+
+    __slots__ = ("past", "waiting")
+
+    def __init__(self, past: asyncio.Future[Past]) -> None:
+        self.past = past
+        self.waiting = 0
 
 
 class History:
@@ -173,12 +107,18 @@ class History:
         for _ in range(CONNECTIONS):
             self._idle.put_nowait(None)
         self._reads: dict[Hashable, asyncio.Task[Any]] = {}
+        self._asked: dict[Question, _Asked] = {}
+        self._queue: deque[Question] = deque()
+        self._answering: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
-        for task in list(self._reads.values()):
+        tasks = [*self._reads.values(), *self._answering]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for asked in self._asked.values():
+            asked.past.cancel()
         await self._flusher.close()
         while not self._idle.empty():
             if connection := self._idle.get_nowait():
@@ -189,16 +129,78 @@ class History:
 
         TooBroad where finding the beginning takes too long.
         """
+        question = Question(topics, begin, limit)
+        asked = self._asked.get(question)
+        if asked is None:
+            if len(self._asked) >= MAX_ASKED:
+                raise Unavailable(BUSY_TEXT)
+            asked = self._asked[question] = _Asked(self._loop.create_future())
+            self._queue.append(question)
+            if len(self._answering) < CONNECTIONS:
+                self._answering.add(asyncio.create_task(self._answer()))
+        asked.waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(asked.past)
+        except TimeoutError as error:
+            raise Unavailable(SILENT_TEXT) from error
+        finally:
+            asked.waiting -= 1
 
-        async def read() -> Past:
-            most = most_bytes(self._memory)
-            past, flushed = await self._run(lambda c: _read(c, topics, begin, limit, most), lambda past: past.cursor)
-            # A slow disk, or a synchronous standby that is gone, keep nobody from what has been flushed before.
-            if flushed < past.cursor and isinstance(begin, Last | LastEach):  # then others are the newest
-                past, _ = await self._run(lambda c: _read(c, topics, begin, limit, most, flushed), lambda _: flushed)
-            return past.up_to(flushed, begin)
+    async def _answer(self) -> None:
+        """Answer the questions in the queue, in their order, until there is none."""
+        try:
+            while questions := self._next():
+                pasts = await self._read_past(questions)
+                again = [question for question, past in zip(questions, pasts, strict=True) if past is None]
+                self._queue.extendleft(reversed(again))
+                for question, past in zip(questions, pasts, strict=True):
+                    if past is not None:
+                        _tell(self._asked.pop(question).past, past)
+        finally:
+            task = asyncio.current_task()
+            assert task
+            self._answering.discard(task)
 
-        return await self._shared(("read", topics, type(begin), begin, limit), read, deadline)
+    def _next(self) -> list[Question]:
+        """As many questions as are answered together; none that nobody waits for any more."""
+        questions: list[Question] = []
+        cost = 0
+        while self._queue:
+            question = self._queue[0]
+            cost += _cost(question)
+            if questions and cost > TOGETHER:
+                break
+            self._queue.popleft()
+            if self._asked[question].waiting:
+                questions.append(question)
+            else:
+                del self._asked[question]
+        return questions
+
+    async def _read_past(self, questions: Sequence[Question]) -> Sequence[Past | Exception | None]:
+        try:
+            return await self._read_flushed(questions)
+        except Exception as error:  # noqa: BLE001 - it is of those that have asked
+            return [error] * len(questions)
+
+    async def _read_flushed(self, questions: Sequence[Question]) -> list[Past | TooBroad | None]:
+        most = most_bytes(self._memory)
+        pasts, flushed = await self._run(lambda connection: read_past(connection, questions, most), _newest)
+        found = dict(zip(questions, pasts, strict=True))
+        # A slow disk, or a synchronous standby that is gone, keep nobody from what has been flushed before. Of that,
+        # others are the newest.
+        others = [
+            question
+            for question, past in found.items()
+            if isinstance(question.begin, Last | LastEach) and isinstance(past, Past) and past.cursor > flushed
+        ]
+        if others:
+            pasts, _ = await self._run(lambda c: read_past(c, others, most, flushed), lambda _: flushed)
+            found.update(zip(others, pasts, strict=True))
+        return [
+            past.up_to(flushed, question.begin) if isinstance(past, Past) else past for question, past in found.items()
+        ]
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id; with a body of more than LARGE bytes only where the `whole` of it is asked for."""
@@ -217,8 +219,7 @@ class History:
         """Whether the log has come as far as `seq`."""
 
         async def find(connection: Connection) -> bool:
-            [state] = await connection.fetch(STATE, [], False)
-            return bool(seq <= state["head"])
+            return seq <= await read_head(connection)
 
         return await self.shared(("issued", seq), find, deadline)
 
@@ -236,7 +237,7 @@ class History:
         task = self._reads.get(key)
         if task is None:
             if len(self._reads) >= MAX_WAITING:
-                raise Unavailable("Too many requests read old messages at the moment.")
+                raise Unavailable(BUSY_TEXT)
             task = self._reads[key] = asyncio.create_task(read())
             task.add_done_callback(lambda done: self._done(key, done))
         try:
@@ -286,7 +287,7 @@ class History:
                 connection = await self._database.connect("history", command_timeout_s=TIMEOUT_S)
             yield connection
         except BaseException as error:
-            if connection and not isinstance(error, TooBroad):
+            if connection:
                 connection.terminate()
                 connection = None
             if isinstance(error, UNAVAILABLE):
@@ -297,60 +298,20 @@ class History:
             self._idle.put_nowait(connection)
 
 
-async def _read(
-    connection: Connection, topics: TopicList, begin: Begin, limit: int, most: int, to: int = MAX_SEQ
-) -> Past:
-    """`to`: the newest messages are those up to there."""
-    [state] = await connection.fetch(STATE, topics.exact, bool(topics.patterns))
-    head = min(state["head"], to)
-    # Not those that this process knows: after a fail-over this connection may be back before the tail.
-    epochs = Epochs(map(Epoch, state["starts"], state["lasts"]))
-    # Beside an old snapshot, what has been pruned still has to be stepped over, if it is not left out.
-    deleted = state["deleted_seq"]
-    complete = True
-    if isinstance(begin, LastEach):
-        start = cursor = head
-        seqs = await last_of_each(connection, topics, begin.number, deleted, head)
+def _cost(question: Question) -> int:
+    patterns = len(question.topics.patterns)
+    if isinstance(question.begin, After | Latest):
+        return len(question.topics.exact) + LOOKED_UP * patterns
+    return TOGETHER if patterns else LOOKED_UP
+
+
+def _newest(pasts: Sequence[object]) -> int:
+    return max((past.cursor for past in pasts if isinstance(past, Past)), default=0)
+
+
+def _tell(waiting: asyncio.Future[Past], past: Past | Exception) -> None:
+    if isinstance(past, Past):
+        waiting.set_result(past)
     else:
-        ids = await resolve(connection, topics)
-        start = await _start(connection, topics, ids, begin, epochs, deleted, head)
-        cursor = max(head, start)
-        low = max(start, deleted)
-        if ids is None:
-            scanned = await connection.fetch(SCAN, low, MAX_SCAN)
-            seqs = await matching(scanned, topics)
-            if len(scanned) == MAX_SCAN:
-                cursor, complete = scanned[-1]["seq"], False
-        else:
-            seqs = [row["seq"] for row in await connection.fetch(OF_TOPICS, ids, low, limit + 1)]
-    if to < state["head"]:
-        seqs = [seq for seq in seqs if seq <= to]
-    rows = await connection.fetch(MESSAGES, seqs[:limit], most) if seqs else []
-    messages = fit(await to_messages(rows), limit, most)
-    if len(messages) < len(seqs):
-        cursor, complete = messages[-1].seq, False
-    return Past(messages, start, cursor, state["lost_to"] or 0, complete, epochs)
-
-
-async def _start(
-    connection: Connection,
-    topics: TopicList,
-    ids: list[int] | None,
-    begin: After | Since | Last | Latest,
-    epochs: Epochs,
-    deleted: int,
-    head: int,
-) -> int:
-    """The position after which a read from `begin` goes on, in the snapshot that it reads from: looked up in another,
-    it could lie in a life of the database that has been lost since."""
-    match begin:
-        case After(cursor):
-            return epochs.sure(cursor)
-        case Since(time):
-            span, at = (time, None) if isinstance(time, timedelta) else (None, time)
-            found: int | None = await connection.fetchval(SINCE, span, at)
-            return head if found is None else found
-        case Last(number):
-            return await before_last(connection, topics, ids, number, deleted, head)
-        case Latest():
-            return head
+        waiting.set_exception(past)
+        waiting.exception()  # retrieved, even if all that have asked are gone

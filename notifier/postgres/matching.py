@@ -1,7 +1,7 @@
 """Which topics of the table a list matches."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import asyncpg
 
@@ -23,12 +23,13 @@ cross join lateral (
 ) c limit $3
 """
 
-NAMED = "select t.id, t.name from notifier.topic t where t.name = any ($1::text[])"
+NAMED = "select t.name, t.id, t.floor_seq from notifier.topic t where t.name = any ($1::text[])"
 
 
-async def resolve(connection: Connection, topics: TopicList) -> list[int] | None:
-    """The ids of the topics in the list; None if the patterns match too many to read each by its index."""
-    known = {row["id"] for row in await connection.fetch(NAMED, topics.exact)}
+async def resolve(connection: Connection, topics: TopicList, exact: Iterable[int]) -> list[int] | None:
+    """The ids of the topics in the list, of which `exact` are those named; None if the patterns match too many to read
+    each by its index."""
+    known = set(exact)
     if topics.patterns:
         lows, highs = zip(*topics.ranges, strict=True)
         rows = await connection.fetch(CANDIDATES, lows, highs, MAX_CANDIDATES + 1)

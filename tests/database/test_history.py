@@ -13,7 +13,7 @@ from notifier.core.cursors import MAX_SEQ
 from notifier.core.errors import TooBroad
 from notifier.core.polls import After, Answer, Last, LastEach, Poll
 from notifier.core.topics import TopicList
-from notifier.postgres import history, matching, newest, tail
+from notifier.postgres import history, matching, newest, past, tail
 
 # Messages that say nothing, on these topics.
 APPEND = """
@@ -75,18 +75,18 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
     known = await sql.fetchval("select pg_current_snapshot()::text")
     ranges = (["t/"], ["t0"], ["^t/[^/]+$"], ["rare"], 10_000)
     for query, args, most in [
-        (history.OF_TOPICS, (some, first, 100), 100 * 100),
+        (past.OF_TOPICS, (list(range(100)), some, [first] * 100, [100] * 100), 100 * 100),
         (newest.NEWEST_OF_TOPICS, (some, first, 100, MAX_SEQ), 100 * 100),
-        (history.SCAN, (first, 1000), 1000 + 501),
+        (past.SCAN, (first, 1000), 1000 + 501),
         (newest.SCAN_BACK, (last, 1000), 1000 + 501),
         # Each name, that of the exact topic, and for each topic its newest messages.
         (newest.NEWEST_TOPICS, (*ranges, 0, 10, MAX_SEQ), 500 + 1 + 501),
         (newest.NEWEST_OF_EACH, (*ranges, 0, 2, 1001, MAX_SEQ), 500 + 1 + 2 * 501),
         # Of all names that begin like the pattern no more than are asked for.
         (newest.NEWEST_TOPICS, (*ranges[:4], 100, 0, 10, MAX_SEQ), 100 + 1 + 101),
-        (history.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
+        (past.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
         (history.ONE, (last, 1000), 1 + 1),
-        (history.STATE, (names, False), 2 * 100 + 500 + 5),
+        (past.STATE, (), 5),
         (matching.CANDIDATES, (["t/"], ["t0"], 100), 100),
         (matching.NAMED, (names,), 500),
         (tail.READ, (last - 100, 1000, 1 << 22, last, known), 101 + 501 + 1),
@@ -128,13 +128,13 @@ async def test_paging_through_history_gives_everything_once_in_order(
     ]
     for most_topics, scan in ((200, 5000), (1000, 5000), (10, 700)):
         monkeypatch.setattr(matching, "MAX_TOPICS", most_topics)
-        monkeypatch.setattr(history, "MAX_SCAN", scan)
+        monkeypatch.setattr(past, "MAX_SCAN", scan)
         position, complete, found = 0, False, []
         while not complete:
-            past = await app.service.history.read(wanted, After(position), 97, deadline())
-            found += [json.loads(message.body) for message in past.messages]
-            assert past.cursor > position
-            position, complete = past.cursor, past.complete
+            page = await app.service.history.read(wanted, After(position), 97, deadline())
+            found += [json.loads(message.body) for message in page.messages]
+            assert page.cursor > position
+            position, complete = page.cursor, page.complete
         assert found == expected
 
 
@@ -144,7 +144,7 @@ async def test_a_scan_that_matches_nothing_moves_the_cursor_on(
 ) -> None:
     await fill(sql, topics=300, messages=3000)
     monkeypatch.setattr(matching, "MAX_CANDIDATES", 0)
-    monkeypatch.setattr(history, "MAX_SCAN", 1000)
+    monkeypatch.setattr(past, "MAX_SCAN", 1000)
     await app.service.tail.catch_up()
     app.service.window.reset(app.service.tail.position)
     cursor, answers = "0", 0
@@ -169,8 +169,8 @@ async def test_a_response_is_cut_by_bytes_but_holds_one_message(app: Running, sq
         found += [message["data"][0] for message in answer["messages"]]
         cursor = answer["cursor"]
     app.service.window.reset(app.service.tail.position)
-    past = await app.service.history.read(TopicList(["a"]), After(0), 100, deadline())
-    assert [len(past.messages), past.complete] == [1, False]
+    page = await app.service.history.read(TopicList(["a"]), After(0), 100, deadline())
+    assert [len(page.messages), page.complete] == [1, False]
 
 
 @pytest.mark.rule("S-7")
@@ -217,8 +217,8 @@ async def test_last_is_found_however_much_is_published_on_other_topics(
         (["user/*", "log"], 3001, seqs[-1]),
         (["user/*/none"], 5, head + 1),
     ):
-        past = await app.service.history.read(TopicList(topics), Last(count), 1000, deadline())
-        assert past.start == expected - 1, (topics, count)
+        page = await app.service.history.read(TopicList(topics), Last(count), 1000, deadline())
+        assert page.start == expected - 1, (topics, count)
 
 
 @pytest.mark.rule("S-32")
@@ -242,9 +242,9 @@ async def test_the_last_of_each_topic_is_found_whatever_else_there_is(app: Runni
             if wanted.matches(name)
             for seq in [seq for seq, of in zip(seqs, names, strict=True) if of == name][-count:]
         )
-        past = await app.service.history.read(wanted, LastEach(count), 1000, deadline())
-        assert ([message.seq for message in past.messages], past.complete) == (expected, True), (topics, count)
-        assert past.cursor == seqs[-1]
+        page = await app.service.history.read(wanted, LastEach(count), 1000, deadline())
+        assert ([message.seq for message in page.messages], page.complete) == (expected, True), (topics, count)
+        assert page.cursor == seqs[-1]
 
 
 @pytest.mark.parametrize("how", ["topics", "messages", "time"])
@@ -270,9 +270,10 @@ async def test_what_is_pruned_is_not_stepped_over(
         if how == "messages":
             monkeypatch.setattr(matching, "MAX_CANDIDATES", 0)
         await sql.execute(f"begin; {history.PLANS}")
-        past = await history._read(sql, TopicList(["**"]), After(0), 100, 10**6)
+        [found] = await past.read_past(sql, [past.Question(TopicList(["**"]), After(0), 100)], 10**6)
         await sql.execute("commit")
-        assert len(past.messages) == 50
+        assert isinstance(found, past.Past)
+        assert len(found.messages) == 50
     assert await entries() - before < 500
     await old.close()
 
@@ -305,9 +306,9 @@ async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connect
     await fill(sql, topics=3, messages=30)
     await sql.execute("begin; lock table notifier.retention in access exclusive mode")
     reads = [app.start_poll("t/1", after=0, wait=0) for _ in range(20)]
-    while len(app.service.history._reads) == 0:
+    while len(app.service.history._asked) == 0:
         await app.client.get("/healthz")
-    assert len(app.service.history._reads) == 1
+    assert len(app.service.history._asked) == 1
     await sql.execute("rollback")
     answers = [await read for read in reads]
     assert all(answer == answers[0] for answer in answers)

@@ -5,7 +5,7 @@ import re
 import asyncpg
 from conftest import Running
 
-from notifier.postgres import history
+from notifier.postgres import history, past
 
 APPEND = (
     "select first_seq from notifier.append(array[$1], array['1'::bytea], array[null::text], array[null], array[null])"
@@ -53,7 +53,7 @@ async def test_no_statement_is_compiled_for_a_scan_that_it_cannot_avoid(sql: asy
     await sql.execute(PRUNE)
     async with sql.transaction():
         await sql.execute(history.PLANS)
-        await sql.execute(history.STATE, ["a"], True)
+        await sql.execute(past.STATE)
     assert all(any(table in plan for plan in plans) for table in ("message", "outbox", "retention"))
     assert not [plan for plan in plans if "JIT:" in plan]
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import pytest
@@ -205,13 +206,16 @@ async def test_whatever_a_poll_asks_of_a_frozen_database_it_is_answered_within_a
     for _ in range(history.CONNECTIONS):
         await app.poll("orders", after="earliest", wait=0)  # from connections that stay
     most: list[float] = []
-    shared = app.service.history.shared
 
-    async def watched(key: object, read: object, deadline: float) -> object:
-        most.append(deadline - asyncio.get_running_loop().time())
-        return await shared(key, read, deadline)
+    def watched(method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            most.append(args[-1] - asyncio.get_running_loop().time())
+            return method(*args)
 
-    monkeypatch.setattr(app.service.history, "shared", watched)
+        return call
+
+    for name in ("shared", "read"):
+        monkeypatch.setattr(app.service.history, name, watched(getattr(app.service.history, name)))
     server_of_ours.freeze()
     if noticed:
         await until(lambda: not app.service.tail.up)

@@ -10,7 +10,7 @@ from support.log import append, backends, end_connections, numbers
 from support.tcp_proxy import TcpProxy
 
 from notifier import parking
-from notifier.postgres import history, tail
+from notifier.postgres import past, tail
 
 pytestmark = pytest.mark.both_paths
 
@@ -324,7 +324,7 @@ async def test_a_read_of_the_log_that_began_before_a_cursor_was_issued_does_not_
     await proxy.cut()
     await until(lambda: not slow.service.tail.up)
     halt = Halt()
-    monkeypatch.setattr(history, "_start", halt.after(history._start))
+    monkeypatch.setattr(past, "_start", halt.after(past._start))
     latest = slow.start_poll("orders", wait=20)  # asks where the log ends
     await halt.reached()
     ahead = await fast.publish("orders")
