@@ -14,8 +14,8 @@ begin
     end if;
 end $$;
 
--- Refuses every token of this subject that was issued until now, and ends what is parked with one, on all servers, from
--- the commit of the calling transaction on.
+-- Refuses every token of this subject that was issued until the commit of the calling transaction, and ends what is
+-- parked with one, on all servers, from that on.
 create or replace function notifier.revoke(subject text) returns void language plpgsql security definer
 set search_path = pg_catalog, pg_temp as $$
 begin
@@ -39,6 +39,15 @@ begin
         return;
     end if;
     raise exception 'a subject has 1 to 255 characters' using errcode = 'invalid_parameter_value';
+end $$;
+
+-- Of notifier.access_change, deferred to the commit. Until then others see the session that ends with it, and may issue
+-- tokens for it. Found by its place, because a look into an index could clash with another transaction's.
+create or replace function notifier.revoked_at_commit() returns trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+begin
+    update notifier.access_change set at = clock_timestamp() where ctid = new.ctid;
+    return null;
 end $$;
 
 -- Of notifier.key; in the transactions of those who may change it.
@@ -77,5 +86,5 @@ end $$;
 
 revoke execute on function
     notifier.note_access, notifier.revoke, notifier.access_changed, notifier.check_subject, notifier.key_changed,
-    notifier.access_unseen, notifier.access_changes
+    notifier.revoked_at_commit, notifier.access_unseen, notifier.access_changes
 from public;

@@ -116,6 +116,22 @@ async def test_two_transactions_that_revoke_the_same_subject_neither_wait_nor_fa
     assert len(await changes(sql)) == 16
 
 
+@pytest.mark.rule("A-24")
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_revocation_is_of_the_time_of_its_commit(
+    application: asyncpg.Connection, sql: asyncpg.Connection, level: str
+) -> None:
+    """Between the two, others see the session that is to end, and may issue a token for it."""
+    async with application.transaction(isolation=level.replace(" ", "_")):
+        await application.execute("select notifier.revoke('anna'), notifier.access_changed('berta')")
+        await application.execute("savepoint one; select notifier.revoke('carla'); release one")
+        issued = await application.fetchval("select pg_catalog.clock_timestamp()")
+    times = {row["subject"]: row["at"] for row in await sql.fetch("select subject, at from notifier.access_change")}
+    assert times["anna"] > issued
+    assert times["carla"] > issued
+    assert times["berta"] < issued
+
+
 @pytest.mark.rule("A-20")
 @pytest.mark.parametrize("function", ["revoke", "access_changed"])
 async def test_a_transaction_that_has_called_one_cannot_be_prepared(sql: asyncpg.Connection, function: str) -> None:
