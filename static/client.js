@@ -35,7 +35,7 @@
  * @property {number} [last]  the newest so many, then whatever comes
  * @property {number} [wait]  seconds that a poll may park, 1 to 28. Less is found out where something in between is
  *   impatient; unless given, the server decides
- * @property {number} [limit]  most messages in one answer, 1 to 1000, by default 100. Fewer are asked for on a slow line
+ * @property {number} [limit]  most messages in one answer, 1 to 1000, by default 100. A slow line is asked for fewer
  * @property {(text: string) => any} [parse]  reads an answer in the place of JSON.parse, which rounds large numbers
  * @property {(gap: Gap) => unknown} [onGap]  messages were lost; awaited before the next message is handed out
  * @property {(error: Error, delay: number) => void} [onError]  an error that is tried again after `delay` milliseconds;
@@ -60,11 +60,13 @@ const FAST = 1_000; // a full answer that takes less may be twice as large
 const SLOW = 5_000; // one that takes more should be half as large
 const AT_ONCE = 1_000; // no poll that parks comes back empty so soon, but for once
 const SLEPT = 30_000; // a timer this late was not slow: the machine slept
+const FOREIGN = "foreign_answer";
+const STALE = "stale_answer";
 const FOREVER = 2 ** 31 - 1; // the longest that timers can
 
 /**
- * A refusal: `status` and, from the service's problem details, the stable `code` and the sentence in `detail`. Two codes
- * are the client's: `foreign_answer`, because something between here and the service answered in its place, and
+ * A refusal: `status` and, from the service's problem details, the stable `code` and the sentence in `detail`. Two
+ * codes are the client's: `foreign_answer`, because something between here and the service answered in its place, and
  * `stale_answer`, because something gave an old answer again. `outcome_unknown` is said by both: what was published may
  * be stored or not.
  */
@@ -85,7 +87,7 @@ export class NotifierError extends Error {
     return (
       this.status >= 500 ||
       [408, 425, 429].includes(this.status) ||
-      ["foreign_answer", "stale_answer"].includes(this.code)
+      [FOREIGN, STALE].includes(this.code)
     );
   }
 
@@ -99,11 +101,12 @@ export class NotifierError extends Error {
 }
 
 /** The error for an answer that is not a Notifier's. */
-function foreign(/** @type {Response} */ { status, url, headers, body }) {
+function foreign(/** @type {Response} */ { status, url, headers, body }, code = FOREIGN) {
   body?.cancel().catch(() => {}); // it may have been read, and it may never end
   const what = status || "a redirect"; // which browsers do not show
-  const detail = `No Notifier answers at ${url.split("?")[0]}, but something else does, with ${what}.`;
-  return new NotifierError(status, { code: "foreign_answer", detail }, retryAfter(headers));
+  const outcome = code === FOREIGN ? "" : " The message may be stored or not.";
+  const detail = `Something other than Notifier answers at ${url.split("/v1/topics/")[0]}, with ${what}.${outcome}`;
+  return new NotifierError(status, { code, detail }, retryAfter(headers));
 }
 
 /** Milliseconds to wait after `failures` failed attempts, the first being 0: full jitter, doubling up to a cap. */
@@ -164,8 +167,8 @@ class Subscription {
   /** No two subscriptions have the same URL: Chrome's cache makes equal requests wait for one another. */
   #nonce = nonce();
   /**
-   * Whether the service gets to see our headers, which another network may change. Where it does not, all is in the URL,
-   * and no two requests have the same.
+   * Whether the service gets to see our headers, which another network may change. Where it does not, all is in the
+   * URL, and no two requests have the same.
    * @type {boolean | undefined}
    */
   #headers;
@@ -178,7 +181,7 @@ class Subscription {
     this.#credential = new Credential(options);
     this.#line = new Line(options);
     // The URL stays the same, because browsers keep the answer to a preflight for one URL: so the cursor, which counts
-    // before `since` and `last`, is a header. (`cache: "no-store"` in the place of a nonce costs a preflight each time.)
+    // before `since` and `last`, is a header. (`cache: "no-store"` in place of a nonce costs a preflight each time.)
     this.#url = (/** @type {Record<string, any>} */ more) => address(url, topics) + query({ since, last, ...more });
     this.cursor = after === undefined || after === null ? undefined : String(after);
     encodeURIComponent(this.#url({}) + this.cursor); // throws here, once, and not in each attempt
@@ -313,7 +316,7 @@ class Subscription {
     if (!repeated && this.#idle < 2) return;
     this.#headers = false;
     const detail = "Something between here and the service, perhaps a cache, gives an old answer again.";
-    throw new NotifierError(status, { code: "stale_answer", detail });
+    throw new NotifierError(status, { code: STALE, detail });
   }
 
   /** Ends the subscription with `error` where nothing else can be done; else the pause before the next attempt. */
@@ -325,7 +328,7 @@ class Subscription {
       this.#quick = attempt.wait === 0;
       return;
     }
-    const ours = error instanceof NotifierError && error.code !== "foreign_answer";
+    const ours = error instanceof NotifierError && error.code !== FOREIGN;
     // A poll that shall not park takes so long only if it is not understood.
     if (!ours && attempt.wait === 0 && performance.now() - (attempt.sent ?? NaN) > CUT) this.#headers ??= false;
     if (ours && !error.temporary && !renewable) throw error;
@@ -460,8 +463,8 @@ class Line {
   }
 
   /**
-   * Nothing has come, or only a part. Returns whether that means nothing yet: something in between may have cut a poll because
-   * it parked for long. Once this may happen, twice it is a habit, and three times a fault.
+   * Nothing has come, or only a part. Returns whether that means nothing yet: something in between may have cut a poll
+   * because it parked for long. Once this may happen, twice it is a habit, and three times a fault.
    */
   broke(/** @type {Attempt} */ { wait = LONGEST_WAIT, sent, begun, silent }) {
     if (begun) this.#halve();
@@ -536,17 +539,15 @@ export async function publish(topic, data, options = {}) {
   for (let attempt = 0; ; attempt += 1) {
     const headers = new Headers({ ...(await credential.headers()), "Content-Type": type });
     const response = await send(target, { method: "POST", headers, body, signal }, fetch);
-    const error = response.ok ? undefined : await NotifierError.from(response);
-    const foreign = !error || error.code === "foreign_answer";
-    const answer = error ? undefined : json(await response.text());
-    if (typeof answer?.id === "string") return answer;
-    if (error && credential.refused(error) && attempt === 0) continue;
-    // What says 5xx may only have lost patience, and what says 200 may be anything.
-    if (foreign && (response.ok || response.status >= 500)) {
-      const detail = `No Notifier answers at ${response.url.split("?")[0]}: the message may be stored or not.`;
-      throw new NotifierError(response.status, { code: "outcome_unknown", detail });
+    if (response.ok) {
+      const answer = json(await response.text());
+      if (typeof answer?.id === "string") return answer;
+      throw foreign(response, "outcome_unknown");
     }
-    throw error;
+    const error = await NotifierError.from(response);
+    if (credential.refused(error) && attempt === 0) continue;
+    // What says 5xx may only have lost patience.
+    throw error.code === FOREIGN && error.status >= 500 ? foreign(response, "outcome_unknown") : error;
   }
 }
 

@@ -32,7 +32,8 @@ export function values(text) {
  * that strings have as escapes are shown as themselves.
  */
 export function layOut(/** @type {string} */ text, /** @type {number} */ width) {
-  const tokens = (text.match(TOKEN) ?? []).map((token) => (token[0] === '"' ? JSON.stringify(JSON.parse(token)) : token));
+  const shown = (/** @type {string} */ token) => (token[0] === '"' ? JSON.stringify(JSON.parse(token)) : token);
+  const tokens = (text.match(TOKEN) ?? []).map(shown);
   const line = join(tokens, () => " ");
   return line.length <= width ? line : join(tokens, (depth) => `\n${"  ".repeat(depth)}`);
 }

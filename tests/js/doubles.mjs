@@ -1,4 +1,4 @@
-/** Doubles that cause faults: a server that answers when the test says so, a clock that the test moves, a browser page. */
+/** Doubles that cause faults: a server that answers when the test says so, a clock that the test moves, a page. */
 
 import { createServer } from "node:http";
 import { once } from "node:events";

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { layOut, values } from "../../static/json.js";
 
-const TRICKY = '{ "a" : 12345678901234567890 ,\n"b":[1.0, {"c": "]},:"}],"\\u0061" : "\\\\\\"", "__proto__": null, "e": {} }';
+const TRICKY =
+  '{ "a" : 12345678901234567890 ,\n"b":[1.0, {"c": "]},:"}],"\\u0061" : "\\\\\\"", "__proto__": null, "e": {} }';
 
 test("the values of an object are their texts; of a key that comes twice, the last", () => {
   const found = values(TRICKY);

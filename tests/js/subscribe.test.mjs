@@ -135,7 +135,7 @@ test("a lost connection is tried again from the same cursor, without parking", a
 });
 
 /**
- * Fails `count` attempts in a row, each by `fail`, which may return how much longer than the pause after it things take.
+ * Fails `count` attempts in a row, each by `fail`, which may return how much more time passes than the pause after it.
  * Returns those pauses; the last poll is parked.
  */
 async function pauses(t, clock, fail, count) {
@@ -595,7 +595,8 @@ test("of an answer that broke half-way, half is asked for", async (t) => {
   assert.equal((await server.request()).limit, 5);
 });
 
-for (const options of [{ limit: 0 }, { limit: 1_001 }, { limit: 1.5 }, { limit: "10" }, { wait: 0 }, { wait: "soon" }]) {
+const WRONG = [{ limit: 0 }, { limit: 1_001 }, { limit: 1.5 }, { limit: "10" }, { wait: 0 }, { wait: "soon" }];
+for (const options of WRONG) {
   test(`${JSON.stringify(options)} is refused before anything is sent`, () => {
     assert.throws(() => subscribe("a", { url: "http://127.0.0.1:1", ...options }), TypeError);
   });
