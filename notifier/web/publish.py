@@ -46,9 +46,9 @@ async def publish(request: web.Request) -> web.Response:
     content_type = _content_type(request)
 
     async def store(body: bytes) -> web.Response:
-        if not grant.alive:  # it ended while the body arrived
-            await authorise_publish(request, [topic])
         message = await offload(len(body), from_body, topic, body, content_type, fields)
+        if not grant.alive:  # it ended while the body arrived, or was read
+            await authorise_publish(request, [topic])
         [seq] = await service.publish([message])
         # Relative, so that it leads there below any path that a proxy serves us at.
         up = "../" * (request.rel_url.raw_path.count("/") - len(("", "v1")))

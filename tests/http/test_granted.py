@@ -14,6 +14,8 @@ from support.keys import seen, set_keys
 from support.protocol import JSON, empty_window, line, refusal
 from support.seam import KEY, Both, connections, cursor, handover, recorded, request, twins
 
+from notifier.web import publish as publish_module
+
 NEW_KEY = "another-key!"
 ADMIN = {"Authorization": f"Bearer {KEY}"}
 LIMITED = {"Authorization": "Bearer a-limited-key"}
@@ -222,15 +224,15 @@ def held_reads(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def hold(app: Running) -> tuple[asyncio.Event, asyncio.Event]:
         reached, going = asyncio.Event(), asyncio.Event()
-        shared = app.service.history.shared
+        run = app.service.history._run
 
         async def held(*args: Any) -> Any:
-            found = await shared(*args)
+            found = await run(*args)
             reached.set()
             await going.wait()
             return found
 
-        monkeypatch.setattr(app.service.history, "shared", held)
+        monkeypatch.setattr(app.service.history, "_run", held)
         return reached, going
 
     return hold
@@ -247,7 +249,7 @@ async def test_what_was_read_for_a_grant_that_ended_meanwhile_is_not_shown(
     empty_window(app)
     reached, going = held_reads(app)
     asked = asyncio.create_task(app.client.get(path.format(seq), headers=ADMIN))
-    await reached.wait()
+    await until(reached.is_set)
     await set_keys(sql)
     await seen(sql, app)
     going.set()
@@ -279,3 +281,29 @@ async def test_what_a_publisher_sends_after_its_grant_has_ended_is_not_stored(
         "/v1/topics/t?after=earliest&wait=0", headers={"Authorization": f"Bearer {NEW_KEY}"}
     ) as response:
         assert ids(await response.json()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("topics/t", b'"x"'), ("messages", b'[{"topic": "t", "data": 1}]')], ids=["one", "batch"]
+)
+async def test_a_body_that_is_read_while_the_grant_ends_is_not_stored(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes
+) -> None:
+    """A large one is read in a thread."""
+    reached, going = asyncio.Event(), asyncio.Event()
+
+    async def held(size: int, read: Callable[..., Any], *args: Any) -> Any:
+        reached.set()
+        await going.wait()
+        return read(*args)
+
+    monkeypatch.setattr(publish_module, "offload", held)
+    await set_keys(sql, KEY, admin=True)
+    app = await start(admin_keys=(NEW_KEY,))
+    asked = asyncio.create_task(app.client.post(f"/v1/{path}", data=body, headers=ADMIN | JSON))
+    await until(reached.is_set)
+    await set_keys(sql)
+    await seen(sql, app)
+    going.set()
+    await refusal(await asked, 401, "invalid_token")
+    assert await sql.fetchval("select count(*) from notifier.message") == 0
