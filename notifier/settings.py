@@ -187,6 +187,12 @@ def _tokens(read: "_Reader") -> TokenSettings | None:
         publish=read.items("NOTIFIER_JWT_PUBLISH"),
         lifetime=read.span("NOTIFIER_JWT_LIFETIME", timedelta(days=1), timedelta(seconds=1), MAX_LIFETIME),
     )
+    if tokens.keys and "://" in tokens.keys and tokens.audience is None and tokens.issuer is None:
+        # RFC 8725, section 3.9. Some providers sign for all their customers with one set of keys.
+        raise SettingsError(
+            "NOTIFIER_JWT_KEYS is a URL, and there is neither NOTIFIER_JWT_AUDIENCE nor NOTIFIER_JWT_ISSUER: every "
+            "token of that provider would be taken, also those for other applications. Set what aud or iss must be."
+        )
     if tokens.secrets or tokens.keys:
         return tokens
     if tokens != TokenSettings():

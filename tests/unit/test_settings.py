@@ -180,9 +180,20 @@ def test_settings_for_tokens_without_a_key_for_them_are_refused(name):
     "text", ["keys/jwks.json", "http://127.0.0.1:9000/jwks", "http://localhost/jwks", "https://a.b/c"]
 )
 def test_keys_are_a_file_or_a_url(text):
-    settings = Settings.from_env({"NOTIFIER_JWT_KEYS": text})
+    settings = Settings.from_env({"NOTIFIER_JWT_KEYS": text, "NOTIFIER_JWT_ISSUER": "us"})
     assert settings.tokens is not None
     assert settings.tokens.keys == text
+
+
+@pytest.mark.rule("A-45")
+def test_keys_of_a_provider_need_an_audience_or_an_issuer():
+    """Firebase, for one, signs with the same keys for all its customers, who choose their users' names."""
+    provider = {"NOTIFIER_JWT_KEYS": "https://auth.example.com/jwks.json"}
+    with pytest.raises(SettingsError, match="neither NOTIFIER_JWT_AUDIENCE nor NOTIFIER_JWT_ISSUER"):
+        Settings.from_env(provider | {"NOTIFIER_JWT_SECRET": "s" * 32})
+    for name in ("AUDIENCE", "ISSUER"):
+        assert Settings.from_env(provider | {f"NOTIFIER_JWT_{name}": "us"}).tokens
+    assert Settings.from_env({"NOTIFIER_JWT_KEYS": "jwks.json"}).tokens  # of a pair of one's own
 
 
 @pytest.mark.parametrize("origin", ["capacitor://localhost", "chrome-extension://abcdefgh", "http://[::1]:3000", "*"])
