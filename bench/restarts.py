@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -124,7 +125,7 @@ class Process:
         self._environ = kept | {"DATABASE_URL": url, "PORT": str(port), "WEB_CONCURRENCY": str(self.workers)}
         self._how = how
         self._log = log
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=1024) if handed_over else None
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=4096) if handed_over else None
         self._process: subprocess.Popen[bytes] | None = None
         self._greetings = 0
 
@@ -239,7 +240,9 @@ async def measure(kind: str, restarts: int, url: str, folder: Path) -> bool:
     failed = senders.failures
     print(f"{kind}: {restarts} restarts, {len(senders.stored)} stored, {len(failed)} refused", flush=True)
     if failed:
-        print(f"  for at most {1000 * max(spans):.0f} ms in one restart; the first: {failed[0][1][:200]}", flush=True)
+        print(f"  for at most {1000 * max(spans):.0f} ms in one restart", flush=True)
+        for what, count in Counter(what for _, what in failed).most_common(5):
+            print(f"  {count} times {what[:200]}", flush=True)
     return max(spans) < REFUSED_S if kind == ALONE else not failed
 
 

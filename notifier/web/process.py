@@ -18,8 +18,9 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 # From the parent to a worker whose successor serves: stop, without telling routers that nobody is ready.
 RETIRE = signal.SIGUSR1
 
-# Connections that arrive in one turn of the loop; the kernel caps it at somaxconn.
-BACKLOG = 1024
+# Connections that arrive in one turn of the loop, or wait while a process starts; the kernel caps it at somaxconn. As
+# systemd has it: listening again with less would take room away.
+BACKLOG = 4096
 
 
 def start(work: Callable[[], int]) -> int:

@@ -213,8 +213,9 @@ class Manager(Arbiter):  # type: ignore[misc]
                     self.kill_worker(worker.pid, RETIRE)
                     return
         self._stale = [worker for worker in self._stale if worker in living]
-        if self._stale:
-            self._successor = self._spawn(self._stale[0].slot)
+        # One that starts itself may yet fail, and its slot then gets other listeners.
+        if ready := [worker for worker in self._stale if worker.state == READY]:
+            self._successor = self._spawn(ready[0].slot)
 
     def missed(self, worker: Child) -> None:
         """A worker has ended."""
