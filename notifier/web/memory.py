@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 # A whole head must come, and an unread answer must get shorter, within this time.
 PROGRESS_S = 10.0
-# While memory is short, a client that reads on, but slowly, has this long for an answer.
+# While memory is short, a client that reads on, but slowly, has this long for an answer; longer for one that is larger
+# than usual: a message of many megabytes may itself make memory short, and a client that cannot read it in time never
+# gets past it.
 SLOW_S = 60.0
+SLOW_RATE = 64 * 1024  # bytes per second
 
 LOOK_S = 1.0
 # Connections checked in one turn of the loop, some microseconds each.
@@ -174,7 +177,8 @@ class Clients:
         left = _unsent(entry.transport)
         if left < entry.left:
             entry.left, entry.since = left, now
-        overdue = self.budget.short and entry.began <= now - SLOW_S
+        time_s = max(SLOW_S, len(entry.body or b"") / SLOW_RATE)
+        overdue = self.budget.short and entry.began <= now - time_s
         if overdue or entry.since <= now - PROGRESS_S:
             entry.transport.abort()
 

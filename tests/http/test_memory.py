@@ -252,6 +252,24 @@ async def test_a_client_whose_socket_takes_no_more_is_aborted_when_there_is_no_r
         filled.end()
 
 
+@pytest.mark.parametrize(("count", "size", "in_time"), [(4, 900_000, False), (1, 8_000_000, True)])
+async def test_while_memory_is_short_a_slow_client_has_time_by_the_size_of_its_answer(
+    app: Running, filled, monkeypatch: pytest.MonkeyPatch, count: int, size: int, in_time: bool
+) -> None:
+    monkeypatch.setattr(memory, "LOOK_S", 600.0)
+    with await socket_to(app) as sock:
+        sock.send(ask(await large(app, count, size)))
+        await until(lambda: bool(clients(app)._unread))
+        [entry] = clients(app)._unread.values()
+        filled(app, 0.5)
+        for after_s, lives in ((memory.SLOW_S - 1, True), (memory.SLOW_S + 1, in_time), (size / 65536 + 1, False)):
+            entry.left = sys.maxsize  # it reads on
+            clients(app)._look_at(entry, entry.began + after_s)
+            assert entry.transport.is_closing() != lives
+            if not lives:
+                break
+
+
 # Heads
 
 
