@@ -268,10 +268,12 @@ class Callers:
         await sql.execute("delete from notifier.key where name = 'revoked key'")
         await sql.execute("select notifier.revoke('gone')")
         # Before `back` got its token.
-        await sql.execute(
-            "insert into notifier.access_change (first, kind, subject, at) "
-            "values (true, 'revoked', 'back', now() - interval '1 hour')"
-        )
+        async with sql.transaction():
+            await sql.execute("set local session_replication_role = replica")  # or it would be of now
+            await sql.execute(
+                "insert into notifier.access_change (first, kind, subject, at) "
+                "values (true, 'revoked', 'back', now() - interval '1 hour')"
+            )
 
 
 def _pem(signer: Signer) -> bytes:
