@@ -178,7 +178,7 @@ class Manager(Arbiter):  # type: ignore[misc]
         """A worker is ready."""
         ready = {worker.slot for worker in self.WORKERS.values() if worker.state == READY}
         # The second may be the first that serves: the one before it keeps the database.
-        self.num_workers = max(self.num_workers, min(2 * len(ready), len(self.app.slots)))
+        self.num_workers = max(self.num_workers, len(self.app.slots) if ready - {KEEPER} else 2)
         if len(ready) == len(self.app.slots):
             self._pause_s = FIRST_PAUSE_S
             if not self._served:
