@@ -80,7 +80,7 @@ async def test_one_step_back_works(server: Server, database: str) -> None:
         ({"NOTIFIER_ADMIN_KEY": "long-enough", "DATABASE_URL": ""}, "there is no DATABASE_URL"),
         ({"NOTIFIER_ADMIN_KEY": "short"}, "at least 8"),
         ({"PORT": "http"}, "PORT is 'http'"),
-        ({"DATABASE_URL": "mysql://root:hunter2@localhost/x"}, "DATABASE_URL must be"),
+        ({"DATABASE_URL": "mysql://root:hunter2@localhost/x"}, "DATABASE_URL: It must be"),
     ],
 )
 def test_unsafe_or_malformed_settings_are_refused_with_a_sentence(
