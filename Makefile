@@ -2,7 +2,8 @@
 
 # Newest first; `make run PYTHONS=/opt/python/bin/python3` picks another.
 PYTHONS ?= python3.14 python3.13 python3.12 python3.11 python3
-PYTEST ?= -q -n 2
+# More than there are processors, mostly: tests wait for servers and databases most of the time.
+PYTEST ?= -q -n 3
 
 python := .venv/bin/python
 compile := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(LOCK)

@@ -62,7 +62,9 @@ def _slack(prefix: str, timed: str) -> Callable[[bytes, int], Headers]:
 
 
 def _twilio(body: bytes, _: int) -> Headers:
-    form = "".join(name + value for name, value in sorted(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)))
+    form = "".join(
+        name + value for name, value in sorted(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    )
     return {"X-Twilio-Signature": b64(mac(PLAIN, URL, form, digest="sha1"))}
 
 
