@@ -95,7 +95,9 @@ def test_reading_on_from_cursor_to_cursor_gives_every_match_once_and_in_order(st
 @given(logs, st.sampled_from(LISTS), st.integers(1, 10), st.integers(1, 40))
 def test_the_newest_of_a_list_are_found_if_the_window_has_them(steps, topics, count, max_count):
     window = filled(log_of(steps), max_count=max_count)
-    searched = [message for message in log_of(steps) if message.seq > window.start][-module.MAX_SCAN :]
+    searched = [message for message in log_of(steps) if message.seq > window.start]
+    if topics.patterns:
+        searched = searched[-module.MAX_SCAN :]
     kept = [message for message in searched if topics.matches(message.topic)]
     assert window.newest(topics, count) == (kept[-count].seq - 1 if len(kept) >= count else None)
 
