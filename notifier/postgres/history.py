@@ -168,21 +168,26 @@ class History:
         cost = 0
         while self._queue:
             question = self._queue[0]
+            if not self._asked[question].waiting:
+                del self._asked[self._queue.popleft()]
+                continue
             cost += _cost(question)
             if questions and cost > TOGETHER:
                 break
-            self._queue.popleft()
-            if self._asked[question].waiting:
-                questions.append(question)
-            else:
-                del self._asked[question]
+            questions.append(self._queue.popleft())
         return questions
 
     async def _read_past(self, questions: Sequence[Question]) -> Sequence[Past | Exception | None]:
         try:
             return await self._read_flushed(questions)
-        except Exception as error:  # noqa: BLE001 - it is of those that have asked
+        except Unavailable as error:
             return [error] * len(questions)
+        except Exception as error:  # noqa: BLE001 - it is of those that have asked
+            # One of them, whose rows are damaged for instance, must not keep the others from theirs.
+            half = len(questions) // 2
+            if not half:
+                return [error]
+            return [*await self._read_past(questions[:half]), *await self._read_past(questions[half:])]
 
     async def _read_flushed(self, questions: Sequence[Question]) -> list[Past | TooBroad | None]:
         most = most_bytes(self._memory)

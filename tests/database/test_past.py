@@ -164,6 +164,31 @@ async def test_what_nobody_waits_for_any_more_is_not_read(
     assert not app.service.history._asked
 
 
+async def test_a_list_that_cannot_be_read_keeps_no_other_from_its_answer(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = await app.publish("all")
+    app.service.window.reset(app.service.tail.position)
+    read = history.read_past
+
+    async def damaged(connection: Any, questions: Sequence[Question], *most: int) -> Any:
+        if any("bad" in question.topics.exact for question in questions):
+            await connection.execute("select 1 / 0")
+        return await read(connection, questions, *most)
+
+    monkeypatch.setattr(history, "read_past", damaged)
+    await sql.execute("begin; lock table notifier.retention in access exclusive mode")
+    held = [app.start_poll(f"held/{n},all", after=0, wait=20) for n in range(history.CONNECTIONS)]
+    await until(lambda: len(app.service.history._asked) == history.CONNECTIONS)
+    polls = [app.start_poll(f"a/{n},all", after=0, wait=20) for n in range(9)]
+    bad = asyncio.create_task(app.client.get("/v1/topics/bad,all?after=0"))
+    await until(lambda: len(app.service.history._queue) == 10)
+    await sql.execute("rollback")
+    for poll in (*held, *polls):
+        assert ids(await poll) == [published]
+    assert (await bad).status == 500
+
+
 async def test_questions_beyond_the_most_are_told_to_come_back(
     app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
