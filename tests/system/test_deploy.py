@@ -116,6 +116,8 @@ def test_no_lock_file_holds_the_address_of_a_registry() -> None:
         "requirements-embedded.txt",
         "tests/requirements.txt",
         "tests/package/requirements.txt",
+        "tests/recipes/requirements.txt",
+        "bench/peers/requirements.txt",
     ):
         text = (ROOT / name).read_text()
         assert not re.search(r"https?://|index-url|find-links|file:", text)
