@@ -12,7 +12,7 @@ from notifier.core.errors import Unavailable
 from notifier.core.grants import Grant
 from notifier.core.hub import is_large
 from notifier.core.memory import SMALL_ANSWER, MemoryBudget
-from notifier.core.polls import After, Answer, Begin, Gap, Last, LastEach, Latest, Poll, Since
+from notifier.core.polls import After, Answer, Before, Begin, Gap, Last, LastEach, Latest, Poll, Since
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
 from notifier.parking import ParkingLot, Waiter
@@ -66,6 +66,8 @@ class Polling:
         """
         deadline = self._deadline(poll, until)
         patience = deadline + GRACE_S
+        if isinstance(poll.begin, Before):
+            return self._shared(await self._page(poll, poll.begin.cursor))
         begin, gap = await self._begin(poll, patience)
         position = self._in_window(poll.topics, begin)
         if gap or position is None or not self._tail.up:
@@ -121,7 +123,7 @@ class Polling:
             return answer
         if self._memory.full:
             raise Unavailable("The server is short of memory at the moment. Try again.")
-        key = (answer.cursor, answer.gap, tuple(message.seq for message in answer.messages))
+        key = (answer.cursor, answer.gap, answer.before, tuple(message.seq for message in answer.messages))
         return self._large.setdefault(key, answer)
 
     async def wait(
@@ -142,6 +144,16 @@ class Polling:
         finally:
             self._lot.forget(waiter)
 
+    async def _page(self, poll: Poll, before: int | None) -> Answer:
+        """The page of the past that ends before that cursor, or with the newest message (None)."""
+        position = self._window.newest(poll.topics, poll.limit) if before is None and self._tail.up else None
+        if position is not None:
+            found = self._window.read(poll.topics, position, poll.limit)
+            if found.cursor == self._window.head:  # all of them fit
+                return Answer(*found, before=found.messages[0].seq)
+        page = await self._history.page(poll.topics, before, poll.limit, self._loop.time() + GRACE_S)
+        return page.answer()
+
     async def _begin(self, poll: Poll, patience: float) -> tuple[Begin, Gap | None]:
         """Where `poll` begins, and the gap if that is not where its cursor was."""
         if not isinstance(poll.begin, After):
@@ -160,6 +172,8 @@ class Polling:
                 return self._window.newest(topics, number) if self._tail.up else None
             case Latest():
                 return self._window.head
+            case Before():
+                raise AssertionError("a page is not followed by what comes")
 
     async def _sure(self, cursor: int, patience: float) -> tuple[int, Gap | None]:
         """`cursor`, or the position at which its client can go on and skip nothing, with the gap that says so."""

@@ -47,8 +47,15 @@ class Latest:
     """Begin with what is published from now on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A page of the past: the newest messages below this cursor, or of all (None)."""
+
+    cursor: int | None
+
+
 # No tuples: those would be equal where their numbers are.
-Begin = After | Since | Last | LastEach | Latest
+Begin = After | Since | Last | LastEach | Latest | Before
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Answer:
     gap: Gap | None = None
     # Answered before its time because the server is full or draining: the client should come back a little later.
     retry_after_s: int | None = None
+    # Of a page of the past: where the page before it ends; 0 if there is none.
+    before: int | None = None
 
     @cached_property
     def renderings(self) -> dict[Hashable, Any]:

@@ -23,6 +23,7 @@ from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.postgres.flushing import SERVER, Flusher
+from notifier.postgres.pages import Page, read_page
 from notifier.postgres.past import Past, Question, read_head, read_past
 
 T = TypeVar("T")
@@ -206,6 +207,21 @@ class History:
         return [
             past.up_to(flushed, question.begin) if isinstance(past, Past) else past for question, past in found.items()
         ]
+
+    async def page(self, topics: TopicList, before: int | None, limit: int, deadline: float) -> Page:
+        """The newest `limit` messages of `topics` below `before`, or of all (None)."""
+        most = most_bytes(self._memory)
+
+        async def find() -> Page:
+            page, flushed = await self._run(
+                lambda connection: read_page(connection, topics, before, limit, most), lambda page: page.cursor
+            )
+            if page.cursor > flushed:
+                to = page.epochs.sure(flushed)  # it may be known from before a fail-over
+                page, _ = await self._run(lambda c: read_page(c, topics, before, limit, most, to), lambda _: to)
+            return page
+
+        return await self._shared(("page", topics, before, limit), find, deadline)
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id; with a body of more than LARGE bytes only where the `whole` of it is asked for."""

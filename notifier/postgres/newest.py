@@ -70,13 +70,14 @@ select (select count(*) from candidate) as names, array(
 """  # noqa: S608  fixed text
 
 
-async def before_last(
+async def newest(
     connection: Connection, topics: TopicList, ids: Sequence[int] | None, count: int, deleted: int, head: int
-) -> int:
-    """The position before the newest `count` messages of `topics`, of which `ids` are all in the table, if they are
-    few. Messages up to `deleted` are gone, and the log ends at `head`. TooBroad where that cannot be found in time."""
+) -> tuple[list[int], int]:
+    """The newest `count` messages of `topics` up to `head`, newest first, and how far back that was searched: fewer are
+    all there are only where that is 0. `ids` are all topics in the table, if they are few; messages up to `deleted` are
+    gone."""
     if ids is not None:
-        return await _before(connection, ids, deleted + 1, count, head)
+        return await _of_topics(connection, ids, deleted + 1, count, head), 0
     found: list[int] = []
     below = head + 1
     for step in range(MAX_SCAN // SCAN):
@@ -84,21 +85,29 @@ async def before_last(
             row = await connection.fetchrow(NEWEST_TOPICS, *_names(topics), deleted, count, head)
             assert row is not None
             if row["names"] <= MAX_NAMES:
-                newest = row["ids"] or []
+                topics_found = row["ids"] or []
                 # Where there are as many, no older message of theirs is wanted; nor one of any other topic.
-                oldest = row["oldest"] if len(newest) == count else deleted + 1
-                return await _before(connection, newest, oldest, count, head)
+                oldest = row["oldest"] if len(topics_found) == count else deleted + 1
+                return await _of_topics(connection, topics_found, oldest, count, head), 0
         scanned = await connection.fetch(SCAN_BACK, below, SCAN)
         found += await matching(scanned, topics)
-        if len(found) >= count:
-            return found[count - 1] - 1
-        if len(scanned) < SCAN:
-            return found[-1] - 1 if found else head
+        if len(found) >= count or len(scanned) < SCAN:
+            return found[:count], 0
         below = scanned[-1]["seq"]
-    raise TooBroad(
-        f"These patterns match too many topics to find their last {count} messages: fewer than that are among the "
-        f"newest {MAX_SCAN} of all. Ask for less, or begin with since or after."
-    )
+    return found, below - 1
+
+
+async def before_last(
+    connection: Connection, topics: TopicList, ids: Sequence[int] | None, count: int, deleted: int, head: int
+) -> int:
+    """The position before those messages. TooBroad where it cannot be found in time."""
+    seqs, searched = await newest(connection, topics, ids, count, deleted, head)
+    if searched:
+        raise TooBroad(
+            f"These patterns match too many topics to find their last {count} messages: fewer than that are among the "
+            f"newest {MAX_SCAN} of all. Ask for less, or begin with since or after."
+        )
+    return seqs[-1] - 1 if seqs else head
 
 
 async def last_of_each(connection: Connection, topics: TopicList, count: int, deleted: int, head: int) -> list[int]:
@@ -116,10 +125,9 @@ async def last_of_each(connection: Connection, topics: TopicList, count: int, de
     return sorted(seqs)
 
 
-async def _before(connection: Connection, ids: Sequence[int], oldest: int, count: int, head: int) -> int:
-    """The position before the newest `count` messages of the topics `ids` from `oldest` on, up to `head`."""
-    rows = await connection.fetch(NEWEST_OF_TOPICS, ids, oldest, count, head)
-    return rows[-1]["seq"] - 1 if rows else head
+async def _of_topics(connection: Connection, ids: Sequence[int], oldest: int, count: int, head: int) -> list[int]:
+    """The newest `count` messages of the topics `ids` from `oldest` up to `head`, newest first."""
+    return [row["seq"] for row in await connection.fetch(NEWEST_OF_TOPICS, ids, oldest, count, head)]
 
 
 def _names(topics: TopicList) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[str], int]:

@@ -50,6 +50,8 @@ def encode_answer(answer: Answer) -> bytes:
         gap = b""
         if answer.gap:
             gap = b', "gap": {"reason": "%b", "after": "%d"}' % (answer.gap.reason.encode(), answer.gap.after)
+        if answer.before is not None:
+            gap += b', "before": "%d"' % answer.before if answer.before else b', "before": null'
         end = b'], "cursor": "%d"%b}' % (answer.cursor, gap)
         pieces = [b'{"messages": [']
         for message in answer.messages:

@@ -7,7 +7,19 @@ from datetime import UTC, datetime, timedelta
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
 from notifier.core.percent import unquote
-from notifier.core.polls import DEFAULT_LIMIT, MAX_EACH, MAX_LIMIT, After, Begin, Last, LastEach, Latest, Poll, Since
+from notifier.core.polls import (
+    DEFAULT_LIMIT,
+    MAX_EACH,
+    MAX_LIMIT,
+    After,
+    Before,
+    Begin,
+    Last,
+    LastEach,
+    Latest,
+    Poll,
+    Since,
+)
 from notifier.core.topics import TopicList
 
 # PaaS routers give up when the first byte has not come within 30 s.
@@ -51,7 +63,7 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
 
     BadRequest names what is malformed. Of several beginnings the first counts, in the order of the README's table.
     """
-    given = parse_query(query, ("after", "since", "last", "last_each", "wait", "limit"))
+    given = parse_query(query, ("after", "since", "last", "last_each", "before", "wait", "limit"))
     if len(last_event_ids) > 1:
         raise BadRequest("The header Last-Event-ID is given twice.")
     begins: list[Begin] = [_after(value) for value in last_event_ids]
@@ -63,6 +75,8 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
         begins.append(Last(_count("last", given["last"])))
     if "last_each" in given:
         begins.append(LastEach(_count("last_each", given["last_each"], MAX_EACH)))
+    if "before" in given:
+        begins.append(_before(given["before"]))
     begin = begins[0] if begins else Latest()
     # What does not fit comes later with all that was published since, so all of it comes at once if it can.
     limit = MAX_LIMIT if isinstance(begin, LastEach) else DEFAULT_LIMIT
@@ -80,7 +94,7 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
         begin=begin,
         wait_s=None if wait_s is None else min(wait_s, MAX_WAIT_S),
         limit=_count("limit", given["limit"]) if "limit" in given else limit,
-        preferred=preferred,
+        preferred=preferred and not isinstance(begin, Before),  # a page never waits
     )
 
 
@@ -90,6 +104,10 @@ def _after(text: str) -> Begin:
     if text == "earliest":
         return After(0)
     return After(parse_cursor(text))
+
+
+def _before(text: str) -> Before:
+    return Before(None if text == "latest" else parse_cursor(text))
 
 
 def _since(text: str) -> Since:

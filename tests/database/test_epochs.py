@@ -89,6 +89,19 @@ async def test_ids_lost_by_a_failover_are_never_issued_again(app: Running, sql: 
     assert data(answer) == [2, "new"]
 
 
+@pytest.mark.rule("S-21", "S-40")
+async def test_a_page_before_what_was_lost_ends_with_what_is_sure(app: Running, sql: asyncpg.Connection) -> None:
+    published = [await app.publish("a", str(n)) for n in range(5)]
+    await another_life(sql, lost=2)
+    await reconnect(app)
+    await app.publish("a", '"new"')
+    page = await app.poll("a", before=published[4])
+    assert (data(page), page["gap"]) == ([0, 1, 2], {"reason": "reset", "after": published[2]})
+    page = await app.poll("a", before=published[2])
+    assert (data(page), "gap" in page) == ([0, 1], False)
+    assert data(await app.poll("a", before="latest", limit=5)) == [0, 1, 2, "new"]
+
+
 @pytest.mark.rule("T-8")
 async def test_a_database_older_than_what_this_process_has_seen_begins_a_new_epoch(
     app: Running, sql: asyncpg.Connection

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import random
 from collections.abc import Iterator
 
 import asyncpg
@@ -13,7 +14,7 @@ from notifier.core.cursors import MAX_SEQ
 from notifier.core.errors import TooBroad
 from notifier.core.polls import After, Answer, Last, LastEach, Poll
 from notifier.core.topics import TopicList
-from notifier.postgres import history, matching, newest, past, tail
+from notifier.postgres import history, matching, newest, pages, past, tail
 
 # Messages that say nothing, on these topics.
 APPEND = """
@@ -85,6 +86,7 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
         # Of all names that begin like the pattern no more than are asked for.
         (newest.NEWEST_TOPICS, (*ranges[:4], 100, 0, 10, MAX_SEQ), 100 + 1 + 101),
         (past.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
+        (pages.MESSAGES_BACK, (ids, 1 << 22), 2 * 101 + 501),
         (history.ONE, (last, 1000), 1 + 1),
         (past.STATE, (), 5),
         (matching.CANDIDATES, (["t/"], ["t0"], 100), 100),
@@ -219,6 +221,40 @@ async def test_last_is_found_however_much_is_published_on_other_topics(
     ):
         page = await app.service.history.read(TopicList(topics), Last(count), 1000, deadline())
         assert page.start == expected - 1, (topics, count)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.rule("S-40")
+async def test_pages_have_everything_once_however_their_messages_are_found(
+    sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """By the index of each topic, by their names, or by the log, which may take more than one page has time for."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(newest, "SCAN", rng.choice([7, 40, 5000]))
+    monkeypatch.setattr(newest, "MAX_SCAN", newest.SCAN * rng.choice([1, 3]))
+    topics = [rng.choice(["log", "log", "log", *(f"t/{n}" for n in range(9))]) for _ in range(150)]
+    await sql.execute(APPEND, topics)
+    seqs = [row["seq"] for row in await sql.fetch("select seq from notifier.message order by seq")]
+    short = 0
+    for list_, candidates, names in itertools.product(("t/1,none", "t/*", "t/1,*/2", "*/none"), (0, 2000), (0, 2000)):
+        monkeypatch.setattr(matching, "MAX_CANDIDATES", candidates)
+        monkeypatch.setattr(newest, "MAX_NAMES", names)
+        wanted, limit, most = TopicList.parse(list_), rng.choice([1, 4, 100]), rng.choice([1, 500, 10**6])
+        expected = [seq for seq, topic in zip(seqs, topics, strict=True) if wanted.matches(topic)]
+        before, found = None, []
+        while before != 0:
+            async with sql.transaction(isolation="repeatable_read"):
+                page = await pages.read_page(sql, wanted, before, limit, most)
+            assert page.cursor == (seqs[-1] if before is None else before - 1)
+            assert page.gap is None
+            assert len(page.messages) <= limit
+            assert sum(message.size for message in page.messages) <= most or len(page.messages) == 1
+            found[:0] = [message.seq for message in page.messages]
+            short += bool(page.before and not page.messages)
+            assert page.before < (before or seqs[-1] + 1)
+            before = page.before
+        assert found == expected, (list_, candidates, names)
+    assert short or newest.MAX_SCAN > 100
 
 
 @pytest.mark.rule("S-32")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import AsyncMock
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -136,6 +137,27 @@ async def test_what_a_read_of_the_table_has_shown_survives(crash: Crash, start: 
     async with crash.held() as sql:
         publish = await begin(app, sql)
         assert data(await app.poll("orders", after="earliest", wait=0)) == [1]
+        await crash.comes()
+    with pytest.raises(OutcomeUnknown):
+        await publish
+    assert await crash.stored() == [1]
+
+
+async def test_a_page_has_nothing_that_a_crash_could_take(
+    crash: Crash, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be flushed in time, as with a slow disk, is not on it."""
+    monkeypatch.setattr(tail, "POLL_S", 600.0)
+    app = await start(crash.url)
+    flusher = app.service.history._flusher
+    async with crash.held() as sql:
+        publish = await begin(app, sql)
+        reach = flusher.reach
+        flusher.reach = AsyncMock(return_value=False)
+        page = await app.poll("orders", before="latest")
+        assert (page["messages"], page["before"]) == ([], None)
+        flusher.reach = reach
+        assert data(await app.poll("orders", before="latest")) == [1]
         await crash.comes()
     with pytest.raises(OutcomeUnknown):
         await publish

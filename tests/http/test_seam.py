@@ -49,6 +49,8 @@ NEXT = {
     "other topics": request("/v1/topics/b?after={at}"),
     "a list": request("/v1/topics/a,b?after={old}"),
     "a pattern": request("/v1/topics/*?after={old}"),
+    "a page of the past": request("/v1/topics/a?before={at}"),
+    "a page of the past, and a cursor": request("/v1/topics/a?before={old}&after={at}"),
     "a limit": request("/v1/topics/a?after={old}&limit=1"),
     "a wait": request("/v1/topics/a?after={at}&wait=0"),
     "a preference": request("/v1/topics/a?after={at}", "Prefer: wait=0"),
