@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from notifier.core.cursors import MAX_SEQ
 from notifier.core.errors import TooBroad, Unavailable
+from notifier.core.listing import Listing
 from notifier.core.memory import MemoryBudget
 from notifier.core.polls import After, Begin, Last, LastEach, Latest
 from notifier.core.topics import TopicList
@@ -23,6 +25,7 @@ from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.postgres.flushing import SERVER, Flusher
+from notifier.postgres.listing import newest, read_listing
 from notifier.postgres.pages import Page, read_page
 from notifier.postgres.past import Past, Question, read_head, read_past
 
@@ -212,16 +215,36 @@ class History:
         """The newest `limit` messages of `topics` below `before`, or of all (None)."""
         most = most_bytes(self._memory)
 
-        async def find() -> Page:
-            page, flushed = await self._run(
-                lambda connection: read_page(connection, topics, before, limit, most), lambda page: page.cursor
-            )
-            if page.cursor > flushed:
-                to = page.epochs.sure(flushed)  # it may be known from before a fail-over
-                page, _ = await self._run(lambda c: read_page(c, topics, before, limit, most, to), lambda _: to)
-            return page
+        async def read(connection: Connection, to: int) -> Page:
+            return await read_page(connection, topics, before, limit, most, to)
 
-        return await self._shared(("page", topics, before, limit), find, deadline)
+        return await self._up_to_date(("page", topics, before, limit), read, lambda page: page.cursor, deadline)
+
+    async def listing(self, match: TopicList, after: str, limit: int, deadline: float) -> Listing:
+        """The first `limit` topics behind `after` that match."""
+
+        async def read(connection: Connection, to: int) -> Listing:
+            return await read_listing(connection, match, after, limit, to)
+
+        return await self._up_to_date(("listing", match, after, limit), read, newest, deadline)
+
+    async def _up_to_date(
+        self,
+        key: Hashable,
+        read: Callable[[Connection, int], Awaitable[T]],
+        shows: Callable[[T], int],
+        deadline: float,
+    ) -> T:
+        """What `read` finds in a log that ends with the newest; where that cannot be flushed in time, with what is.
+        That may be known from before a fail-over: `read` goes up to what is sure of it."""
+
+        async def find() -> T:
+            found, flushed = await self._run(lambda connection: read(connection, MAX_SEQ), shows)
+            if shows(found) > flushed:
+                found, _ = await self._run(lambda connection: read(connection, flushed), lambda _: flushed)
+            return found
+
+        return await self._shared(key, find, deadline)
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id; with a body of more than LARGE bytes only where the `whole` of it is asked for."""

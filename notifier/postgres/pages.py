@@ -7,7 +7,7 @@ time, the page is shorter than asked for, and says where to go on.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from notifier.core.cursors import MAX_SEQ, Epoch, Epochs
+from notifier.core.cursors import Epoch, Epochs
 from notifier.core.messages import Message
 from notifier.core.polls import Answer, Gap
 from notifier.core.topics import TopicList
@@ -36,14 +36,13 @@ class Page:
     cursor: int
     before: int
     gap: Gap | None
-    epochs: Epochs
 
     def answer(self) -> Answer:
         return Answer(self.messages, self.cursor, self.gap, before=self.before)
 
 
 async def read_page(
-    connection: Connection, topics: TopicList, before: int | None, limit: int, most: int, to: int = MAX_SEQ
+    connection: Connection, topics: TopicList, before: int | None, limit: int, most: int, to: int
 ) -> Page:
     """The newest `limit` messages of `topics` below `before` (None: of all), and at most `most` bytes but at least one
     message; in a repeatable read. The log ends at `to`."""
@@ -58,7 +57,7 @@ async def read_page(
         if sure == before > head + 1:
             sure = 0
         gap = None if sure == before else Gap("reset", sure)
-    end = max(0, min(before - 1, head, to))
+    end = max(0, min(before - 1, head, epochs.sure(to)))
     known = await connection.fetch(NAMED, topics.exact) if topics.exact else []
     ids = await resolve(connection, topics, (row["id"] for row in known))
     seqs, searched = await newest(connection, topics, ids, limit + 1, state["deleted_seq"], end)
@@ -66,4 +65,4 @@ async def read_page(
     newest_first = fit((await to_messages(rows))[::-1], limit, most)
     messages = newest_first[::-1]
     cut = len(messages) < len(seqs)
-    return Page(messages, end, messages[0].seq if cut else searched and searched + 1, gap, epochs)
+    return Page(messages, end, messages[0].seq if cut else searched and searched + 1, gap)

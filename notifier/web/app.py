@@ -7,7 +7,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from notifier.service import Service
-from notifier.web import health, hooks, pages, publish, subscribe
+from notifier.web import health, hooks, listing, pages, publish, subscribe
 from notifier.web.access import ACCESS, Access
 from notifier.web.appkeys import SERVICE
 from notifier.web.connections import MAX_HEAD
@@ -62,6 +62,7 @@ def create_app(service: Service) -> web.Application:
     app[ACCESS] = Access(service.settings, service.callers, origins, service.policy)
     app.add_routes(
         [
+            web.get("/v1/topics", listing.topics, allow_head=False),
             web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),
             web.post("/v1/topics/{topic:(?s:.*)}", publish.publish),
             web.put("/v1/topics/{topic:(?s:.*)}", publish.publish),

@@ -8,9 +8,11 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
+from notifier.core.listing import Listing
 from notifier.core.messages import FORM, Message, is_json_type, media_type
 from notifier.core.percent import unquote
 from notifier.core.polls import Answer
@@ -64,6 +66,20 @@ def encode_answer(answer: Answer) -> bytes:
     return body
 
 
+def encode_listing(listing: Listing) -> bytes:
+    """The JSON of a page of topics."""
+    topics = [
+        {"topic": topic.name, "last_id": str(topic.last_id), "last_time": _rfc3339(topic.last_time)}
+        for topic in listing.topics
+    ]
+    return json.dumps({"topics": topics, "next": listing.next}).encode()
+
+
+def _rfc3339(time: datetime) -> str:
+    """A time in UTC."""
+    return time.isoformat(timespec="microseconds")[:26] + "Z"
+
+
 def _encode(message: Message) -> tuple[bytes, bytes, bytes]:
     content_type = message.content_type
     rest = "" if content_type is None else f', "content_type": {json.dumps(content_type)}'
@@ -78,8 +94,7 @@ def _encode(message: Message) -> tuple[bytes, bytes, bytes]:
         rest = ', "encoding": "base64"' + rest
     if message.fields:
         rest += ", " + message.fields[1:-1]
-    time = message.time.isoformat(timespec="microseconds")[:26]
-    head = f'{{"id": "{message.seq}", "topic": "{message.topic}", "time": "{time}Z", "data": '
+    head = f'{{"id": "{message.seq}", "topic": "{message.topic}", "time": "{_rfc3339(message.time)}", "data": '
     return head.encode(), data, f"{rest}}}".encode() if rest else b"}"
 
 

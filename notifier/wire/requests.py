@@ -20,7 +20,7 @@ from notifier.core.polls import (
     Poll,
     Since,
 )
-from notifier.core.topics import TopicList
+from notifier.core.topics import TopicList, check_topic
 
 # PaaS routers give up when the first byte has not come within 30 s.
 MAX_WAIT_S = 28.0
@@ -96,6 +96,15 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
         limit=_count("limit", given["limit"]) if "limit" in given else limit,
         preferred=preferred and not isinstance(begin, Before),  # a page never waits
     )
+
+
+def parse_listing(query: str) -> tuple[TopicList, str, int]:
+    """What a raw query string asks for of the topics: the one item of a list that they match, the topic behind which
+    they are, and how many. BadRequest."""
+    given = parse_query(query, ("match", "after", "limit"))
+    after = check_topic(given["after"]) if "after" in given else ""
+    limit = _count("limit", given["limit"]) if "limit" in given else DEFAULT_LIMIT
+    return TopicList([given.get("match", "**")]), after, limit
 
 
 def _after(text: str) -> Begin:

@@ -14,7 +14,7 @@ from notifier.core.cursors import MAX_SEQ
 from notifier.core.errors import TooBroad
 from notifier.core.polls import After, Answer, Last, LastEach, Poll
 from notifier.core.topics import TopicList
-from notifier.postgres import history, matching, newest, pages, past, tail
+from notifier.postgres import history, listing, matching, newest, pages, past, tail
 
 # Messages that say nothing, on these topics.
 APPEND = """
@@ -87,6 +87,8 @@ async def test_no_read_of_the_log_looks_at_more_rows_than_its_bounds(sql: asyncp
         (newest.NEWEST_TOPICS, (*ranges[:4], 100, 0, 10, MAX_SEQ), 100 + 1 + 101),
         (past.MESSAGES, (ids, 1 << 22), 2 * 101 + 501),
         (pages.MESSAGES_BACK, (ids, 1 << 22), 2 * 101 + 501),
+        (listing.NAMES, ("t/2", "t/", "t0", 100), 100),
+        (listing.LAST, (some, 0, last), 100),
         (history.ONE, (last, 1000), 1 + 1),
         (past.STATE, (), 5),
         (matching.CANDIDATES, (["t/"], ["t0"], 100), 100),
@@ -244,7 +246,7 @@ async def test_pages_have_everything_once_however_their_messages_are_found(
         before, found = None, []
         while before != 0:
             async with sql.transaction(isolation="repeatable_read"):
-                page = await pages.read_page(sql, wanted, before, limit, most)
+                page = await pages.read_page(sql, wanted, before, limit, most, MAX_SEQ)
             assert page.cursor == (seqs[-1] if before is None else before - 1)
             assert page.gap is None
             assert len(page.messages) <= limit

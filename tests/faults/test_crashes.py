@@ -156,6 +156,8 @@ async def test_a_page_has_nothing_that_a_crash_could_take(
         flusher.reach = AsyncMock(return_value=False)
         page = await app.poll("orders", before="latest")
         assert (page["messages"], page["before"]) == ([], None)
+        async with app.client.get("/v1/topics") as response:
+            assert (await response.json())["topics"] == []
         flusher.reach = reach
         assert data(await app.poll("orders", before="latest")) == [1]
         await crash.comes()

@@ -1,0 +1,25 @@
+"""Topics by name."""
+
+import asyncio
+
+from aiohttp import web
+
+from notifier.polling import GRACE_S
+from notifier.web.access import address, authorise_subscribe
+from notifier.web.appkeys import SERVICE
+from notifier.wire.json import encode_listing
+from notifier.wire.requests import parse_listing
+
+
+async def topics(request: web.Request) -> web.StreamResponse:
+    match, after, limit = parse_listing(request.rel_url.raw_query_string)
+    service = request.app[SERVICE]
+    items = match.exact + match.patterns
+    client = address(request)
+    grant = await authorise_subscribe(request, items, lambda grant: service.brakes.poll(grant, client))
+    while True:
+        deadline = asyncio.get_running_loop().time() + GRACE_S
+        listing = await service.history.listing(match, after, limit, deadline)
+        if grant.alive:
+            return web.Response(body=encode_listing(listing), content_type="application/json")
+        grant = await authorise_subscribe(request, items)  # it ended while the table was read
