@@ -12,6 +12,7 @@ from notifier.access.failures import Failures, Refusals
 from notifier.access.last_use import LastUse
 from notifier.access.policy import Policy
 from notifier.core.cursors import Epochs
+from notifier.core.idempotency import Once
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message, NewMessage
 from notifier.core.window import Window
@@ -28,7 +29,7 @@ from notifier.postgres.retention import prune_for_ever
 from notifier.postgres.sealing import Seal
 from notifier.postgres.sources import Sources
 from notifier.postgres.tail import Tail, first_position
-from notifier.postgres.writer import Writer
+from notifier.postgres.writer import Published, Writer
 from notifier.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -127,9 +128,14 @@ class Service:
 
     async def publish(self, messages: Sequence[NewMessage]) -> list[int]:
         """Commit `messages` together; their ids, once a poll of this process sees them. Unavailable, OutcomeUnknown."""
-        seqs = await self.writer.publish(messages)
-        await self.tail.reached(seqs[-1])
-        return seqs
+        return (await self.publish_once(messages, None)).seqs
+
+    async def publish_once(self, messages: Sequence[NewMessage], once: Once | None) -> Published:
+        """The same, unless they have been committed before with the same `once`: then the ids of those, which by then
+        are flushed and seen here too, whichever process has published them. IdempotencyConflict."""
+        published = await self.writer.publish(messages, once)
+        await self.tail.reached(published.seqs[-1])
+        return published
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id, unless there is none or it is older than the retention; with a large body only where

@@ -9,7 +9,8 @@ NotifierError
 ├── SlowRequest 408
 ├── TooLarge 413
 ├── UnsupportedMedia 415
-├── Unprocessable 422 ── InvalidMessage, InvalidSource, InvalidKey, TooBroad
+├── Unprocessable 422 ── InvalidMessage, InvalidSource, InvalidKey, TooBroad,
+│                         IdempotencyConflict
 ├── TooManyRequests 429 (`retry_after_s`)
 ├── HeadTooLarge 431
 ├── Unavailable 503 (`retry_after_s`; nothing was stored)
@@ -119,6 +120,12 @@ class InvalidKey(Unprocessable):
 
 class TooBroad(Unprocessable):
     code = "too_broad"
+
+
+class IdempotencyConflict(Unprocessable):
+    """The key stands for another request."""
+
+    code = "idempotency_conflict"
 
 
 class TooManyRequests(NotifierError):

@@ -1,10 +1,12 @@
-"""Retention: deletes old messages, by ranges of seq, and old changes of access, on one server at a time."""
+"""Retention: deletes old messages and idempotency keys, by ranges of seq, and old changes of access, on one server at a
+time."""
 
 import asyncio
 import logging
 import random
 from datetime import timedelta
 
+from notifier.core import idempotency
 from notifier.postgres.database import Database
 from notifier.postgres.failures import UNAVAILABLE, explain
 from notifier.settings import MAX_LIFETIME
@@ -25,9 +27,13 @@ FORGET_AFTER = 10
 ACCESS_SLICE = 5000
 ACCESS_AGE = MAX_LIFETIME + timedelta(days=1)
 
+# Idempotency keys in one statement.
+KEY_SLICE = 20_000
+
 PRUNE = "select notifier.prune(clock_timestamp() - $1::interval, $2)"
 FORGET = "select notifier.forget_topics(clock_timestamp() - $1::interval, $2)"
 PRUNE_ACCESS = "select notifier.prune_access(clock_timestamp() - $1::interval, $2)"
+PRUNE_KEYS = "select notifier.prune_idempotency(clock_timestamp() - $1::interval, $2)"
 
 
 async def prune(database: Database, retention: timedelta) -> int:
@@ -39,6 +45,7 @@ async def prune(database: Database, retention: timedelta) -> int:
             (PRUNE, retention, SLICE),
             (FORGET, retention * FORGET_AFTER, FORGET_SLICE),
             (PRUNE_ACCESS, ACCESS_AGE, ACCESS_SLICE),
+            (PRUNE_KEYS, idempotency.AGE, KEY_SLICE),
         ):
             while True:
                 async with database.calls(connection):

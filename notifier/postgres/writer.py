@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 
-from notifier.core.errors import NotifierError, OutcomeUnknown, Unavailable, Unprocessable
+from notifier.core.errors import IdempotencyConflict, NotifierError, OutcomeUnknown, Unavailable, Unprocessable
+from notifier.core.idempotency import Once
 from notifier.core.messages import NewMessage
 from notifier.postgres import rights
+from notifier.postgres.appending import APPENDED, CONFLICT, DUPLICATE, NEW, append
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.failures import UNAVAILABLE, Refused, explain, state
@@ -38,6 +41,7 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 AWAY_TEXT = "{}; nothing was stored. Try again."
 UNFIT_TEXT = "The database cannot store this message."
+CONFLICT_TEXT = "This Idempotency-Key was used for another request. Take a new key for each message or batch."
 UNKNOWN_TEXT = "The database went away or failed during the commit: the message may or may not be stored."
 
 # One more than is flushing at a time: the batch that comes during a flush is appended meanwhile and may share it.
@@ -46,25 +50,22 @@ CONNECTIONS = 2
 # ended for being idle.
 HEARTBEAT_S = 1.0
 
-APPEND = (
-    "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, $7, "
-    "$8::text::pg_snapshot, null, null, null)"
-)
-# The batch of the last call on this connection that committed the first of its two transactions.
-APPENDED = "select current_setting('notifier.batch', true)"
-# In one transaction, where everything has to be in one.
-APPEND_POOLED = (
-    "select * from notifier.append($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6, "
-    "$7::text::pg_snapshot)"
-)
+
+class Published(NamedTuple):
+    """The ids of the messages, in order; whether those of an earlier publish of the same."""
+
+    seqs: list[int]
+    duplicate: bool
 
 
 @dataclass(slots=True, eq=False)
 class _Publish:
-    """Messages that are committed together, and the future of the first one's seq."""
+    """Messages that are committed together, and the future of the first one's seq. `duplicate` is set before that."""
 
     messages: Sequence[NewMessage]
+    once: Once | None
     first: "asyncio.Future[int]"
+    duplicate: bool = False
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,14 +106,16 @@ class Writer(Reconnecting):
         self._batches = itertools.count(1)
         self._told = 0
 
-    async def publish(self, messages: Sequence[NewMessage]) -> list[int]:
-        """Commit `messages` together and return their ids, in order. They are committed even if the caller goes away.
+    async def publish(self, messages: Sequence[NewMessage], once: Once | None = None) -> Published:
+        """Commit `messages` together, unless they have been committed with the same `once` before. It is done even if
+        the caller goes away.
 
         Unavailable: nothing was stored. OutcomeUnknown: the connection broke between commit and answer.
+        IdempotencyConflict: that key stands for others.
         """
         if not self.up:
             raise Unavailable(AWAY_TEXT.format(self.state))
-        publish = _Publish(messages, asyncio.get_running_loop().create_future())
+        publish = _Publish(messages, once, asyncio.get_running_loop().create_future())
         full = self._messages + len(messages) > MAX_WAITING or self._bytes + publish.size > MAX_WAITING_BYTES
         if full and self._waiting:  # the largest body alone is as much
             raise Unavailable("Too many publishes wait for the database; nothing was stored. Try again.")
@@ -123,7 +126,7 @@ class Writer(Reconnecting):
         self._open.add(publish.first)
         publish.first.add_done_callback(self._open.discard)
         first = await asyncio.shield(publish.first)
-        return list(range(first, first + len(messages)))
+        return Published(list(range(first, first + len(messages))), publish.duplicate)
 
     async def finish(self) -> None:
         """Return once everything handed in so far is committed, or has failed."""
@@ -220,24 +223,14 @@ class Writer(Reconnecting):
 
     async def _append(self, connection: Connection, batch: Sequence[_Publish]) -> None:
         """Commit `batch` and notify all servers. _Refused when the database rejected it and nothing was stored."""
-        messages = [message for publish in batch for message in publish.messages]
         number = next(self._batches)
         undone = False
         try:
-            columns = (
-                [message.topic for message in messages],
-                [message.body for message in messages],
-                [message.content_type for message in messages],
-                [message.fields for message in messages],
-                [message.headers for message in messages],
-                self._seen(),
-            )
             async with self._database.calls(connection):
                 try:
-                    if self._database.pooled:
-                        [row] = await connection.fetch(APPEND_POOLED, *columns, self._known())
-                    else:
-                        [row] = await connection.fetch(APPEND, *columns, number, self._known())
+                    appended = await append(
+                        *(self._database, connection, batch), seen=self._seen(), number=number, known=self._known()
+                    )
                 except asyncpg.PostgresError as error:
                     undone = await self._undone(connection, number, error)
                     raise
@@ -256,17 +249,24 @@ class Writer(Reconnecting):
         except BaseException:
             _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
             raise
-        first, time, unseen = row
-        last = first + len(messages) - 1
-        each = first
-        for publish in batch:
-            publish.first.set_result(each)
-            each += len(publish.messages)
+        new: list[NewMessage] = []
+        first = flushed = 0
+        for publish, seq, outcome in zip(batch, appended.seqs, appended.outcomes, strict=True):
+            if outcome == CONFLICT:
+                _fail(publish, IdempotencyConflict(CONFLICT_TEXT))
+                continue
+            if outcome == NEW:
+                first = first or seq
+                new += publish.messages
+            flushed = max(flushed, seq + len(publish.messages) - 1)
+            publish.duplicate = outcome == DUPLICATE
+            publish.first.set_result(seq)
         try:
-            self._on_commit(first, time, messages, unseen is not False)
+            if new:
+                self._on_commit(first, appended.time, new, appended.unseen)
         except Exception:
             log.exception("writer: a message could not be handed to this process; it will read it from the log")
-        await self._tell(connection, last)
+        await self._tell(connection, flushed)
 
     async def _undone(self, connection: Connection, number: int, error: asyncpg.PostgresError) -> bool:
         """Whether it is certain that nothing of the batch was stored, after `error` came in answer to it."""

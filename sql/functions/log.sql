@@ -54,6 +54,66 @@ begin
     end if;
 end $$;
 
+-- As append(), for publishes of which some have an idempotency key (null: none). sizes: how many of the messages, in
+-- turn, belong to each. What has been published before with its key is not appended again, nor what another publish of
+-- this call brings. Each is 'new', a 'duplicate', or in 'conflict': its key stands for another request (digest). seqs has
+-- that of each one's first message, or of the one from before. now_time and unseen are null where nothing is new: then
+-- what the duplicates stand for may still have to be flushed.
+create or replace function notifier.append_once(
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
+    keys bytea[], digests bytea[], sizes int[], seen bigint default 0, known pg_snapshot default null,
+    out seqs bigint[], out outcomes text[], out now_time timestamptz, out unseen boolean
+) language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+    old_seqs bigint[];  -- of those published before
+    firsts int[];       -- which of this call comes first with that key
+    next_seq bigint;
+begin
+    -- As in append(): it must be seen whether the previous holder had one of the keys.
+    lock table notifier.order_lock in share update exclusive mode;
+    select array_agg(p.old_seq order by p.n), array_agg(p.first order by p.n), array_agg(
+        case when p.digest is distinct from p.old_digest then 'conflict'
+            when p.old_seq is not null or p.first < p.n then 'duplicate' else 'new' end order by p.n
+    ) into old_seqs, firsts, outcomes from (
+        select g.n, g.digest, i.seq as old_seq,
+            case when g.key is null then g.n else first_value(g.n) over same end as first,
+            case when i.key is not null then i.digest when g.key is null then g.digest
+                else first_value(g.digest) over same end as old_digest
+        from unnest(keys, digests) with ordinality g (key, digest, n)
+        left join notifier.idempotency i on i.key = g.key
+        window same as (partition by g.key order by g.n)
+    ) p;
+    if 'new' = all (outcomes) then
+        select a.first_seq, a.now_time, a.unseen into next_seq, now_time, unseen
+            from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen, known) a;
+    elsif 'new' = any (outcomes) then
+        select a.first_seq, a.now_time, a.unseen into next_seq, now_time, unseen
+        from (
+            select array_agg(m.topic order by m.n) as topics, array_agg(m.body order by m.n) as bodies,
+                array_agg(m.content_type order by m.n) as content_types, array_agg(m.fields order by m.n) as fields,
+                array_agg(m.headers order by m.n) as headers
+            from unnest(topics, bodies, content_types, all_fields, all_headers, array(
+                select p.n from unnest(sizes) with ordinality p (size, n), generate_series(1, p.size) order by p.n
+            )) with ordinality m (topic, body, content_type, fields, headers, publish, n)
+            where outcomes[m.publish] = 'new'
+        ) m, notifier.append(m.topics, m.bodies, m.content_types, m.fields, m.headers, seen, known) a;
+    end if;
+    seqs := array(
+        select next_seq + coalesce(sum(p.size) filter (where p.outcome = 'new') over (
+            order by p.n rows between unbounded preceding and 1 preceding
+        ), 0) from unnest(sizes, outcomes) with ordinality p (size, outcome, n) order by p.n
+    );
+    seqs := array(
+        select coalesce(p.old_seq, seqs[p.first])
+        from unnest(old_seqs, firsts) with ordinality p (old_seq, first, n) order by p.n
+    );
+    insert into notifier.idempotency (seq, key, digest, time)
+        select p.seq, p.key, p.digest, now_time from unnest(seqs, keys, digests, outcomes) p (seq, key, digest, outcome)
+        where p.outcome = 'new' and p.key is not null;
+end $$;
+
 -- Makes the commit of the calling transaction wait for the disk.
 create or replace function notifier.wait_for_disk() returns void language plpgsql as $$
 begin
@@ -93,6 +153,23 @@ begin
     perform notifier.wait_for_disk();
 end $$;
 
+-- The same for publishes of which some have an idempotency key. The flush covers what the duplicates stand for, whoever
+-- has appended it.
+create or replace procedure notifier.append_once_and_flush(
+    topics text[], bodies bytea[], content_types text[], all_fields text[], all_headers text[],
+    keys bytea[], digests bytea[], sizes int[], seen bigint, batch bigint, known pg_snapshot,
+    inout seqs bigint[], inout outcomes text[], inout now_time timestamptz, inout unseen boolean
+) language plpgsql as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    select a.seqs, a.outcomes, a.now_time, a.unseen into seqs, outcomes, now_time, unseen from notifier.append_once(
+        topics, bodies, content_types, all_fields, all_headers, keys, digests, sizes, seen, known
+    ) a;
+    perform set_config('notifier.batch', batch::text, false);
+    commit;
+    perform notifier.wait_for_disk();
+end $$;
+
 -- The position after which every message has time >= at; null in an empty log. time never decreases with seq, so this
 -- is a binary search by primary key: some fifty probes at most, and no index on time to keep.
 create or replace function notifier.seq_at(at timestamptz) returns bigint language plpgsql stable as $$
@@ -124,5 +201,5 @@ begin
     return low.seq;
 end $$;
 
-revoke execute on function notifier.append, notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
-revoke execute on procedure notifier.append_and_flush from public;
+revoke execute on function notifier.append, notifier.append_once, notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
+revoke execute on procedure notifier.append_and_flush, notifier.append_once_and_flush from public;

@@ -1,4 +1,4 @@
--- Retention: pruning the log, and forgetting topics that have been empty for long.
+-- Retention: pruning the log, what was published once, and forgetting topics that have been empty for long.
 
 -- Deletes the oldest messages with time < before, at most max_rows, by range of seq. Returns how many; 0 also while
 -- another server prunes.
@@ -78,4 +78,30 @@ begin
     return deleted;
 end $$;
 
-revoke execute on function notifier.prune, notifier.forget_topics, notifier.prune_access from public;
+-- Deletes the oldest idempotency keys from before then, at most max_rows, by range of seq. Returns how many; 0 also
+-- while another server prunes.
+create or replace function notifier.prune_idempotency(before timestamptz, max_rows int) returns int language plpgsql
+set enable_seqscan = off set jit = off as $$
+declare
+    low bigint;
+    high bigint;
+    deleted int;
+begin
+    select r.idempotency_seq into low from notifier.retention r for update skip locked;
+    if not found then
+        return 0;
+    end if;
+    select max(o.seq) into high from (
+        select i.seq, i.time from notifier.idempotency i where i.seq > low order by i.seq limit max_rows
+    ) o where o.time < before;
+    if high is null then
+        return 0;
+    end if;
+    delete from notifier.idempotency i where i.seq > low and i.seq <= high;
+    get diagnostics deleted = row_count;
+    update notifier.retention r set idempotency_seq = high;
+    return deleted;
+end $$;
+
+revoke execute on function notifier.prune, notifier.forget_topics, notifier.prune_access, notifier.prune_idempotency
+    from public;
