@@ -1,6 +1,5 @@
 """What the commands that talk to a server have in common."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ if TYPE_CHECKING:
 
 
 def with_client(url: str, work: Callable[["Client"], Awaitable[int]]) -> int:
+    import asyncio
+
     from notifier.client import Client, NotifierClientError
 
     async def run(client: Client) -> int:

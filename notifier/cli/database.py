@@ -1,6 +1,5 @@
 """What the commands that work on the database have in common."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -22,6 +21,8 @@ def with_settings(work: Callable[["Settings"], int]) -> int:
 
 
 def with_database(work: Callable[[str], Awaitable[int]]) -> int:
+    import asyncio
+
     import asyncpg
 
     from notifier.core.database_urls import InvalidDatabaseURL

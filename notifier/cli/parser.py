@@ -165,6 +165,9 @@ def _add_publish(commands: Commands) -> None:
     command.add_argument("--click", metavar="URL", help="where a click on it leads")
     command.add_argument("--priority", type=int, metavar="1-5", help="5 is the most urgent")
     command.add_argument("--tags", metavar="A,B", default="", help="words, separated by commas")
+    command.add_argument(
+        "--timeout", type=_positive, default=90, metavar="S", help="give up after so many seconds; default 90"
+    )
     _add_url(command)
 
 
@@ -178,6 +181,9 @@ def _add_subscribe(commands: Commands) -> None:
     begin.add_argument("--after", metavar="CURSOR", help="begin after this id; or latest (the default), earliest")
     begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
     begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
+    begin.add_argument(
+        "--last-each", type=_few, metavar="N", help="begin with the newest N messages of each topic, 1-10: their state"
+    )
     command.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
     command.add_argument(
         "--once", action="store_true", help="print what is there (without a beginning: all), and end; for cron"
@@ -305,6 +311,12 @@ def _limit(text: str) -> int:
     if (limit := _positive(text)) > 1000:
         raise argparse.ArgumentTypeError("it is at most 1000")
     return limit
+
+
+def _few(text: str) -> int:
+    if (number := _positive(text)) > 10:
+        raise argparse.ArgumentTypeError("it is at most 10")
+    return number
 
 
 def _span(text: str) -> timedelta:

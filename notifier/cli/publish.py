@@ -35,6 +35,7 @@ def publish(arguments: argparse.Namespace) -> int:
             click=arguments.click,
             priority=arguments.priority,
             tags=arguments.tags,
+            timeout_s=arguments.timeout,
         )
         sys.stdout.write(f"{published.id}\n")
         return OK

@@ -1,9 +1,7 @@
 """notifier subscribe"""
 
 import argparse
-import asyncio
 import os
-import select
 import stat
 import sys
 import time
@@ -24,7 +22,12 @@ NOTICE_EVERY_S = 60.0
 
 
 def subscribe(arguments: argparse.Namespace) -> int:
-    begin = {"after": arguments.after, "since": arguments.since, "last": arguments.last}
+    begin = {
+        "after": arguments.after,
+        "since": arguments.since,
+        "last": arguments.last,
+        "last_each": arguments.last_each,
+    }
     kept = CursorFile(arguments.state) if arguments.state else None
     try:
         if kept and (cursor := kept.load()):
@@ -71,7 +74,11 @@ def subscribe(arguments: argparse.Namespace) -> int:
         return OK
 
     async def until_reader_ends(client: "Client") -> int:
-        with _EndOfReader() as reader:
+        import asyncio
+
+        from notifier.cli.end_of_reader import EndOfReader
+
+        with EndOfReader() as reader:
             try:
                 return await follow(client)
             except asyncio.CancelledError:
@@ -94,36 +101,6 @@ def _sync_output() -> None:
     output = sys.stdout.fileno()
     if stat.S_ISREG(os.fstat(output).st_mode):
         os.fsync(output)
-
-
-class _EndOfReader:
-    """Cancels the task that enters it when the reader of our output is gone.
-
-    Writing would fail then, but on a quiet topic `notifier subscribe quiet | head -1` would hang until then.
-    """
-
-    def __init__(self) -> None:
-        self.gone = False
-        self._output = sys.stdout.fileno()
-        self._watching = stat.S_ISFIFO(os.fstat(self._output).st_mode)
-
-    def __enter__(self) -> "_EndOfReader":
-        self._task = asyncio.current_task()
-        if self._watching:
-            asyncio.get_running_loop().add_reader(self._output, self._look)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._watching:
-            asyncio.get_running_loop().remove_reader(self._output)
-
-    def _look(self) -> None:
-        poll = select.poll()
-        poll.register(self._output, 0)  # errors are always reported, and nothing else is of interest
-        self.gone = bool(poll.poll(0))
-        asyncio.get_running_loop().remove_reader(self._output)
-        if self.gone and self._task:
-            self._task.cancel()
 
 
 def _tell_gap(gap: "Gap") -> None:

@@ -64,12 +64,13 @@ class Client:
         click: str | None = None,
         priority: int | None = None,
         tags: str | Iterable[str] = (),
+        timeout_s: float = PUBLISH_PATIENCE_S,
     ) -> Published:
         """Store one message. `data` is a JSON value, or bytes; with a `content_type`, a string is sent as it is.
 
         What would come back as something else is refused: TypeError or ValueError.
         Not retried, because it might be stored twice: see `temporary` and `outcome_unknown` of
-        NotifierClientError.
+        NotifierClientError, which is also what comes when no answer has begun within `timeout_s`.
         """
         body, content_type = _encode(data, content_type)
         if not isinstance(tags, str):
@@ -78,13 +79,13 @@ class Client:
                 raise ValueError("A tag has no comma.")
         fields = {"title": title, "click": click, "priority": priority, "tags": _comma_separated(tags) or None}
         query = {name: str(value) for name, value in fields.items() if value is not None}
-        message_id = await self._publish(f"/v1/topics/{_quoted(topic)}", query, body, content_type, "id")
+        message_id = await self._publish(f"/v1/topics/{_quoted(topic)}", query, body, content_type, "id", timeout_s)
         return Published(str(message_id), topic)
 
-    async def publish_many(self, messages: Iterable[NewMessage]) -> list[str]:
-        """Store 1 to 1000 messages, all or none, in this order; their ids."""
+    async def publish_many(self, messages: Iterable[NewMessage], *, timeout_s: float = PUBLISH_PATIENCE_S) -> list[str]:
+        """Store 1 to 1000 messages, all or none, in this order; their ids. `timeout_s` as for `publish`."""
         body = b"\n".join(map(_json, messages))
-        return list(map(str, await self._publish("/v1/messages", {}, body, "application/x-ndjson", "ids")))
+        return list(map(str, await self._publish("/v1/messages", {}, body, "application/x-ndjson", "ids", timeout_s)))
 
     def subscribe(
         self,
@@ -93,6 +94,7 @@ class Client:
         after: str | int | None = None,
         since: str | None = None,
         last: int | None = None,
+        last_each: int | None = None,
         once: bool = False,
         wait: float | None = None,
         limit: int = DEFAULT_LIMIT,
@@ -102,8 +104,9 @@ class Client:
         """Follow topics and patterns forever: each message once, in order, across reconnects and restarts.
 
         Begins after a cursor (`after`: the id of any message, "earliest" or "latest"), at a time (`since`: "10m" or
-        RFC 3339), or with the newest messages (`last`); else with what comes after the server's first answer. With
-        `once` it ends when it has read everything that was there when it began.
+        RFC 3339), with the newest messages of the whole list (`last`) or with those of each of its topics
+        (`last_each`, 1 to 10); else with what comes after the server's first answer. With `once` it ends when it has
+        read everything that was there when it began.
 
         Whatever may pass is tried again forever, after `on_retry(error, delay_s)`, which may raise to end that; other
         refusals raise NotifierClientError. `on_gap(gap)` gets what was lost. By default both write to the log (of
@@ -112,10 +115,10 @@ class Client:
         A poll parks for `wait` seconds at most (by default as long as the server chooses) and gets at most `limit`
         messages: both adapt to what gets through.
         """
-        beginnings = {"after": after, "since": since, "last": last}
+        beginnings = {"after": after, "since": since, "last": last, "last_each": last_each}
         begin = {name: str(value) for name, value in beginnings.items() if value is not None}
         if len(begin) > 1:
-            raise ValueError("A subscription has one beginning: after, since or last.")
+            raise ValueError("A subscription has one beginning: after, since, last or last_each.")
         if once and not begin:
             begin = {"after": "earliest"}
         if not 1 <= limit <= MAX_LIMIT:
@@ -133,10 +136,12 @@ class Client:
             on_retry=on_retry,
         )
 
-    async def _publish(self, path: str, query: dict[str, str], body: bytes, content_type: str, wanted: str) -> Any:  # noqa: ANN401  the field `wanted` of a JSON object
+    async def _publish(
+        self, path: str, query: dict[str, str], body: bytes, content_type: str, wanted: str, timeout_s: float
+    ) -> Any:  # noqa: ANN401  the field `wanted` of a JSON object
         status = None
         try:
-            answer = await self._http.request("POST", path, query, PUBLISH_PATIENCE_S, body, content_type)
+            answer = await self._http.request("POST", path, query, timeout_s, body, content_type)
         except NotifierClientError as error:
             # Of what is between us and the server, a 5xx perhaps only timed out, and a 2xx may mean anything.
             unclear = error.status is None or error.status < 300 or error.status >= 500

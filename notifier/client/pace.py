@@ -37,9 +37,9 @@ PROBE_LAST_S, PROBE_FOR_S = 3.0, 300.0
 class Limit:
     """How many messages to ask for at once, from 1 to `most`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, first: int = FIRST_LIMIT) -> None:
         self._most = most
-        self.now = min(FIRST_LIMIT, most)
+        self.now = min(first, most)
 
     def arrived(self, count: int, took_s: float) -> None:
         """An answer with so many messages, whose body took so long."""

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from notifier.client.http import Answer, Http, NotifierClientError
 from notifier.client.messages import Batch, Gap, Message, parse
-from notifier.client.pace import DEFAULT_LIMIT, Backoff, Limit, Wait, patience_s
+from notifier.client.pace import DEFAULT_LIMIT, MAX_LIMIT, Backoff, Limit, Wait, patience_s
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Subscription:
         self._once = once
         self._wait = wait
         self._limit = limit
+        self._whole = Limit(MAX_LIMIT, MAX_LIMIT)
         self._backoff = Backoff()
         self._probes = True
         self._on_gap = on_gap or _log_gap
@@ -101,6 +102,7 @@ class Subscription:
                     raise
                 if error.status is not None and error.status < 300:
                     self._limit.broke_off()
+                    self._whole.broke_off()
                 now = time.monotonic()
                 unanswered = error.code == "foreign_answer" or (error.code == "no_answer" and error.status is None)
                 if not (parks and unanswered and self._wait.cut(now - asked, now)):
@@ -128,8 +130,13 @@ class Subscription:
         query = dict(begin)
         if wait_s is not None:
             query["wait"] = f"{wait_s:g}"
-        if self._limit.now != DEFAULT_LIMIT:
-            query["limit"] = str(self._limit.now)
+        limit = self._limit.now
+        if "last_each" in begin:
+            # What a limit cuts off comes with all that was published between: then the state of a set of things would
+            # be read from its whole history.
+            limit = self._whole.now
+        if limit != DEFAULT_LIMIT:
+            query["limit"] = str(limit)
         if self._backoff.failing:
             query["nonce"] = f"{random.getrandbits(32):x}"  # past a cache that may have the failure
         answer = await self._http.request("GET", self._path, query, patience_s(wait_s))

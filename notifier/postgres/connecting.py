@@ -1,20 +1,22 @@
 """How a connection is made: to the first host of the URL that will do, encrypted as the URL asks.
 
-asyncpg has one time-out for all hosts of a URL, so a frozen first one would hide the others. It also fails where it may
-not look into the home of the user, and knows no certificates of the system.
+asyncpg has one time-out for all hosts of a URL and all their addresses, so a frozen first one would hide the others. It
+also fails where it may not look into the home of the user, and knows no certificates of the system.
 """
 
 # ruff: noqa: SLF001  # what asyncpg has no public way to
 
 import asyncio
 import getpass
+import ipaddress
 import os
 import random
+import socket
 import ssl
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import asyncpg
 from asyncpg import connect_utils
@@ -42,11 +44,13 @@ class _Leaving(asyncpg.Connection):
     connections.
     """
 
+    way: "_Way"  # a server is told at the address where it was found
+
     def terminate(self) -> None:
         this: Any = self
         if this._cancellations and this._protocol:
             cancel = connect_utils._cancel(  # type: ignore[attr-defined]
-                loop=this._loop,
+                loop=getattr(this, "way", this._loop),
                 addr=this._addr,
                 params=this._params,
                 backend_pid=this._protocol.backend_pid,
@@ -56,6 +60,23 @@ class _Leaving(asyncpg.Connection):
             _CANCELS.add(task)
             task.add_done_callback(_cancelled)
         super().terminate()
+
+
+class _Way:
+    """The event loop, for one connection to one address of a host with several. asyncpg gives the loop the name of the
+    host, which it needs for certificates and passwords, and the loop would wait for the first address for ever."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: str | None) -> None:
+        self.loop = loop
+        self._address = address  # None: whatever the host is
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.loop, name)
+
+    async def create_connection(self, protocol: Any, host: str, *more: Any, **options: Any) -> Any:  # noqa: ANN401
+        if options.get("ssl"):
+            options.setdefault("server_hostname", host)
+        return await self.loop.create_connection(protocol, self._address or host, *more, **options)
 
 
 _CANCELS: set["asyncio.Task[None]"] = set()
@@ -68,12 +89,12 @@ def _cancelled(task: "asyncio.Task[None]") -> None:
 
 
 class Route:
-    """The way to a database. Of several hosts the one that was good last is tried first: a frozen one before it would
-    cost each new connection its time-out."""
+    """The way to a database. Of several hosts, and of several addresses of a host, the one that was good last is tried
+    first: a frozen one before it would cost each new connection its time-out."""
 
     def __init__(self, url: str) -> None:
         self._text = url
-        self._best: tuple[str | None, int | None] | None = None
+        self._best: tuple[str | None, int | None, str | None] | None = None
 
     @cached_property
     def url(self) -> DatabaseURL:
@@ -90,9 +111,10 @@ class Route:
             settings = {**settings, "options": text}
         self._check_user()
         failure: Exception | None = None
-        for host, port in self._hosts():
+        timeout_s = self.url.connect_timeout_s or CONNECT_TIMEOUT_S
+        for host, port, address, session in await self._places(timeout_s):
+            way = _Way(asyncio.get_running_loop(), address)
             for encryption in [False] if host and host.startswith("/") else encryptions(self.url):
-                timeout_s = self.url.connect_timeout_s or CONNECT_TIMEOUT_S
                 try:
                     connection: Connection = await asyncpg.connect(
                         self.url.dsn,
@@ -100,7 +122,8 @@ class Route:
                         port=port,
                         ssl=encryption,
                         timeout=timeout_s,
-                        target_session_attrs=connect_utils.SessionAttribute(self.url.session),
+                        loop=cast("asyncio.AbstractEventLoop", way),
+                        target_session_attrs=connect_utils.SessionAttribute(session),
                         server_settings=dict(settings),
                         connection_class=_Leaving,
                         **options,
@@ -123,10 +146,9 @@ class Route:
                     raise
                 except asyncpg.PostgresError as error:
                     raise Refused(f"The database refuses the connection: {describe(error)}.") from error
-                except UnicodeError as error:
-                    raise InvalidDatabaseURL("A host in it is no name of a host.") from error
                 else:
-                    self._best = (host, port)
+                    self._best = (host, port, address)
+                    connection.way, connection._loop = way, way.loop  # type: ignore[attr-defined]
                     return connection
         assert failure
         raise failure
@@ -139,11 +161,48 @@ class Route:
             except (KeyError, OSError) as error:
                 raise InvalidDatabaseURL("It names no user, and the one who runs this has no name.") from error
 
-    def _hosts(self) -> list[tuple[str | None, int | None]]:
+    async def _places(self, timeout_s: float) -> list[tuple[str | None, int | None, str | None, str]]:
+        """Host, port and address, in the order in which they are tried, and what each must be. AWAY where the name of
+        the last host leads nowhere, and no other does."""
         hosts = list(self.url.hosts)
         if self.url.options.get("load_balance_hosts") == "random":
             random.shuffle(hosts)
-        return sorted(hosts, key=lambda host: host != self._best)
+        places = []
+        failure: Exception | None = None
+        for host, port in hosts:
+            try:
+                addresses = await _addresses(host, timeout_s)
+            except OSError as error:
+                failure = error
+                continue
+            # Those of one name are often a primary and its standbys.
+            session = "primary" if len(addresses) > 1 and self.url.session == "any" else self.url.session
+            places += [(host, port, address, session) for address in addresses]
+        if failure and not places:
+            raise failure
+        return sorted(places, key=lambda place: place[:3] != self._best)
+
+
+async def _addresses(host: str | None, timeout_s: float) -> list[str | None]:
+    """Those of a name; [None] for all that needs no look-up."""
+    if host is None or host.startswith("/") or _is_address(host):
+        return [None]
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise TimeoutError(f"no address of {host} within {timeout_s:.0f} s") from None
+    except UnicodeError as error:
+        raise InvalidDatabaseURL("A host in it is no name of a host.") from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def encryptions(url: DatabaseURL) -> list[ssl.SSLContext | bool | None]:

@@ -160,7 +160,10 @@ def test_the_wait_and_the_limit_are_options(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.rule("L-1")
-@pytest.mark.parametrize("arguments", [["--limit", "1001"], ["--limit", "0"], ["--wait", "0"], ["--wait", "soon"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--limit", "1001"], ["--limit", "0"], ["--wait", "0"], ["--wait", "soon"], ["--last-each", "11"]],
+)
 def test_options_out_of_bounds_end_it_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["subscribe", "t", *arguments])

@@ -151,6 +151,7 @@ def test_without_a_beginning_only_what_is_new_is_printed(server, follow):
     [
         (["--after", "earliest"], ["1", "2", "3"]),
         (["--last", "2"], ["2", "3"]),
+        (["--last-each", "1"], ["3"]),
         (["--since", "1h"], ["1", "2", "3"]),
     ],
 )

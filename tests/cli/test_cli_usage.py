@@ -92,3 +92,18 @@ def test_the_clients_commands_load_nothing_of_the_server():
     )
     done = run(sys.executable, "-c", script, env=ENV)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_server_listens_before_it_has_loaded_what_takes_long():
+    """Until then a restart refuses connections."""
+    script = (
+        "import sys; from notifier.cli import main; from notifier.web import listeners\n"
+        "def listen(settings):\n"
+        "    loaded = {'asyncio', 'ssl', 'aiohttp', 'asyncpg', 'gunicorn', 'uvloop'} & sys.modules.keys()\n"
+        "    assert not loaded, loaded\n"
+        "    raise OSError('enough')\n"
+        "listeners.listen = listen\n"
+        "sys.exit(main(['serve']))"
+    )
+    done = run(sys.executable, "-c", script, env=ENV)
+    assert (done.returncode, "enough" in done.stdout) == (1, True), done.stderr

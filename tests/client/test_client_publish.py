@@ -134,6 +134,15 @@ async def test_without_an_answer_the_outcome_is_unknown(scripted, client, fault)
     assert error.temporary
 
 
+async def test_how_long_an_answer_may_take_is_the_publishers_to_say(scripted, client):
+    scripted.says_nothing()
+    scripted.says_nothing()
+    for publishing in (client.publish("t", 1, timeout_s=0.1), client.publish_many([], timeout_s=0.1)):
+        with pytest.raises(NotifierClientError) as unknown:
+            await publishing
+        assert (unknown.value.status, unknown.value.code) == (None, "outcome_unknown")
+
+
 @pytest.mark.rule("C-10")
 @pytest.mark.parametrize("status", [302, 401, 404, 414])
 async def test_a_refusal_by_something_in_between_says_so_and_may_pass(scripted, client, status):

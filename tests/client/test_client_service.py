@@ -70,6 +70,21 @@ async def test_the_last_messages_of_a_list_come_first_and_then_what_is_new(clien
         assert (await waiting).data == 9
 
 
+@pytest.mark.rule("C-12")
+async def test_the_state_of_many_things_is_read_without_their_history(client):
+    """More of them than the first answer of another subscription has messages."""
+    for state in ("old", "older", "newest"):
+        await client.publish_many([{"topic": f"thing/{number}", "data": state} for number in range(300)])
+    subscription = client.subscribe("thing/*", last_each=1)
+    async with asyncio.timeout(DEADLINE_S), aclosing(subscription):
+        found = [await anext(subscription) for _ in range(300)]
+        assert {message.topic for message in found} == {f"thing/{number}" for number in range(300)}
+        assert {message.data for message in found} == {"newest"}
+        waiting = asyncio.ensure_future(anext(subscription))
+        await client.publish("thing/7", "new")
+        assert (await waiting).data == "new"
+
+
 @pytest.mark.rule("C-1")
 async def test_a_subscription_goes_on_over_restarts_of_the_server(server, client):
     subscription = client.subscribe("t", after="earliest", on_retry=lambda error, delay_s: None)

@@ -75,6 +75,22 @@ async def test_answers_that_do_not_get_through_are_requested_in_smaller_parts(sc
     assert limits[-6:] == ["2", "4", "4", "4", "4", "4"]
 
 
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.rule("C-12")
+async def test_a_state_is_asked_for_as_a_whole_until_that_does_not_get_through(scripted, client):
+    scripted.sends_half([1, 2], 2, length=True)
+    scripted.sends_half([1, 2], 2, length=False)
+    scripted.sends([1, 2], cursor=2)
+    scripted.sends([3], cursor=3)
+    assert await take(client.subscribe("t/*", last_each=1), 3) == [1, 2, 3]
+    assert [(r.query.get("last_each"), r.query["limit"]) for r in scripted.requests] == [
+        ("1", "1000"),
+        ("1", "500"),
+        ("1", "250"),
+        (None, "4"),
+    ]
+
+
 @pytest.mark.rule("C-12")
 @pytest.mark.parametrize(("limit", "asked"), [(3, "3"), (10, "10"), (1000, "10")])
 async def test_a_limit_that_is_given_is_the_most(scripted, client, limit, asked):

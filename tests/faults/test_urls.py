@@ -1,15 +1,17 @@
 """The ways to a database that its URL describes: options, hosts, certificates."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from conftest import Server, Start, admin, free_port, run
+from conftest import DEADLINE_S, Server, Start, admin, free_port, run
 from support.servers import Postgres
 
 from notifier.core.database_urls import InvalidDatabaseURL
@@ -102,6 +104,66 @@ async def test_a_frozen_host_takes_no_more_than_its_time_and_the_next_one_serves
         assert (await app.poll("orders", after="earliest"))["messages"]
         # The host that was good is the first from then on.
         assert (tried.count(closed), tried.count(frozen)) == (1, 1)
+
+
+@pytest.fixture
+def named(url_of_ours: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """The URL by a name whose first address is frozen, and the addresses that are tried."""
+    parts = urlsplit(url_of_ours)
+    tried: list[str] = []
+    addresses, through = connecting._addresses, connecting._Way.create_connection
+
+    async def two(host: str | None, timeout_s: float) -> list[str | None]:
+        return ["127.0.0.2", "127.0.0.1"] if host == "db.invalid" else await addresses(host, timeout_s)
+
+    async def counted(way: connecting._Way, *args: Any, **options: Any) -> Any:
+        tried.append(way._address)
+        return await through(way, *args, **options)
+
+    monkeypatch.setattr(connecting, "_addresses", two)
+    monkeypatch.setattr(connecting._Way, "create_connection", counted)
+    monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.2", parts.port)):
+        yield parts._replace(netloc=parts.netloc.replace("127.0.0.1", "db.invalid")).geturl(), tried
+
+
+async def test_a_frozen_address_of_a_name_takes_no_more_than_its_time_and_the_next_one_serves(
+    named: tuple[str, list[str]], start: Start
+) -> None:
+    url, tried = named
+    app = await start(url)
+    await app.publish("orders", "1")
+    assert (await app.poll("orders", after="earliest"))["messages"]
+    # The address that was good is the first from then on.
+    assert tried[:2] == ["127.0.0.2", "127.0.0.1"]
+    assert set(tried[2:]) == {"127.0.0.1"}
+
+
+async def test_a_server_that_is_left_is_told_at_its_own_address(
+    named: tuple[str, list[str]], server_of_ours: Postgres
+) -> None:
+    """At another address of the name nobody knows the query."""
+    running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(600)' and state = 'active'"
+    connection = await connect(named[0])
+    watch = await asyncpg.connect(server_of_ours.url)
+    with pytest.raises(TimeoutError):
+        await connection.execute("select pg_sleep(600)", timeout=0.3)
+    connection.terminate()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while await watch.fetchval(running):
+                await asyncio.sleep(0.01)
+    finally:
+        await watch.execute("select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(600)'")
+        await watch.close()
+
+
+async def test_the_addresses_of_a_name_are_looked_up_and_no_others() -> None:
+    assert "127.0.0.1" in await connecting._addresses("localhost", 5)
+    for host in (None, "/run/postgresql", "127.0.0.1", "::1", "fe80::1%eth0"):
+        assert await connecting._addresses(host, 5) == [None]
+    with pytest.raises(InvalidDatabaseURL, match="no name of a host"):
+        await connecting._addresses("a" * 64 + ".invalid", 5)
 
 
 async def test_how_long_a_host_may_take_is_what_the_url_says(url_of_ours: str, monkeypatch: pytest.MonkeyPatch) -> None:
