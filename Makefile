@@ -41,7 +41,7 @@ lint: .venv/.test ## Formatting, style, types, and which module may import which
 	@$(python) -m mypy
 	@$(python) .venv/bin/lint-imports
 
-bench: .venv/.test ## Measure, also beside other ways to build it, in the same run (20 minutes; BASE=REVISION: beside that too)
+bench: .venv/.test ## Measure, also beside other ways to build it, in the same run (25 minutes; BASE=REVISION: beside that too)
 	@$(python) -m bench $(if $(BASE),--base $(BASE))
 
 tarpit: .venv/.test ## Show what waiting clients do to a server that gives each a worker, and what they do here

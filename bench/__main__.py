@@ -93,7 +93,7 @@ def arguments() -> argparse.Namespace:
     slugs = [peer.slug for peer in peers.PEERS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a look at whether it works, in half a minute: no numbers to cite"
+        "--quick", action="store_true", help="a look at whether it works, in a minute: no numbers to cite"
     )
     parser.add_argument(
         "--only",
@@ -110,7 +110,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--base",
         metavar="REVISION",
-        help="compare with another revision of this repository too, in the same run: before, lists",
+        help="compare with another revision of this repository too, in the same run: before, lists, herd, costs",
     )
     parser.add_argument(
         "--clients",

@@ -17,7 +17,20 @@ from bench.server import ROOT, migrate
 from notifier.embedded import embedded_postgres
 
 # Room for two servers, 32 publishers and a few more. Else as embedded, but that no checkpoint falls into a round.
-SETTINGS = {"max_connections": "100", "max_wal_size": "2GB", "checkpoint_timeout": "30min"}
+# Statements are counted only in databases that ask for it.
+SETTINGS = {
+    "max_connections": "100",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "30min",
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track": "none",
+}
+
+# Reads of the table for polls: no other transaction of a server is like that.
+READS = """
+select coalesce(sum(s.calls), 0)::int from pg_stat_statements s join pg_database d on d.oid = s.dbid
+where d.datname = current_database() and s.query ilike 'begin%repeatable read%'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,24 @@ async def database(server: str, flush: Flush, root: Path = ROOT) -> AsyncIterato
         yield url
     finally:
         await execute(server, f"drop database {name} with (force)")
+
+
+async def counting(url: str) -> bool:
+    """Count from the next connection on how often the table is read; False where this server cannot."""
+    try:
+        await execute(url, "create extension pg_stat_statements")
+        name = urlsplit(url).path.removeprefix("/")
+        await execute(url, f"alter database {name} set pg_stat_statements.track = 'top'", READS)
+    except asyncpg.PostgresError:
+        return False
+    return True
+
+
+async def reads(url: str) -> int:
+    """How often polls have had the table read, in a database that is `counting`."""
+    count = await fetchval(url, READS)
+    assert isinstance(count, int)
+    return count
 
 
 async def execute(url: str, *statements: str) -> None:

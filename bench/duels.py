@@ -29,6 +29,7 @@ LATER = "the same after the fan-outs"
 POSTGRES, THREADS = "Postgres' CPU per delivery, beside ours", f"threads, compared with {FEW} clients"
 TOKENS = f"{MEMORY}, a token each"
 OWN, OWN_CPU = f"{MEMORY}, a token and a topic each", f"{CPU}, a token and a topic each"
+OWN_LATER = f"{OWN}, after the fan-outs"
 OPEN = "open access"
 PROXIED, PROXY = f"{CPU} behind nginx", "nginx' own CPU per delivery, beside"
 CLIENT = "the crowd's CPU per delivery"
@@ -194,7 +195,7 @@ async def access(stage: Stage) -> Measured:
     duel = Duel(OPEN, count, memory, fan_outs, void=[*mine.void, *others.void])
     figures = [
         *rows([duel], OWN, "bytes", lambda duel: duel.memory),
-        Figure(f"{OWN}, after the fan-outs", f"{count:,}", "bytes", later, void=duel.void),
+        Figure(OWN_LATER, f"{count:,}", "bytes", later, void=duel.void),
         *rows([duel], OWN_CPU, "µs", fans(lambda fan: fan.cpu_us)),
     ]
     return Measured(figures)

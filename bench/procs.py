@@ -49,17 +49,18 @@ def kernel_memory() -> tuple[int, int]:
     return int(tcp[tcp.index("mem") + 1]) * PAGE, int(slab[1]) * 1024
 
 
-async def quiet(pids: Pids, share: float = QUIET_SHARE) -> bool:
-    """Wait until the processes use less than `share` of a processor. False if they never do."""
+async def quiet(pids: Pids, share: float = QUIET_SHARE) -> float:
+    """Wait until the processes use less than `share` of a processor. Since when they do (`time.perf_counter`); 0 if
+    they never do."""
     deadline = time.perf_counter() + QUIET_AT_LAST_S
     before, start = cpu_s(pids()), time.perf_counter()
     while start < deadline:
         await asyncio.sleep(QUIET_S)
         after, end = cpu_s(pids()), time.perf_counter()
         if after - before < share * (end - start):
-            return True
+            return start
         before, start = after, end
-    return False
+    return 0.0
 
 
 def _read(path: Path) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,9 +48,13 @@ class Loaded:
         return f"bench/round-{next(self._rounds)}"
 
     async def publish(self, port: int, target: str, publishers: int, seconds: float, body: str = BODY) -> Any:
-        return await self.load.run(
-            "publish", port=port, target=target, body=body, publishers=publishers, seconds=seconds
-        )
+        return await publish_at(self.load, port, [target], publishers, seconds, body)
+
+
+async def publish_at(
+    load: Load, port: int, targets: Sequence[str], publishers: int, seconds: float, body: str = BODY
+) -> Any:
+    return await load.run("publish", port=port, targets=targets, body=body, publishers=publishers, seconds=seconds)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import duels, publishing, waiting, watching
+from bench import duels, pages, publish_costs, publishing, returning, waiting, watching
 from bench.database import FLUSHES, NATIVE, SLOW, Flush
 from bench.figures import Aim, Figure, Measured, at_least, at_most, same
 from bench.load.dialects import TOKEN_BYTES
@@ -44,11 +44,12 @@ class Scenario:
     clients: Callable[[Scale], tuple[int, ...]] = lambda _: ()
     bounds: tuple[Bound, ...] = ()
     flushes: tuple[Flush, ...] = (NATIVE,)
+    tells: str = "clients"
 
     @property
     def where(self) -> str:
         """What the figures' `where` tells apart."""
-        return "flush" if self.flushes == FLUSHES else "clients"
+        return "flush" if self.flushes == FLUSHES else self.tells
 
     def judged(self, measured: Measured) -> Measured:
         """The same, with what is required of each figure."""
@@ -88,7 +89,7 @@ SCENARIOS = (
         (
             Bound(duels.MEMORY, at_most(2500, "bytes"), at_most(2000, "bytes")),
             Bound(duels.THREADS, same(), peer=OURS),
-            Bound(duels.CPU, at_most(1.0), at_most(0.8), "nchan"),
+            Bound(duels.CPU, at_most(0.95), at_most(0.82), "nchan"),
             Bound(duels.CPU, at_most(0.45), peer="node:http"),
             Bound(duels.CPU, at_most(0.15), peer="aiohttp"),
         ),
@@ -122,7 +123,8 @@ SCENARIOS = (
         duels.access,
         clients=lambda scale: (scale.last,),
         bounds=(
-            Bound(duels.OWN, at_most(3300, "bytes"), peer=duels.OPEN),
+            Bound(duels.OWN, at_most(3200, "bytes"), at_most(2800, "bytes"), duels.OPEN),
+            Bound(duels.OWN_LATER, at_most(3500, "bytes"), at_most(2800, "bytes")),
             Bound(duels.OWN_CPU, at_most(1.1), peer=duels.OPEN),
         ),
     ),
@@ -145,17 +147,75 @@ SCENARIOS = (
         duels.last,
         ("nchan",),
         lambda scale: (scale.last,),
-        (Bound(duels.TIME, at_most(1.2), at_most(1.0), "nchan"),),
+        (Bound(duels.TIME, at_most(1.15), at_most(1.0), "nchan"),),
     ),
     Scenario(
         "lists",
         "A list each",
-        "Each client waits on a list of its own, `all,user/N`; one message is published to `all`, which is in all of "
-        "them. Meanwhile one client asks for `/healthz` again and again with pauses of a millisecond.",
+        f"Each client has a token of {TOKEN_BYTES} bytes and waits on a list of its own, `bench,user/N`; one message "
+        "is published to `bench`, which is in all of them. Compared with as many clients, each with its token, that "
+        "wait on `bench` alone. Meanwhile one client asks for `/healthz` again and again with pauses of a "
+        "millisecond.",
         watching.lists,
         (BASE,),
         lambda scale: (scale.lists,),
-        (Bound(watching.LISTS, at_most(60, "ms")),),
+        (
+            Bound(watching.LISTS, at_most(60, "ms"), at_most(20, "ms")),
+            Bound(watching.LISTS_CPU, at_most(1.5), at_most(1.25), watching.ONE_LIST),
+        ),
+    ),
+    Scenario(
+        "herd",
+        "Back after a restart",
+        "Clients with a topic each wait; the server is killed, messages are published to their topics in turn, and "
+        "once it serves again all come back within two seconds, each with the cursor that it had, and ask for what "
+        "they have missed. Until everybody has all of it, and is parked, and server and database have nothing more to "
+        "do. A client that is refused or told to come back later makes the figure void.",
+        returning.herd,
+        (BASE,),
+        lambda scale: (scale.herd,),
+        (
+            Bound(returning.PARKED_BEFORE, at_most(1.0), at_most(0.7), None),
+            Bound(returning.PARKED, at_most(15, "s"), at_most(8, "s"), returning.NOTHING_MISSED, "6,000"),
+            Bound(returning.PARKED, at_most(2.0), at_most(1.3), returning.NOTHING_MISSED, "20,000"),
+            Bound(returning.READS, at_most(50, "reads"), at_most(20, "reads"), where="20,000"),
+            Bound(returning.HEALTH, at_most(100, "ms")),
+        ),
+        tells="missed",
+    ),
+    Scenario(
+        "coming",
+        "Coming back",
+        "Clients with a topic each connect and poll, evenly spread over two seconds, and are parked: with topics that "
+        "the server has never heard of; then all hang up, and come again with the same requests.",
+        returning.coming,
+        ("node", "aiohttp"),
+        smallest,
+        (
+            Bound(returning.UNKNOWN, at_most(1.2), at_most(0.8), "node:http"),
+            Bound(returning.KNOWN, aim=at_most(0.35), peer="node:http"),
+        ),
+    ),
+    Scenario(
+        "behind",
+        "Far behind",
+        f"Clients ask for {returning.MESSAGES} messages each, all older than what is in memory: on a topic each, and, "
+        "compared with that, all on one topic.",
+        returning.behind,
+        clients=lambda scale: (scale.behind,),
+        bounds=(Bound(returning.BEHIND, at_least(0.5), at_least(0.8), returning.COMMON),),
+    ),
+    Scenario(
+        "pages",
+        "Page loads",
+        f"While the window is full, {pages.PAGES} pages ask in turn for the newest ten messages of their own topics: a "
+        f"list of {pages.TOPICS}, or one pattern for all that begin alike. CPU is the server's, one request at a time.",
+        pages.pages,
+        bounds=(
+            Bound(pages.LOAD, at_most(12), at_most(6), pages.HEALTH),
+            Bound(pages.PATTERN, at_most(12), at_most(6), pages.HEALTH),
+        ),
+        tells="messages",
     ),
     Scenario(
         "idle",
@@ -224,6 +284,39 @@ SCENARIOS = (
         "JSON. Compared with the same server with batches of one (group commit off), on a database of its own.",
         publishing.publish,
         bounds=(Bound(publishing.AT_ONCE[publishing.MOST], aim=at_least(5), where=SLOW.name),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "costs",
+        "What a publish costs",
+        "One publisher as above; CPU of the server, and of all of Postgres, for each publish. Compared with another "
+        f"revision where one is named; and a database that knows many topics, of which {publish_costs.TARGETS} are "
+        "published to, with one that knows few.",
+        publish_costs.costs,
+        (BASE,),
+        bounds=(
+            Bound(publish_costs.OURS_CPU + publish_costs.BEFORE, at_most(0.7), at_most(0.6), None),
+            Bound(publish_costs.POSTGRES_CPU + publish_costs.BEFORE, at_most(0.55), at_most(0.4), None),
+            Bound(publish_costs.KNOWN_CPU, at_most(1.2), peer=f"{publish_costs.FEW_KNOWN} topics"),
+        ),
+        tells="with",
+    ),
+    Scenario(
+        "crowded",
+        "Beside many publishers",
+        f"One client asks for `/healthz` again and again while {publishing.MOST} publish as above; corrected for "
+        "coordinated omission.",
+        publish_costs.crowded,
+        bounds=(Bound(publish_costs.HEALTH, at_most(25, "ms"), at_most(10, "ms"), where=NATIVE.name),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "committed",
+        "Committed in SQL → delivered",
+        "One transaction at a time, `select notifier.publish(…)`, less than a hundred a second: from the return of the "
+        "commit until a parked poll's answer is in the client.",
+        publish_costs.committed,
+        bounds=(Bound(publish_costs.COMMITTED, at_most(2, "ms"), at_most(1, "ms"), where=NATIVE.name),),
         flushes=FLUSHES,
     ),
     Scenario(

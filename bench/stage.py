@@ -30,7 +30,9 @@ class Scale:
     `messages` of a latency round; `seconds` of any other, `sql_seconds` of pgbench's. Crowds are of `clients`; those
     whose last client is waited for, of `last`; `lists` have one each; `inboxes` get messages in rounds of `inbox_s`;
     `idle_s` is one period of waiting, and `watch_s` how long a health request is asked again and again while clients
-    are parked. What is compared with another revision is started `repeats` times.
+    are parked. What is compared with another revision is started `repeats` times. A `herd` comes back within
+    `return_s`, `herds` times for each number of messages that it has `missed`; `behind` are far behind the log. Of
+    publishers in SQL `commits` are timed, and `asks` of small requests; so many topics are `known`.
     """
 
     pairs: int
@@ -47,11 +49,19 @@ class Scale:
     watch_s: float
     hang_ups: int
     repeats: int
+    herd: int
+    herds: int
+    missed: tuple[int, ...]
+    return_s: float
+    behind: int
+    commits: int
+    asks: int
+    known: int
 
     def of(self, clients: tuple[int, ...]) -> "Scale":
         """With crowds of `clients`, and none that is larger."""
         most = max(clients)
-        smaller = {name: min(most, getattr(self, name)) for name in ("last", "lists", "inboxes")}
+        smaller = {name: min(most, getattr(self, name)) for name in ("last", "lists", "inboxes", "herd", "behind")}
         return replace(self, clients=clients, **smaller)
 
 
@@ -62,7 +72,7 @@ FULL = Scale(
     sql_seconds=2,
     clients=(5_000, 15_000),
     last=10_000,
-    lists=6_000,
+    lists=10_000,
     inboxes=5_000,
     inbox_s=2.0,
     rate=500,
@@ -70,6 +80,14 @@ FULL = Scale(
     watch_s=3.0,
     hang_ups=3,
     repeats=3,
+    herd=10_000,
+    herds=3,
+    missed=(0, 100, 5_000, 6_000, 20_000),
+    return_s=2.0,
+    behind=1_000,
+    commits=150,
+    asks=400,
+    known=1_000_000,
 )
 QUICK = Scale(
     pairs=1,
@@ -86,6 +104,14 @@ QUICK = Scale(
     watch_s=0.3,
     hang_ups=1,
     repeats=1,
+    herd=100,
+    herds=1,
+    missed=(0, 6_000, 20_000),
+    return_s=0.1,
+    behind=50,
+    commits=10,
+    asks=60,
+    known=1_000,
 )
 
 
@@ -160,8 +186,15 @@ async def ours(stage: Stage, source: Checkout = HERE, *, verifying: bool = False
     """Notifier as shipped, on a database of its own; `verifying`: with tokens."""
     async with (
         database(stage.postgres, stage.flush, source.root) as url,
-        running(NOTIFIER, url, source.root, **(VERIFYING if verifying else {})) as server,
+        served(url, source, verifying=verifying) as side,
     ):
+        yield side
+
+
+@asynccontextmanager
+async def served(url: str, source: Checkout = HERE, *, verifying: bool = False) -> AsyncIterator[Side]:
+    """Notifier on the database `url`."""
+    async with running(NOTIFIER, url, source.root, **(VERIFYING if verifying else {})) as server:
         master = await postmaster(url)
         yield Side(
             source.name,
@@ -261,10 +294,11 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(
-    side: Side, topics: Sequence[str] = (TOPIC,), *, tokens: bool = False, first: int = 0
+    side: Side, topics: Sequence[str] = (TOPIC,), *, tokens: bool = False, first: int = 0, cursor: str = ""
 ) -> AsyncIterator[Crowd]:
     """No clients yet. They hang up before their server is stopped. `first`: the number of the first one, where several
-    crowds share a server."""
+    crowds share a server. They begin at `cursor`, or with what is published from now on."""
     async with loading() as load:
-        await load.run("crowd_open", port=side.port, dialect=side.dialect, topics=topics, tokens=tokens, first=first)
+        begin = {"topics": topics, "tokens": tokens, "first": first, "cursor": cursor}
+        await load.run("crowd_open", port=side.port, dialect=side.dialect, **begin)
         yield Crowd(side, load)

@@ -11,12 +11,14 @@ from typing import Any
 
 from bench.figures import Figure, Measured, percentile
 from bench.load import Load, loading
-from bench.stage import WARM_UPS, Crowd, FanOut, Side, Stage, crowd, ours, theirs
+from bench.load.dialects import TOPIC
+from bench.stage import HERE, WARM_UPS, Checkout, Crowd, FanOut, Side, Stage, crowd, ours, theirs
 
 FAN_OUT, HANG_UP = "health request, p99 during a fan-out, against the time to all", "longest while all hang up"
 INSTANT = "longest after all hung up in one instant"
 LISTS = "health request, longest during a fan-out to so many lists"
 LISTS_CPU = "CPU per delivery, a list each"
+ONE_LIST = "one list for all"
 
 PAUSE_MS = 1.0
 # After the time that it should take.
@@ -112,36 +114,40 @@ async def watch(stage: Stage, side: Side, count: int, prober: Load) -> Watched:
 
 
 async def lists(stage: Stage) -> Measured:
-    """One message to clients that each have a list of their own; at all servers in turns. The CPU is that of a fan-out
-    without health requests."""
+    """One message to clients that each have a token and a list of their own; at all servers in turns, and beside the
+    same clients with one list at another server of ours. The CPU is that of a fan-out without health requests."""
     [count] = stage.clients
-    topics = [f"all,user/{number}" for number in range(count)]
+    own = [f"{TOPIC},user/{number}" for number in range(count)]
     async with AsyncExitStack() as stack:
         prober = await stack.enter_async_context(loading())
-        sides = [await stack.enter_async_context(ours(stage))]
-        sides += [await stack.enter_async_context(theirs(stage, peer)) for peer in stage.opponents]
-        crowds = [await stack.enter_async_context(crowd(side, topics)) for side in sides]
+        sources = [HERE, *(peer for peer in stage.opponents if isinstance(peer, Checkout))]
+        crowds = []
+        for source, topics in [(HERE, [TOPIC]), *((source, own) for source in sources)]:
+            side = await stack.enter_async_context(ours(stage, source, verifying=True))
+            crowds.append(await stack.enter_async_context(crowd(side, topics, tokens=True)))
         for each in crowds:
             await each.park(count)
             for _ in range(WARM_UPS):
-                await each.fan_out("all")
+                await each.fan_out(TOPIC)
         cpu: list[list[float]] = [[] for _ in crowds]
         longest: list[list[float]] = [[] for _ in crowds]
         for _ in range(stage.scale.pairs):
             for number, each in enumerate(crowds):
-                fan = await each.fan_out("all")
-                _, ms = await watched(prober, each, fan, "all")
+                fan = await each.fan_out(TOPIC)
                 cpu[number].append(fan.cpu_us)
-                longest[number].append(max(ms))
+                if number:
+                    _, ms = await watched(prober, each, fan, TOPIC)
+                    longest[number].append(max(ms))
     where = f"{count:,}"
-    void = crowds[0].void
-    figures = [Figure(LISTS, where, "ms", [max(longest[0])], void=void)]
-    if not stage.opponents:
-        figures.append(Figure(LISTS_CPU, where, "µs", cpu[0], void=void))
-    for number, each in list(enumerate(crowds))[1:]:
-        void, name = [*void, *each.void], each.side.name
-        figures.append(Figure(LISTS, where, "ms", longest[0], longest[number], void, name))
-        figures.append(Figure(LISTS_CPU, where, "µs", cpu[0], cpu[number], void, name))
+    one, mine, *others = crowds
+    figures = [
+        Figure(LISTS, where, "ms", [max(longest[1])], void=mine.void),
+        Figure(LISTS_CPU, where, "µs", cpu[1], cpu[0], [*one.void, *mine.void], ONE_LIST),
+    ]
+    for number, each in enumerate(others, 2):
+        void, name = [*mine.void, *each.void], each.side.name
+        figures.append(Figure(LISTS, where, "ms", longest[1], longest[number], void, name))
+        figures.append(Figure(LISTS_CPU, where, "µs", cpu[1], cpu[number], void, name))
     return Measured(figures)
 
 
@@ -153,12 +159,16 @@ async def watched(prober: Load, clients: Crowd, usual: FanOut, topic: str = "") 
 
 
 @asynccontextmanager
-async def probing(prober: Load, clients: Crowd, seconds: float) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    """Health requests, one after the other, for so long; what they took is returned by what this gives."""
-    await prober.run("probe_begin", port=clients.side.port, target=clients.side.health, seconds=seconds)
+async def probing(
+    prober: Load, clients: Crowd, seconds: float, pause_ms: float = PAUSE_MS
+) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Health requests, one after the other, for so long or until `now`; what they took is returned by what this
+    gives."""
+    side = clients.side
+    await prober.run("probe_begin", port=side.port, target=side.health, seconds=seconds, pause_s=pause_ms / 1000)
 
-    async def end() -> Any:
-        result = await prober.run("probe_end")
+    async def end(*, now: bool = False) -> Any:
+        result = await prober.run("probe_end", now=now)
         clients.void += result["failures"]
         return result
 
@@ -196,6 +206,6 @@ def during(result: dict[str, Any], began: float, ended: float) -> list[float]:
     return found
 
 
-def corrected(times: Sequence[float]) -> list[float]:
+def corrected(times: Sequence[float], pause_ms: float = PAUSE_MS) -> list[float]:
     """Those, and what the requests would have waited that could not be asked meanwhile."""
-    return [ms - missed * PAUSE_MS for ms in times for missed in range(1 + int(ms / PAUSE_MS))]
+    return [ms - missed * pause_ms for ms in times for missed in range(1 + int(ms / pause_ms))]

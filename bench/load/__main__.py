@@ -8,10 +8,10 @@ import traceback
 
 import uvloop
 
-from bench.load import rounds
+from bench.load import asking, returning, rounds
 from bench.load.publishers import publish
 
-ROUNDS = {**vars(rounds), "publish": publish}
+ROUNDS = {**vars(rounds), **vars(returning), **vars(asking), "publish": publish}
 
 
 async def main() -> None:

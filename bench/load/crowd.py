@@ -33,6 +33,9 @@ PIECE = 65536
 CLIENTS_OF_AN_ADDRESS = 8_000
 IP_BIND_ADDRESS_NO_PORT = 24
 
+# How often it looks whether all are connected.
+PAUSE_S = 0.005
+
 SPARE_FILES = 100
 QUEUES = FIONREAD, TIOCOUTQ
 MAX_KNOWN = 4096
@@ -44,10 +47,10 @@ class Member:
 
     __slots__ = ("after", "before", "got", "greeting", "number", "rest", "seen", "sent", "socket")
 
-    def __init__(self, number: int, connection: socket.socket, greeting: Greeting) -> None:
+    def __init__(self, number: int, connection: socket.socket, greeting: Greeting | None) -> None:
         self.number = number
         self.socket = connection
-        self.greeting: Greeting | None = greeting
+        self.greeting = greeting
         self.before = self.after = self.rest = b""
         self.got = b""  # the last answer and the last request: for the inquest when a client is stuck
         self.sent = b""
@@ -92,8 +95,12 @@ class Crowd:
         self._polling = 0
         self._known: dict[bytes, Answer] = {}
         self._around: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+        self._away: list[Member] = []
+        self._coming: dict[int, Member] = {}
         self._epoll = select.epoll()
+        self._connecting = select.epoll()
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._turn)
+        asyncio.get_running_loop().add_reader(self._connecting.fileno(), self._come_in)
 
     # --- the life of a crowd
 
@@ -113,10 +120,7 @@ class Crowd:
     def _open(self, number: int) -> None:
         topic = self.topics[number % len(self.topics)]
         greeting = self.dialect.greet(topic, token(number) if self.tokens else "")
-        connection = socket.socket()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        connection.bind((f"127.0.{number // CLIENTS_OF_AN_ADDRESS + 1}.1", 0))
+        connection = bound(number)
         connection.connect(("127.0.0.1", self.port))
         connection.setblocking(False)
         member = Member(number, connection, greeting)
@@ -125,10 +129,61 @@ class Crowd:
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         member.send(next(greeting))
 
+    def everybody(self) -> list[Member]:
+        """Those that are there, and those that have left."""
+        return [*self.members.values(), *self._away]
+
+    def leave(self) -> None:
+        """All hang up, and keep their last poll."""
+        self._away = list(self.members.values())
+        self.members.clear()
+        for member in self._away:
+            member.socket.close()
+            member.rest = b""
+
+    async def come(self, count: int, port: int, seconds: float) -> None:
+        """Those that have left, or `count` new clients, connect to `port`, evenly spread over so long. The first that
+        each sends is a poll."""
+        check_limit(count)
+        self.port = port
+        coming, self._away = self._away or [self._newcomer(self.first + number) for number in range(count)], []
+        start = time.perf_counter()
+        for turn, member in enumerate(coming):
+            if (pause := start + turn * seconds / len(coming) - time.perf_counter()) > 0:
+                await asyncio.sleep(pause)
+            if member.socket.fileno() < 0:
+                member.socket = bound(member.number)
+            connection = member.socket
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port))
+            self._coming[connection.fileno()] = member
+            self._connecting.register(connection.fileno(), select.EPOLLOUT)
+        while self._coming:
+            await asyncio.sleep(PAUSE_S)
+
+    def _newcomer(self, number: int) -> Member:
+        member = Member(number, bound(number), None)
+        topic = self.topics[number % len(self.topics)]
+        member.before, member.after = self.dialect.around(topic, token(number) if self.tokens else "")
+        member.sent = member.before + self.cursor + member.after
+        return member
+
+    def _come_in(self) -> None:
+        for fd, _ in self._connecting.poll(0, EVENTS):
+            self._connecting.unregister(fd)
+            member = self._coming.pop(fd)
+            self.members[fd] = member
+            self._epoll.register(fd, select.EPOLLIN)
+            try:
+                member.send(member.sent)
+            except OSError as error:
+                self._lost(fd, member, repr(error))
+
     def hang_up(self) -> None:
         """All at once."""
-        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
-        self._epoll.close()
+        for epoll in (self._epoll, self._connecting):
+            asyncio.get_running_loop().remove_reader(epoll.fileno())
+            epoll.close()
         for member in self.members.values():
             member.socket.close()
         self.members.clear()
@@ -255,6 +310,15 @@ class Crowd:
         if member.greeting is not None:
             self._greeted.release()
             member.greeting = None
+
+
+def bound(number: int) -> socket.socket:
+    """A socket of the client of that number."""
+    connection = socket.socket()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    connection.bind((f"127.0.{number // CLIENTS_OF_AN_ADDRESS + 1}.1", 0))
+    return connection
 
 
 def check_limit(count: int) -> None:

@@ -1,9 +1,11 @@
 """Publishers over HTTP: each on a connection of its own, each sends its next request when the last is answered."""
 
 import asyncio
+import itertools
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from bench.load.http import Connection, request
 
@@ -14,11 +16,12 @@ LAST_ANSWERS_S = 20.0
 _IDS = re.compile(rb'"([0-9]+)"')
 
 
-async def publish(port: int, target: str, body: str, publishers: int, seconds: float) -> dict[str, object]:
-    """`per_s`: answers while the clock ran; `answers`: all of them, by status; `ids`: how many were issued, and
-    `repeated` how many of these more than once; `cpu`: the share of one processor that this process used."""
+async def publish(port: int, targets: Sequence[str], body: str, publishers: int, seconds: float) -> dict[str, object]:
+    """To `targets` in turn. `per_s`: answers while the clock ran; `answers`: all of them, by status; `ids`: how many
+    were issued, and `repeated` how many of these more than once; `cpu`: the share of one processor that this process
+    used."""
     loop = asyncio.get_running_loop()
-    post = request("POST", target, body.encode())
+    posts = itertools.cycle([request("POST", target, body.encode()) for target in targets])
     answers: list[tuple[int, bytes]] = []
     stopping = False
     running = publishers
@@ -44,14 +47,14 @@ async def publish(port: int, target: str, body: str, publishers: int, seconds: f
             if stopping:
                 ended()
             else:
-                connections[number].send(post)
+                connections[number].send(next(posts))
 
         connections.append(await Connection.open(port, on_answer, on_lost))
 
     for number in range(publishers):
         await connect(number)
     for connection in connections:
-        connection.send(post)
+        connection.send(next(posts))
     await asyncio.sleep(WARM_UP_S)
     start, cpu, before = time.perf_counter(), time.process_time(), len(answers)
     await asyncio.sleep(seconds)

@@ -19,7 +19,6 @@ PUBLISHED_S = 10.0
 MESSAGE_S = 10.0
 
 # Of a client that sends one small request again and again.
-PAUSE_S = 0.001
 ANSWER_S = 20.0
 
 WARM_UP_S = 0.2
@@ -27,15 +26,22 @@ APPEND = "call notifier.append_and_flush($1::text[], $2::bytea[], $3::text[], $3
 
 _crowds: list[Crowd] = []
 _probes: list[asyncio.Task[dict[str, object]]] = []
+_stopping = asyncio.Event()
 
 
-async def crowd_open(port: int, dialect: str, topics: list[str], tokens: bool, first: int = 0) -> None:
-    """A new crowd without clients yet, its topics made."""
+async def crowd_open(
+    port: int, dialect: str, topics: list[str], tokens: bool, first: int = 0, cursor: str = ""
+) -> None:
+    """A new crowd without clients yet, its topics made; they begin at `cursor`, or where the topics end."""
     crowd = Crowd(DIALECTS[dialect](), port, topics, tokens=tokens, first=first)
     publisher = await Client.open(port)
-    crowd.cursor = await crowd.dialect.begin(publisher, topics)
+    crowd.cursor = cursor.encode() or await crowd.dialect.begin(publisher, topics)
     publisher.close()
     _crowds.append(crowd)
+
+
+def crowd_now() -> Crowd:
+    return _crowds[0]
 
 
 async def crowd_grow(count: int) -> dict[str, object]:
@@ -163,8 +169,8 @@ def state() -> dict[str, object]:
     return found
 
 
-async def probe_begin(port: int, target: str, seconds: float) -> None:
-    """From now on ask back to back on one connection, with a pause of a millisecond; returns after the first answer."""
+async def probe_begin(port: int, target: str, seconds: float, pause_s: float) -> None:
+    """From now on ask back to back on one connection, with a pause between two; returns after the first answer."""
     client = await Client.open(port)
     get = request("GET", target)
     asked: list[float] = []
@@ -183,19 +189,22 @@ async def probe_begin(port: int, target: str, seconds: float) -> None:
     async def go_on() -> dict[str, object]:
         end = time.perf_counter() + seconds
         try:
-            while time.perf_counter() < end:
-                await asyncio.sleep(PAUSE_S)
+            while time.perf_counter() < end and not _stopping.is_set():
+                await asyncio.sleep(pause_s)
                 await ask()
         finally:
             client.close()
         return {"asked": asked, "ms": ms, "failures": failures}
 
+    _stopping.clear()
     await ask()
     _probes.append(asyncio.create_task(go_on()))
 
 
-async def probe_end() -> dict[str, object]:
-    """When the time is over: what was `asked` when (CLOCK_MONOTONIC), and how many `ms` it took."""
+async def probe_end(now: bool = False) -> dict[str, object]:
+    """When the time is over, or `now`: what was `asked` when (CLOCK_MONOTONIC), and how many `ms` it took."""
+    if now:
+        _stopping.set()
     return await _probes.pop()
 
 

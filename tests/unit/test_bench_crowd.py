@@ -11,7 +11,7 @@ import pytest
 from bench import chart
 from bench.duels import CPU, MEMORY
 from bench.figures import Figure, Measured, at_most, pairs
-from bench.load import rounds
+from bench.load import returning, rounds
 from bench.load.http import first_answer
 from bench.scenarios import SCENARIOS
 from bench.stage import OURS, Crowd, Side
@@ -41,6 +41,7 @@ class Double:
 
     def __init__(self) -> None:
         self.parked: dict[int, asyncio.StreamWriter] = {}
+        self.polls: list[bytes] = []
         self.published = 0
         self.woken = self.wake_all
 
@@ -56,6 +57,7 @@ class Double:
                 if line.startswith(b"GET /poll"):
                     number = len(self.parked) if number is None else number
                     self.parked[number] = writer
+                    self.polls.append(line)
                     continue
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
                 if line.startswith(b"POST"):
@@ -86,15 +88,15 @@ class Here:
 
 
 @asynccontextmanager
-async def crowd_of(double: Double) -> AsyncIterator[Crowd]:
+async def crowd_of(double: Double, count: int = CLIENTS) -> AsyncIterator[Crowd]:
     """All parked at `double`."""
     server = await asyncio.start_server(double.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     await rounds.crowd_open(port, "plain", ["t"], tokens=False)
     crowd = Crowd(Side("double", "plain", port, list), Here())
     try:
-        await crowd.park(CLIENTS)
-        while len(double.parked) < CLIENTS:
+        await crowd.park(count)
+        while len(double.parked) < count:
             await asyncio.sleep(0)
         yield crowd
     finally:
@@ -123,6 +125,35 @@ async def test_an_answer_in_pieces_counts() -> None:
     async with crowd_of(double) as crowd:
         await crowd.fan_out()
         assert crowd.void == []
+
+
+async def test_a_crowd_that_left_comes_back_with_its_polls_and_newcomers_come_with_theirs() -> None:
+    double = Double()
+    async with crowd_of(double) as crowd:
+        await crowd.fan_out()
+        await returning.crowd_leave()
+        double.parked.clear()
+        crowd.check(await returning.crowd_come(crowd.side.port, seconds=0.0, count=0, deliveries=0))
+        while len(double.parked) < CLIENTS:
+            await asyncio.sleep(0)
+        await crowd.fan_out()
+        assert [line.split()[1] for line in double.polls[-2 * CLIENTS : -CLIENTS]] == [b"/poll/t?after=1"] * CLIENTS
+    newcomers = Double()
+    async with crowd_of(newcomers, count=0) as crowd:
+        crowd.check(await returning.crowd_come(crowd.side.port, seconds=0.0, count=CLIENTS, deliveries=0))
+        crowd.count = CLIENTS
+        while len(newcomers.parked) < CLIENTS:
+            await asyncio.sleep(0)
+        await crowd.fan_out()
+        assert crowd.void == []
+
+
+async def test_what_is_missed_while_a_crowd_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returning, "FAN_OUT_S", 0.1)
+    async with crowd_of(Double()) as crowd:
+        await returning.crowd_leave()
+        crowd.check(await returning.crowd_come(crowd.side.port, seconds=0.0, count=0, deliveries=1))
+        assert any("1 messages, and not all of them came" in what for what in crowd.void)
 
 
 async def lose(double: Double) -> None:
