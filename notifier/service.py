@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 from notifier.access.brakes import Brakes
@@ -15,6 +16,7 @@ from notifier.core.cursors import Epochs
 from notifier.core.idempotency import Once
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message, NewMessage
+from notifier.core.times import Later
 from notifier.core.window import Window
 from notifier.parking import ParkingLot
 from notifier.polling import DRAIN_RETRY_S, Polling
@@ -26,6 +28,7 @@ from notifier.postgres.migrations import check_schema
 from notifier.postgres.policy import PolicyFunction
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
+from notifier.postgres.scheduled import Scheduled
 from notifier.postgres.sealing import Seal
 from notifier.postgres.sources import Sources
 from notifier.postgres.tail import Tail, first_position
@@ -77,6 +80,7 @@ class Service:
             writing, seen=lambda: self.tail.position, known=lambda: self.access.known, on_commit=self.tail.committed
         )
         self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
+        self.scheduled = Scheduled(writing)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
         self._ready = True
@@ -137,6 +141,12 @@ class Service:
         await self.tail.reached(published.seqs[-1])
         return published
 
+    async def schedule(self, message: NewMessage, later: Later) -> tuple[int, datetime]:
+        """Store `message` to be published later; its id until then, and when that is. Unavailable, OutcomeUnknown."""
+        added = await self.scheduled.add(message, later)
+        self.pump.scheduled(added.due_s)
+        return added.id, added.at
+
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id, unless there is none or it is older than the retention; with a large body only where
         the `whole` of it is asked for."""
@@ -177,6 +187,7 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
     service = Service(settings, writing, listening)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
+        stack.push_async_callback(service.scheduled.close)
         stack.push_async_callback(service.callers.stop)
         if service.policy:
             stack.push_async_callback(service.policy.close)

@@ -42,6 +42,7 @@ PUBLISH = """examples:
   notifier publish orders/42 '{"status": "paid"}' --title Paid --priority 4 --tags money
   make 2>&1 | notifier publish builds/main - --text
   notifier publish cameras/door - --type image/jpeg < door.jpg
+  notifier publish reminders 'Take out the bins' --delay 12h
 """
 
 SUBSCRIBE = """No message is lost or printed twice across reconnects and restarts of the server. The id in
@@ -165,6 +166,9 @@ def _add_publish(commands: Commands) -> None:
     command.add_argument("--click", metavar="URL", help="where a click on it leads")
     command.add_argument("--priority", type=int, metavar="1-5", help="5 is the most urgent")
     command.add_argument("--tags", metavar="A,B", default="", help="words, separated by commas")
+    later = command.add_mutually_exclusive_group()
+    later.add_argument("--delay", metavar="SPAN", help="publish it 90s, 10m, 2h or 30d from now")
+    later.add_argument("--at", metavar="TIME", help="publish it then, at an RFC 3339 time")
     command.add_argument(
         "--timeout", type=_positive, default=90, metavar="S", help="give up after so many seconds; default 90"
     )

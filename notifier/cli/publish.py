@@ -35,6 +35,8 @@ def publish(arguments: argparse.Namespace) -> int:
             click=arguments.click,
             priority=arguments.priority,
             tags=arguments.tags,
+            delay=arguments.delay,
+            at=arguments.at,
             timeout_s=arguments.timeout,
         )
         sys.stdout.write(f"{published.id}\n")

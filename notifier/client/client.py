@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime, timedelta
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, NamedTuple, Required, Self, TypedDict
 from urllib.parse import quote
@@ -28,10 +30,11 @@ class NewMessage(TypedDict, total=False):
 
 
 class Published(NamedTuple):
-    """A message that is stored."""
+    """A message that is stored. Where it is to be published later, `at` says when, and `id` is for `take_back`."""
 
     id: str
     topic: str
+    at: str | None = None
 
 
 class Client:
@@ -64,9 +67,13 @@ class Client:
         click: str | None = None,
         priority: int | None = None,
         tags: str | Iterable[str] = (),
+        delay: str | timedelta | None = None,
+        at: str | datetime | None = None,
         timeout_s: float = PUBLISH_PATIENCE_S,
     ) -> Published:
         """Store one message. `data` is a JSON value, or bytes; with a `content_type`, a string is sent as it is.
+
+        It is published at once; or after `delay` ("10m"); or `at` a time, which has a time zone.
 
         What would come back as something else is refused: TypeError or ValueError.
         Not retried, because it might be stored twice: see `temporary` and `outcome_unknown` of
@@ -78,14 +85,28 @@ class Client:
             if any("," in tag for tag in tags):
                 raise ValueError("A tag has no comma.")
         fields = {"title": title, "click": click, "priority": priority, "tags": _comma_separated(tags) or None}
+        fields |= {"delay": _delay(delay), "at": _time(at)}
         query = {name: str(value) for name, value in fields.items() if value is not None}
-        message_id = await self._publish(f"/v1/topics/{_quoted(topic)}", query, body, content_type, "id", timeout_s)
-        return Published(str(message_id), topic)
+        path = f"/v1/topics/{_quoted(topic)}"
+        if delay is None and at is None:
+            return Published(str(await self._publish(path, query, body, content_type, timeout_s, "id")), topic)
+        scheduled, time = await self._publish(path, query, body, content_type, timeout_s, "scheduled", "at")
+        return Published(str(scheduled), topic, str(time))
+
+    async def take_back(self, scheduled_id: str) -> bool:
+        """Never publish what `publish` has stored for later. False where it has been published, or taken back."""
+        try:
+            await self._http.request("DELETE", f"/v1/scheduled/{quote(scheduled_id, safe='')}", {}, PUBLISH_PATIENCE_S)
+        except NotifierClientError as error:
+            if error.code == "not_found":
+                return False
+            raise
+        return True
 
     async def publish_many(self, messages: Iterable[NewMessage], *, timeout_s: float = PUBLISH_PATIENCE_S) -> list[str]:
         """Store 1 to 1000 messages, all or none, in this order; their ids. `timeout_s` as for `publish`."""
         body = b"\n".join(map(_json, messages))
-        return list(map(str, await self._publish("/v1/messages", {}, body, "application/x-ndjson", "ids", timeout_s)))
+        return list(map(str, await self._publish("/v1/messages", {}, body, "application/x-ndjson", timeout_s, "ids")))
 
     def subscribe(
         self,
@@ -137,8 +158,8 @@ class Client:
         )
 
     async def _publish(
-        self, path: str, query: dict[str, str], body: bytes, content_type: str, wanted: str, timeout_s: float
-    ) -> Any:  # noqa: ANN401  the field `wanted` of a JSON object
+        self, path: str, query: dict[str, str], body: bytes, content_type: str, timeout_s: float, *wanted: str
+    ) -> Any:  # noqa: ANN401  the members `wanted` of a JSON object
         status = None
         try:
             answer = await self._http.request("POST", path, query, timeout_s, body, content_type)
@@ -150,12 +171,24 @@ class Client:
             status = error.status if error.status and error.status >= 500 else None
         else:
             with suppress(ValueError, LookupError, TypeError):
-                return json.loads(answer.body)[wanted]
+                return itemgetter(*wanted)(json.loads(answer.body))
         raise NotifierClientError(status, "outcome_unknown", "No answer came: the message may be stored or not.")
 
 
 def _quoted(topics: str) -> str:
     return quote(topics, safe="/*,:@=+")
+
+
+def _delay(delay: str | timedelta | None) -> str | None:
+    return f"{max(0, round(delay.total_seconds()))}s" if isinstance(delay, timedelta) else delay
+
+
+def _time(at: str | datetime | None) -> str | None:
+    if not isinstance(at, datetime):
+        return at
+    if at.tzinfo is None:
+        raise ValueError("A time needs a time zone: datetime.now(UTC), for example.")
+    return at.isoformat(timespec="microseconds")
 
 
 def _comma_separated(items: str | Iterable[str]) -> str:

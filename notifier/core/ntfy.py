@@ -6,10 +6,11 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from notifier.core.errors import InvalidJSON, InvalidMessage
+from notifier.core.errors import BadRequest, InvalidJSON, InvalidMessage
 from notifier.core.messages import TEXT, NewMessage
 from notifier.core.publishing import DISPLAY, LATER, display_fields, read_members, read_values, values_from_text
 from notifier.core.strict_json import check_utf8
+from notifier.core.times import Later, parse_later
 from notifier.core.topics import check_topic
 
 _YES = frozenset({"1", "true", "yes"})
@@ -45,6 +46,7 @@ _REFUSED = {
 }
 
 _OTHER_NAMES = {
+    "at": ("delay", "in"),
     "title": ("t",),
     "priority": ("prio", "p"),
     "tags": ("tag", "ta"),
@@ -61,9 +63,9 @@ _OTHER_NAMES = {
 
 # What each name means, as a header, which may have X- before it, or as a parameter. In a query the shortest often mean
 # something else: ?t= keeps caches away.
-HEADERS = {name: name for name in (*DISPLAY, *_REFUSED)}
+HEADERS = {name: name for name in (*DISPLAY, "at", *_REFUSED)}
 HEADERS |= {other: name for name, others in _OTHER_NAMES.items() for other in others}
-PARAMETERS = {name: meaning for name, meaning in HEADERS.items() if len(name) > 2 or name in LATER}
+PARAMETERS = {name: meaning for name, meaning in HEADERS.items() if len(name) > 2 or meaning == "at"}
 
 
 def refusal(given: Mapping[str, str]) -> str | None:
@@ -76,14 +78,16 @@ def refusal(given: Mapping[str, str]) -> str | None:
     return None
 
 
-_NAMES = ("topic", "message", *DISPLAY)
-_MEMBERS = (*dict.fromkeys((*_NAMES, *HEADERS, "firebase")),)
+_NAMES = ("topic", "message", *DISPLAY, "delay")
+_UNBUILT = (name for name, meaning in HEADERS.items() if meaning in _REFUSED and name not in _NAMES)
+_MEMBERS = (*_NAMES, *_UNBUILT, "firebase")
 # Members of ntfy's that are not built say nothing with these, in lower case.
 _NOTHING = frozenset({"", "null", "[]", "{}"})
 
 
-def from_ntfy(body: bytes, given: Mapping[str, str]) -> NewMessage:
-    """The message of `POST /`: ntfy's JSON object, with the display fields `given` by headers and query.
+def from_ntfy(body: bytes, given: Mapping[str, str]) -> tuple[NewMessage, Later | None]:
+    """The message of `POST /`: ntfy's JSON object, with the display fields `given` by headers and query; and when it is
+    to be published, if not now.
 
     Its text is kept as text, whatever it looks like. InvalidJSON; InvalidMessage says what is wrong with a member.
     """
@@ -105,9 +109,12 @@ def from_ntfy(body: bytes, given: Mapping[str, str]) -> NewMessage:
         raise InvalidMessage("topic is a string that must be given, and message is a string.")
     if values.get("priority") == 0:
         del values["priority"]  # as programs in Go leave it out
+    if delay := values.pop("delay", None):
+        values["at"] = delay
     if twice := given.keys() & values.keys():
         raise InvalidMessage(f"{min(twice)} is given twice, in the body and beside it.")
-    return NewMessage(check_topic(topic), text.encode(), TEXT, display_fields(values | values_from_text(given)))
+    message = NewMessage(check_topic(topic), text.encode(), TEXT, display_fields(values | values_from_text(given)))
+    return message, _later(values.get("at") or given.get("at"))
 
 
 def _text(value: bytes) -> str | None:
@@ -116,6 +123,15 @@ def _text(value: bytes) -> str | None:
         return msgspec.json.decode(value, type=str | None) or ""
     except msgspec.ValidationError:
         return None
+
+
+def _later(value: object) -> Later | None:
+    if not value:
+        return None
+    try:
+        return parse_later(str(value))  # ntfy takes a string alone; programs know Unix times as numbers
+    except BadRequest as error:
+        raise InvalidMessage(str(error)) from None
 
 
 def _refuse_name(name: str) -> NoReturn:

@@ -35,7 +35,9 @@ _PRIORITIES = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 
 _PRIORITY = "priority is 1 (least) to 5 (most), or min, low, default, high, max."
 
 # Names that will get a meaning. Refused until then, so that no client relies on half of it.
-LATER = ("idempotency-key", "ttl", "delay", "at", "in", "key", "type")
+LATER = ("idempotency-key", "ttl", "key", "type")
+# What a batch has not, which is stored as a whole.
+_ALONE = ("delay", "at", "in")
 
 
 def from_body(topic: str, body: bytes, content_type: str | None, fields: str | None = None) -> NewMessage:
@@ -168,6 +170,8 @@ def _message(element: bytes) -> NewMessage:
 
 
 def _refuse_name(name: str) -> NoReturn:
+    if name in _ALONE:
+        raise InvalidMessage(f"{name!r} is not for a batch, which is published now: /v1/topics/TOPIC takes it.")
     if name in LATER:
         raise InvalidMessage(f"{name!r} is not supported yet.")
     raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")

@@ -1,4 +1,5 @@
-"""The pump: moves what SQL publishers have committed from the outbox to the log, where it gets its place.
+"""The pump: moves what SQL publishers have committed from the outbox to the log, where it gets its place; and what was
+scheduled, when it is due.
 
 It has a connection of its own, so that HTTP publishing goes on however long it takes. One server pumps at a time; the
 others find nothing to do. It appends as the writer does: first append, then flush, and only then notify.
@@ -10,7 +11,8 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
@@ -49,7 +51,22 @@ AGED_S = 0.1
 # What runs is kept as ranges of numbers. A transaction with very many savepoints needs as many: then some share a mark.
 MAX_RANGES = 100
 
+# How often each server looks when the next scheduled message is due. One that is committed later than that, and due
+# before the next look, is late by this much at the most; no NOTIFY has to tell of it.
+DUE_SCAN_S = 0.5
+# When another server pumped: it may have been moving other things.
+DUE_AGAIN_S = 0.03
+
+# What is committed so much later than it is due is found by the next look all the same, beside an old snapshot too.
+LATE = timedelta(seconds=1)
+
 PUMP = "select * from notifier.pump($1, $2, $3::bigint[], $4::bigint[], $5::bigint[], $6, $7, $8)"
+PUMP_DUE = "select * from notifier.pump_due($1, $2, $3, $4, $5)"
+
+
+# The time and the id of what was scheduled.
+Place: TypeAlias = tuple[datetime | None, int]
+BEGINNING: Place = (None, 0)
 
 
 class Running:
@@ -133,6 +150,50 @@ def adapted(span: int, row: dict[str, Any], took_s: float) -> int:
     return min(span * 4, MAX_SPAN) if took_s < FAST_S and not row["moved"] else span
 
 
+class Due:
+    """When and where to look for what is due, among what is scheduled: by (time, id).
+
+    Beside an old snapshot elsewhere, rows that have gone still have to be stepped over. So looks from the beginning
+    have a share of the time, as the sweep has; the others begin where one has come to, and miss only what was committed
+    long after it was due.
+    """
+
+    def __init__(self) -> None:
+        self.at = 0.0  # (loop time)
+        self._whole_at = 0.0
+        self._whole = True
+        self._reached = self._seen_to = BEGINNING
+
+    def notified(self, at: float) -> None:
+        """Something is due then."""
+        self.at = min(self.at, at)
+
+    def begin(self, now: float) -> Place:
+        """Where the next look starts."""
+        if self._reached != BEGINNING:
+            return self._reached
+        self._whole = now >= self._whole_at
+        return BEGINNING if self._whole else self._seen_to
+
+    def end(self, row: dict[str, Any], began: float, now: float) -> None:
+        """What notifier.pump_due() has returned."""
+        if row["moved"] is None:
+            self._reached = BEGINNING
+            self.at = now + DUE_AGAIN_S
+        elif row["reached_id"] is not None:
+            self._reached = row["reached_at"], row["reached_id"]
+            self.at = now
+        else:
+            self._reached = BEGINNING
+            self._seen_to = row["looked_at"] - LATE, 0
+            if self._whole:
+                self._whole_at = now + (now - began) / SWEEP_SHARE
+            wait_s = DUE_SCAN_S * random.uniform(0.8, 1.0)
+            if row["due_s"] is not None:
+                wait_s = max(PACE_S, min(wait_s, row["due_s"]))
+            self.at = now + wait_s
+
+
 class Pump(Reconnecting):
     """`seen` is the newest seq this process knows of; `on_moved` gets the seq up to which everything is flushed."""
 
@@ -149,6 +210,7 @@ class Pump(Reconnecting):
         self._ran = 0.0
         self._step = len(AGAIN_S)
         self.walk = Walk(0.0)
+        self._later = Due()
         self._swept = 0
         self._sweep_due = 0.0
         self._sweep_span = SPAN
@@ -159,9 +221,14 @@ class Pump(Reconnecting):
         self._due = min(self._due, self._ran + PACE_S)
         self._wake.set()
 
+    def scheduled(self, due_s: float) -> None:
+        """Something is due in so many seconds."""
+        self._later.notified(self._loop.time() + due_s)
+        self._wake.set()
+
     def due_in(self) -> float:
         """Seconds until the next pump; 0 or less: now."""
-        return self._due - self._loop.time()
+        return min(self._due, self._later.at) - self._loop.time()
 
     async def _work(self) -> None:
         connection = await self._database.connect(self.name, command_timeout_s=TIMEOUT_S)
@@ -171,6 +238,7 @@ class Pump(Reconnecting):
                 # Before anything is appended: after a fail-over that lost ids, they must not be issued again.
                 await begin_epoch(connection, self._seen())
             self.walk = Walk(self._loop.time())
+            self._later = Due()
             self._due, self._sweep_due = 0.0, self._loop.time() + SWEEP_S
             self._connected()
             while not connection.is_closed():
@@ -178,8 +246,10 @@ class Pump(Reconnecting):
                     async with asyncio.timeout(self.due_in()):
                         await self._wake.wait()
                 self._wake.clear()
-                if self.due_in() <= 0 and not connection.is_closed():
+                if self._due <= self._loop.time() and not connection.is_closed():
                     await self._go_on(connection)
+                if self._later.at <= self._loop.time() and not connection.is_closed():
+                    await self._pump_due(connection)
         finally:
             connection.terminate()
 
@@ -202,6 +272,12 @@ class Pump(Reconnecting):
         if end >= self._sweep_due:
             await self._sweep(connection)
 
+    async def _pump_due(self, connection: Connection) -> None:
+        start = self._loop.time()
+        later = self._later
+        row = await self._move(connection, PUMP_DUE, *later.begin(start))
+        later.end(row, start, self._loop.time())
+
     async def _sweep(self, connection: Connection) -> None:
         """Check the next piece below the walk."""
         start = self._loop.time()
@@ -219,8 +295,11 @@ class Pump(Reconnecting):
             self._sweep_due = end + SWEEP_S
 
     async def _pump(self, connection: Connection, *where: object) -> dict[str, Any]:
+        return await self._move(connection, PUMP, *where)
+
+    async def _move(self, connection: Connection, statement: str, *where: object) -> dict[str, Any]:
         async with self._database.calls(connection):
-            [found] = await connection.fetch(PUMP, *where, MAX_ROWS, MAX_BYTES, self._seen())
+            [found] = await connection.fetch(statement, *where, MAX_ROWS, MAX_BYTES, self._seen())
         row = dict(found)
         if row["moved"]:
             last = row["last_seq"]

@@ -111,6 +111,15 @@ async def may_read(request: web.Request, topic: str) -> bool:
     return True
 
 
+async def may_publish(request: web.Request, topic: str) -> bool:
+    """The same for publishing to `topic`."""
+    try:
+        await authorise_publish(request, [topic])
+    except Forbidden:
+        return False
+    return True
+
+
 async def _authorise(request: web.Request, action: Action, items: Sequence[str], brake: Brake | None) -> Grant:
     access = request.app[ACCESS]
     deadline = 0.0

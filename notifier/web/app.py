@@ -68,6 +68,7 @@ def create_app(service: Service) -> web.Application:
             web.put("/v1/topics/{topic:(?s:.*)}", publish.publish),
             web.post("/v1/messages", publish.publish_batch),
             web.get("/v1/messages/{id}", publish.message),
+            web.delete("/v1/scheduled/{id}", publish.unschedule),
             web.post("/", publish.publish_ntfy),
             web.put("/", publish.publish_ntfy),
             web.post(HOOKS, hooks.hook),

@@ -11,6 +11,7 @@ from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedM
 from notifier.core.messages import (
     BYTES,
     Message,
+    NewMessage,
     inline_type,
     is_content_type,
     is_json_type,
@@ -19,11 +20,13 @@ from notifier.core.messages import (
 )
 from notifier.core.publishing import display_fields, from_body, parse_batch, values_from_text
 from notifier.core.strict_json import is_json
+from notifier.core.times import Later, format_time, parse_later
 from notifier.core.topics import check_topic, decode_path
 from notifier.core.webhooks.kept import KEPT_AS, kept_of
 from notifier.offload import offload
 from notifier.postgres.history import Stored
-from notifier.web.access import address, authorise_publish, authorise_subscribe, may_read
+from notifier.service import Service
+from notifier.web.access import address, authorise_publish, authorise_subscribe, may_publish, may_read
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.headers import header_text
@@ -42,13 +45,17 @@ async def publish(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     client = address(request)
     grant = await authorise_publish(request, [topic], lambda grant: service.brakes.publish(grant, client))
-    fields = display_fields(values_from_text(_given(request)))
+    given = _given(request)
+    fields = display_fields(values_from_text(given))
+    later = parse_later(given["at"]) if "at" in given else None
     content_type = _content_type(request)
 
     async def store(body: bytes) -> web.Response:
         message = await offload(len(body), from_body, topic, body, content_type, fields)
         if not grant.alive:  # it ended while the body arrived, or was read
             await authorise_publish(request, [topic])
+        if later is not None:
+            return web.json_response(await _schedule(service, message, later), status=202)
         [seq] = await service.publish([message])
         # Relative, so that it leads there below any path that a proxy serves us at.
         up = "../" * (request.rel_url.raw_path.count("/") - len(("", "v1")))
@@ -64,6 +71,8 @@ async def publish_batch(request: web.Request) -> web.Response:
     # No body is read for a caller that may publish nothing.
     await authorise_publish(request, brake=lambda grant: service.brakes.before_publish(grant, client))
     if given := _given(request):
+        if "at" in given:
+            raise BadRequest("A batch is published now. /v1/topics/TOPIC takes delay and at.")
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
     content_type = _content_type(request)
 
@@ -88,13 +97,36 @@ async def publish_ntfy(request: web.Request) -> web.Response:
     _content_type(request)
 
     async def store(body: bytes) -> web.Response:
-        message = await offload(len(body), ntfy.from_ntfy, body, given)
+        message, later = await offload(len(body), ntfy.from_ntfy, body, given)
         await authorise_publish(request, [message.topic], lambda grant: service.brakes.publish(grant, client))
+        if later is not None:
+            return web.json_response(await _schedule(service, message, later))
         [seq] = await service.publish([message])
         headers = {"Location": f"v1/messages/{seq}"}
         return web.json_response({"id": str(seq), "topic": message.topic}, headers=headers)
 
     return await with_body(request, store)
+
+
+async def unschedule(request: web.Request) -> web.Response:
+    """Take back what is scheduled. What the caller may not publish is not there for it."""
+    service = request.app[SERVICE]
+    client = address(request)
+    await authorise_publish(request, brake=lambda grant: service.brakes.publish(grant, client))
+    scheduled_id = parse_cursor(request.match_info["id"])
+    topic = await service.scheduled.topic(scheduled_id)
+    if (
+        topic is None
+        or not await may_publish(request, topic)
+        or not await service.scheduled.delete(scheduled_id, topic)
+    ):
+        raise NotFound("Nothing is scheduled under that id: it was published or taken back, or never was.")
+    return web.Response(status=204)
+
+
+async def _schedule(service: Service, message: NewMessage, later: Later) -> dict[str, str]:
+    scheduled_id, at = await service.schedule(message, later)
+    return {"scheduled": str(scheduled_id), "at": format_time(at)}
 
 
 async def message(request: web.Request) -> web.Response:
@@ -185,6 +217,8 @@ def _given(request: web.Request, ignored: Container[str] = ()) -> dict[str, str]
         found.append((meaning, header_text(value)))
     for meaning, value in found:
         if meaning in given:
+            if meaning == "at":
+                raise BadRequest("delay, at and in say the same: one of them is given, once.")
             raise BadRequest(f"{meaning} is given twice.")
         given[meaning] = value
     if sentence := ntfy.refusal(given):

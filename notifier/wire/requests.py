@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
@@ -20,6 +20,7 @@ from notifier.core.polls import (
     Poll,
     Since,
 )
+from notifier.core.times import parse_time
 from notifier.core.topics import TopicList, check_topic
 
 # PaaS routers give up when the first byte has not come within 30 s.
@@ -28,7 +29,6 @@ MAX_WAIT_S = 28.0
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _CENTURY_S = 100 * 365 * 86400  # longer spans than this mean "everything"
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _COUNT = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 # A request may have tens of thousands of them, which would take as many microseconds.
@@ -122,13 +122,8 @@ def _before(text: str) -> Before:
 def _since(text: str) -> Since:
     if span := _SPAN.fullmatch(text):
         return Since(timedelta(seconds=min(int(span[1]) * _UNITS_S[span[2]], _CENTURY_S)))
-    # An unescaped + of a time zone arrives as a space.
-    text = text.replace(" ", "+").upper()
-    if _RFC3339.fullmatch(text):
-        try:
-            return Since(datetime.fromisoformat(text).astimezone(UTC))
-        except (ValueError, OverflowError):
-            pass
+    if time := parse_time(text):
+        return Since(time)
     raise BadRequest("since is a span such as 30s, 10m, 2h or 7d, or an RFC 3339 time such as 2026-11-20T17:00:00Z.")
 
 

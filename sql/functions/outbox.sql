@@ -279,7 +279,8 @@ revoke execute on function notifier.outbox_begin, notifier.outbox_wake, notifier
 -- Also where functions are not for everybody by default: publishers need these, and the checks run with their rights.
 grant execute on function
     notifier.publish(text, json, text, text, int, text[]), notifier.publish(text, jsonb, text, text, int, text[]),
-    notifier.publish(text, text, text, text, int, text[]), notifier.publish_text, notifier.publish_bytes,
+    notifier.publish(text, text, text, text, int, text[]), notifier.publish_text(text, text, text, text, int, text[]),
+    notifier.publish_bytes(text, bytea, text, text, text, int, text[]),
     notifier.is_topic, notifier.is_content_type, notifier.are_tags, notifier.check_json, notifier.is_readable_json,
     notifier.is_json, notifier.is_json_type
 to public;

@@ -119,3 +119,15 @@ def test_what_a_gateway_refuses_is_status_3(capfd: pytest.CaptureFixture[str]) -
         threading.Thread(target=gateway.handle_request, daemon=True).start()
         assert main(["publish", "t", "1", "--url", f"http://127.0.0.1:{gateway.server_port}"]) == 3
     assert capfd.readouterr().err == "notifier: Something else than Notifier answers: HTTP 404 Not Found\n"
+
+
+@pytest.mark.rule("L-2")
+def test_it_publishes_later_and_prints_what_takes_it_back(server):
+    done = run(*NOTIFIER, "publish", "t", "1", "--delay", "1h", env=server.env)
+    assert (done.returncode, done.stderr) == (0, "")
+    taking = urllib.request.Request(f"{server.url}/v1/scheduled/{done.stdout.strip()}", method="DELETE")
+    with urllib.request.urlopen(taking, timeout=20) as response:
+        assert response.status == 204
+    done = run(*NOTIFIER, "publish", "t", "1", "--at", "tomorrow", env=server.env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Words such as 'tomorrow' are not understood." in done.stderr

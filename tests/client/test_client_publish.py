@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -156,3 +157,30 @@ async def test_an_unreachable_server_has_received_nothing(unused_tcp_port_factor
     async with Client(f"http://127.0.0.1:{unused_tcp_port_factory()}") as client:
         error = await refusal(client)
     assert (error.status, error.code, error.temporary) == (None, "unreachable", True)
+
+
+@pytest.mark.parametrize(
+    ("given", "query"),
+    [
+        ({"delay": "10m"}, {"delay": "10m"}),
+        ({"delay": timedelta(minutes=1.5)}, {"delay": "90s"}),
+        ({"at": datetime(2026, 12, 1, 9, tzinfo=UTC)}, {"at": "2026-12-01T09:00:00.000000+00:00"}),
+        ({"at": "2026-12-01T09:00:00Z"}, {"at": "2026-12-01T09:00:00Z"}),
+    ],
+)
+async def test_what_is_published_later_has_a_time_and_can_be_taken_back(scripted, client, given, query):
+    scripted.answers('{"scheduled": "7", "at": "2026-12-01T09:00:00.000000Z"}', status=202)
+    published = await client.publish("t", 1, **given)
+    assert published == Published("7", "t", "2026-12-01T09:00:00.000000Z")
+    assert scripted.requests[0].query == query
+    scripted.answers("", status=204)
+    assert await client.take_back(published.id) is True
+    assert (scripted.requests[1].method, scripted.requests[1].path) == ("DELETE", "/v1/scheduled/7")
+    scripted.refuses(404, "not_found")
+    assert await client.take_back(published.id) is False
+
+
+async def test_a_time_without_a_time_zone_is_refused(scripted, client):
+    with pytest.raises(ValueError, match="time zone"):
+        await client.publish("t", 1, at=datetime(2026, 12, 1))  # noqa: DTZ001
+    assert not scripted.requests

@@ -18,6 +18,8 @@ LOOKED_AT = """
 select idx_tup_read from pg_stat_user_indexes where schemaname = 'notifier' and indexrelname = 'outbox_pkey'
 """
 
+LOOKED_AT_DUE = LOOKED_AT.replace("outbox_pkey", "scheduled_due")
+
 
 @asynccontextmanager
 async def held_flush(url: str) -> AsyncIterator[asyncpg.Connection]:
@@ -153,3 +155,53 @@ async def test_what_was_moved_and_not_flushed_is_there_once_after_a_crash(
     found = await numbers(after)
     assert found == [1, 2]
     after.terminate()
+
+
+@pytest.mark.rule("P-31")
+async def test_what_is_due_together_holds_up_no_other_publisher(
+    start: Start, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP during a step, from SQL between two."""
+    rows = 200
+    monkeypatch.setattr(pump, "MAX_ROWS", 5)
+    await sql.execute(
+        "insert into notifier.scheduled (topic, data, at) select 'bulk', '0', '2020-01-01' from generate_series(1, $1)",
+        rows,
+    )
+    async with held_flush(database):
+        app = await start()
+        await eventually(lambda: numbers(sql), lambda found: found == [0] * 5)
+        await app.publish("orders", "1")
+        await sql.execute("select notifier.publish('orders', '2')")
+    found = await eventually(lambda: numbers(sql), lambda found: len(found) == rows + 2)
+    assert found.index(1) == 5
+    assert found.index(2) < rows / 2
+
+
+@pytest.mark.rule("P-31")
+async def test_beside_an_old_snapshot_what_has_gone_out_is_not_stepped_over_each_time(
+    start: Start, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, count = 20_000, 50
+    monkeypatch.setattr(pump, "SWEEP_SHARE", 1e-6)  # one look from the beginning
+    old = await asyncpg.connect(database)
+    async with old.transaction(isolation="repeatable_read", readonly=True):
+        assert await old.fetchval("select count(*) from notifier.scheduled") == 0
+        await sql.execute(
+            "insert into notifier.scheduled (topic, data, at) "
+            "select 'bulk', to_json(n), '2020-01-01' from generate_series(1, $1) n",
+            rows,
+        )
+        app = await start()
+        await eventually(lambda: sql.fetchval("select count(*) from notifier.message"), lambda found: found == rows)
+        cursor = (await app.poll("orders", wait=0))["cursor"]
+        for number in range(count):
+            await sql.execute("select notifier.publish('orders', $1::text, clock_timestamp())", str(number))
+            answer = await app.poll("orders", after=cursor, wait=20)
+            assert data(answer) == [number]
+            cursor = answer["cursor"]
+        await app.service.pump.stop()
+        await eventually(lambda: backends(sql, "pump"), lambda found: not found)
+    # Once while they went out, and once from the beginning.
+    assert rows <= await sql.fetchval(LOOKED_AT_DUE) < 4 * rows
+    await old.close()

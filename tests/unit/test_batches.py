@@ -95,7 +95,7 @@ GOOD = '{"topic": "t", "data": 0}'
         ('{"topic": "\\u20ac", "data": 1}', "is not a topic"),
         ('{"topic": "t", "data": 1, "titel": "x"}', "'titel' is not a member of a message"),
         ('{"topic": "t", "data": 1, "content_type": "x"}', "'content_type' is not a member"),
-        ('{"topic": "t", "data": 1, "delay": "1h"}', "'delay' is not supported yet"),
+        ('{"topic": "t", "data": 1, "delay": "1h"}', "'delay' is not for a batch"),
         ('{"topic": "t", "data": 1, "key": "x"}', "'key' is not supported yet"),
         ('{"topic": "t", "data": 1, "data": 2}', "members .data, topic. is given twice"),
         ('{"topic": "t", "data": 1, "d\\u0061ta": 2}', "members .data, topic. is given twice"),

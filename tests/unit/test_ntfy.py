@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -19,33 +20,79 @@ def test_a_message_of_ntfy_is_text_with_display_fields():
         "priority": 4,
         "click": "https://homecamera.lan/xasds1h2xsSsa/",
     }
-    message = from_ntfy(json.dumps(body).encode(), {})
+    message, _ = from_ntfy(json.dumps(body).encode(), {})
     assert (message.topic, message.body, message.content_type) == ("mytopic", body["message"].encode(), TEXT)
     assert json.loads(message.fields) == {name: body[name] for name in ("title", "tags", "priority", "click")}
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', "5", "", "\u20ac \\ \n"])
 def test_its_text_stays_text(text):
-    message = from_ntfy(json.dumps({"topic": "t", "message": text}).encode(), {})
+    message, _ = from_ntfy(json.dumps({"topic": "t", "message": text}).encode(), {})
     assert (message.body.decode(), message.content_type, message.fields) == (text, TEXT, None)
 
 
 def test_what_says_nothing_is_left_out():
     nothing = {"title": "", "priority": 0, "tags": [], "click": None, "message": None, "firebase": "no", "cache": "yes"}
     nothing |= {"actions": [], "attach": "", "icon": None, "markdown": False, "delay": ""}
-    message = from_ntfy(json.dumps({"topic": "t"} | nothing).encode(), {})
-    assert (message.body, message.fields) == (b"", None)
+    message, later = from_ntfy(json.dumps({"topic": "t"} | nothing).encode(), {})
+    assert (message.body, message.fields, later) == (b"", None, None)
 
 
 def test_headers_stand_beside_members():
-    message = from_ntfy(b'{"topic": "t", "message": "m", "title": "T"}', {"priority": "high", "tags": "a, b"})
+    message, later = from_ntfy(b'{"topic": "t", "message": "m", "title": "T"}', {"priority": "high", "tags": "a, b"})
     assert json.loads(message.fields) == {"title": "T", "priority": 4, "tags": ["a", "b"]}
+    assert later is None
+
+
+@pytest.mark.parametrize(
+    ("text", "later"),
+    [
+        ("0s", timedelta(0)),
+        ("90s", timedelta(seconds=90)),
+        ("30min", timedelta(minutes=30)),
+        ("3 hours", timedelta(hours=3)),
+        ("2 Days", timedelta(days=2)),
+        ("1639194738", datetime(2021, 12, 11, 3, 52, 18, tzinfo=UTC)),
+        ("2026-11-26t09:00:00.25 01:00", datetime(2026, 11, 26, 8, 0, 0, 250000, tzinfo=UTC)),
+    ],
+)
+def test_a_delay_is_a_span_or_a_time(text, later):
+    assert from_ntfy(json.dumps({"topic": "t", "delay": text}).encode(), {})[1] == later
+    assert from_ntfy(b'{"topic": "t"}', {"at": f" {text} "})[1] == later
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "-1h",
+        "1w",
+        "1h30m",
+        "1.5h",
+        "9999999999s",
+        "999999999d",
+        "tomorrow",
+        "10am",
+        "٣s",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-11-26",
+        "123456789012",
+        "2026-11-26T09:00:00",
+    ],
+)
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(InvalidMessage, match=r"a span such as 90s|at most 365000d"):
+        from_ntfy(json.dumps({"topic": "t", "delay": text}).encode(), {})
 
 
 @pytest.mark.parametrize(
     ("member", "because"),
     [
-        ('"delay": "30min"', "delay is not supported yet"),
+        ('"delay": "10:30am"', "Words such as 'tomorrow' are not understood"),
+        ('"delay": {"a": 1}', "a span such as 90s"),
+        ('"in": "1h"', "'in' is not a member of ntfy's messages"),
+        ('"t": "x"', "'t' is not a member of ntfy's messages"),
         ('"actions": [{"action": "view"}]', "no action buttons"),
         ('"attach": "https://example.com/a.png"', "no attachments"),
         ('"filename": "a.png"', "no attachments"),

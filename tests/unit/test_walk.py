@@ -1,8 +1,27 @@
 """Where the pump looks in the outbox: nothing that commits late is passed over, and little is stepped over twice."""
 
 import itertools
+from datetime import UTC, datetime, timedelta
 
-from notifier.postgres.pump import AGED_S, FAST_S, MAX_RANGES, MIN_SPAN, SCAN_S, SLOW_S, SPAN, Walk, adapted
+from notifier.postgres.pump import (
+    AGED_S,
+    BEGINNING,
+    DUE_AGAIN_S,
+    DUE_SCAN_S,
+    FAST_S,
+    LATE,
+    MAX_RANGES,
+    MIN_SPAN,
+    PACE_S,
+    SCAN_S,
+    SLOW_S,
+    SPAN,
+    Due,
+    Walk,
+    adapted,
+)
+
+AT = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def row(reached: int, head: int, *running: int, ended: int = 900, following: int = 900, moved: int = 0) -> dict:
@@ -102,3 +121,66 @@ def test_a_piece_takes_a_few_milliseconds() -> None:
     for _ in range(100):
         span = adapted(span, row(0, 0), 0)
     assert span < 2**62
+
+
+def due(moved: int | None = 0, reached: int | None = None, due_s: float | None = None, at: int = 1) -> dict:
+    """What a look for what is due has found."""
+    return {
+        "moved": moved,
+        "reached_at": None if reached is None else AT,
+        "reached_id": reached,
+        "looked_at": AT + timedelta(seconds=at),
+        "due_s": due_s,
+    }
+
+
+def test_looks_for_what_is_due_go_on_in_steps_and_then_begin_anew() -> None:
+    later = Due()
+    assert later.begin(0.0) == BEGINNING
+    later.end(due(1000, reached=7), 0.0, 0.01)
+    assert later.at == 0.01
+    assert later.begin(0.01) == (AT, 7)
+    later.end(due(5), 0.01, 0.02)
+    assert 0.02 + 0.8 * DUE_SCAN_S <= later.at <= 0.02 + DUE_SCAN_S
+    assert later.begin(1.0) == BEGINNING
+
+
+def test_the_next_look_is_when_something_is_due() -> None:
+    later = Due()
+    later.begin(0.0)
+    later.end(due(due_s=0.1), 0.0, 0.0)
+    assert later.at == 0.1
+    later.notified(0.2)
+    assert later.at == 0.1
+    later.notified(0.05)
+    assert later.at == 0.05
+    later.begin(0.1)
+    later.end(due(due_s=1e9), 0.1, 0.1)
+    assert later.at <= 0.1 + DUE_SCAN_S
+    # Clocks differ: a little early is not asked again at once.
+    later.begin(0.2)
+    later.end(due(due_s=-0.001), 0.2, 0.2)
+    assert later.at == 0.2 + PACE_S
+
+
+def test_beside_another_pump_it_looks_again_soon() -> None:
+    later = Due()
+    later.begin(0.0)
+    later.end(due(None), 0.0, 0.0)
+    assert later.at == DUE_AGAIN_S
+    assert later.begin(DUE_AGAIN_S) == BEGINNING
+
+
+def test_looks_that_take_long_begin_where_the_last_one_has_come_to_mostly() -> None:
+    later = Due()
+    whole = 0
+    now = 0.0
+    for step in range(1, 101):
+        start = later.begin(now)
+        whole += start == BEGINNING
+        assert start in {BEGINNING, (AT + timedelta(seconds=step - 1) - LATE, 0)}
+        began, now = now, now + (0.3 if start == BEGINNING else 0.001)
+        later.end(due(at=step), began, now)
+        now = later.at
+    # A tenth of the time.
+    assert now / 3.3 * 0.8 < whole < now / 3.3 * 1.2

@@ -1,0 +1,121 @@
+"""What is published later: stored until then, and taken back. The pump publishes it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import asyncpg
+
+from notifier.core.errors import OutcomeUnknown, TooLarge, Unavailable, Unprocessable
+from notifier.core.messages import NewMessage
+from notifier.core.times import Later
+from notifier.postgres.database import Connection, Database
+from notifier.postgres.failures import UNAVAILABLE, explain, state
+from notifier.postgres.writer import AWAY_TEXT, UNFIT_TEXT, UNKNOWN_TEXT
+
+log = logging.getLogger(__name__)
+
+# Connections, made when the first message is scheduled: most servers never need one.
+CONNECTIONS = 2
+# Requests that wait for one of them; each takes a flush.
+MAX_WAITING = 1000
+# With the wait for a connection.
+TIMEOUT_S = 5.0
+# A delete waits for the pump, which takes milliseconds; or for another transaction that deletes the row, for as long as
+# that is open.
+LOCK = "set {local} lock_timeout = 2000"
+# As a check of the table has it: its JSON is checked there once more.
+MAX_BODY = 16 * 1024 * 1024
+
+ADD = "select * from notifier.schedule($1, $2, $3, $4, $5, $6)"
+TOPIC = "select s.topic from notifier.scheduled s where s.id = $1"
+DELETE = "delete from notifier.scheduled s where s.id = $1 and s.topic = $2 returning s.id"
+
+
+class Added(NamedTuple):
+    """A message that is stored and will be published at `at`, in `due_s` seconds."""
+
+    id: int
+    at: datetime
+    due_s: float
+
+
+class Scheduled:
+    """The table of what is scheduled. All raise Unavailable, when nothing has changed, and OutcomeUnknown."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting = 0
+        self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
+        for _ in range(CONNECTIONS):
+            self._idle.put_nowait(None)
+
+    async def close(self) -> None:
+        while not self._idle.empty():
+            if connection := self._idle.get_nowait():
+                connection.terminate()
+
+    async def add(self, message: NewMessage, later: Later) -> Added:
+        """Store `message` until then. It is committed and flushed. Unprocessable, TooLarge."""
+        if len(message.body) > MAX_BODY:
+            raise TooLarge(f"A message that is published later has at most {MAX_BODY} bytes.")
+        at, delay = (None, later) if isinstance(later, timedelta) else (later, None)
+        row = await self._run(ADD, message.topic, message.body, message.content_type, message.fields, at, delay)
+        assert row
+        return Added(*row)
+
+    async def topic(self, scheduled_id: int) -> str | None:
+        """The topic of what is scheduled under that id; None where there is nothing, or no more."""
+        row = await self._run(TOPIC, scheduled_id, writes=False)
+        return row[0] if row else None
+
+    async def delete(self, scheduled_id: int, topic: str) -> bool:
+        """Take it back. False where it has gone out, or has been taken back: it cannot be both."""
+        return await self._run(DELETE, scheduled_id, topic) is not None
+
+    async def _run(self, statement: str, *arguments: object, writes: bool = True) -> asyncpg.Record | None:
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable("Too many requests wait for the database; nothing was changed. Try again.")
+        self._waiting += 1
+        sent = False
+        try:
+            async with asyncio.timeout(TIMEOUT_S), self._connection() as connection:
+                sent = True
+                async with self._database.calls(connection):
+                    if self._database.pooled:
+                        await connection.execute(LOCK.format(local="local"))
+                    return await connection.fetchrow(statement, *arguments)
+        except asyncpg.PostgresError as error:
+            if error.severity_en is None or str(error.sqlstate)[:2] in {"22", "23", "54"}:
+                raise Unprocessable(UNFIT_TEXT) from error  # its text quotes the message
+            log.warning("scheduled: %s", explain(error))
+            if sent and writes and error.severity_en != "ERROR":
+                raise OutcomeUnknown(UNKNOWN_TEXT) from error
+            raise Unavailable(AWAY_TEXT.format(state(error))) from error
+        except UNAVAILABLE as error:
+            log.warning("scheduled: %s", explain(error))
+            if sent and writes:
+                raise OutcomeUnknown(UNKNOWN_TEXT) from error
+            raise Unavailable(AWAY_TEXT.format(state(error))) from error
+        finally:
+            self._waiting -= 1
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        connection = await self._idle.get()
+        try:
+            if connection is None or connection.is_closed():
+                connection = await self._database.connect("scheduled", command_timeout_s=TIMEOUT_S)
+                if not self._database.pooled:
+                    await connection.execute(LOCK.format(local=""))
+            yield connection
+        except BaseException as error:
+            if connection and not (isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"):
+                connection.terminate()
+                connection = None
+            raise
+        finally:
+            self._idle.put_nowait(connection)
