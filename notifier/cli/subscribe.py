@@ -55,6 +55,7 @@ def subscribe(arguments: argparse.Namespace) -> int:
             once=arguments.once,
             wait=arguments.wait,
             limit=arguments.limit,
+            headers=arguments.headers,
             on_gap=_tell_gap,
             on_retry=tell_retry,
         )

@@ -119,6 +119,7 @@ class Client:
         once: bool = False,
         wait: float | None = None,
         limit: int = DEFAULT_LIMIT,
+        headers: bool = False,
         on_gap: OnGap | None = None,
         on_retry: OnRetry | None = None,
     ) -> Subscription:
@@ -134,7 +135,7 @@ class Client:
         failures a line a minute).
 
         A poll parks for `wait` seconds at most (by default as long as the server chooses) and gets at most `limit`
-        messages: both adapt to what gets through.
+        messages: both adapt to what gets through. With `headers`, messages that came as webhooks have theirs.
         """
         beginnings = {"after": after, "since": since, "last": last, "last_each": last_each}
         begin = {name: str(value) for name, value in beginnings.items() if value is not None}
@@ -153,6 +154,7 @@ class Client:
             once=once,
             wait=Wait(wait),
             limit=Limit(limit),
+            headers=headers,
             on_gap=on_gap,
             on_retry=on_retry,
         )

@@ -27,7 +27,8 @@ class Gap(NamedTuple):
 @dataclass(frozen=True)
 class Message:
     """A message as the server sent it. `raw` is its JSON text, on one line, with every digit of its numbers:
-    `json.loads(message.raw, parse_float=Decimal)["data"]` keeps them where a float would not.
+    `json.loads(message.raw, parse_float=Decimal)["data"]` keeps them where a float would not. `headers` are those of a
+    webhook, where they were asked for.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Message:
     click: str | None = None
     priority: int | None = None
     tags: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def data(self) -> Any:  # noqa: ANN401  whatever JSON holds
@@ -84,6 +86,7 @@ def _message(raw: str) -> Message:
         time=datetime.fromisoformat(_string(parts["time"])),
         raw=raw,
         tags=tuple(json.loads(parts.get("tags", "[]"))),
+        headers=tuple((str(name), str(value)) for name, value in json.loads(parts.get("headers", "[]"))),
         **{name: json.loads(parts[name]) for name in names},
     )
 

@@ -40,6 +40,7 @@ class Subscription:
         once: bool,
         wait: Wait,
         limit: Limit,
+        headers: bool,
         on_gap: OnGap | None,
         on_retry: OnRetry | None,
     ) -> None:
@@ -52,6 +53,7 @@ class Subscription:
         self._wait = wait
         self._limit = limit
         self._whole = Limit(MAX_LIMIT, MAX_LIMIT)
+        self._headers = headers
         self._backoff = Backoff()
         self._probes = True
         self._on_gap = on_gap or _log_gap
@@ -137,6 +139,8 @@ class Subscription:
             limit = self._whole.now
         if limit != DEFAULT_LIMIT:
             query["limit"] = str(limit)
+        if self._headers:
+            query["headers"] = "1"
         if self._backoff.failing:
             query["nonce"] = f"{random.getrandbits(32):x}"  # past a cache that may have the failure
         answer = await self._http.request("GET", self._path, query, patience_s(wait_s))

@@ -72,9 +72,10 @@ class NewMessage:
 class Message:
     """A message of the log, as it is stored. `time` is in UTC.
 
-    `size` is the most bytes that its JSON takes in an answer: JSON as it is, anything else at most doubled. It takes as
-    much memory, since JSON is not copied, and anything else is kept in both forms. `encoded` belongs to
-    `notifier.wire.json`, which fills it when the JSON is first asked for.
+    `headers` is the JSON array of those kept with a webhook, None for any other message. `size` is the most bytes that
+    its JSON takes in an answer, with them: JSON as it is, anything else at most doubled. It takes as much memory, since
+    JSON is not copied, and anything else is kept in both forms. `encoded` belongs to `notifier.wire.json`, which fills
+    it when the JSON is first asked for.
     """
 
     __slots__ = ("body", "content_type", "encoded", "fields", "headers", "seq", "size", "time", "topic")
@@ -87,7 +88,7 @@ class Message:
         body: bytes,
         content_type: str | None = None,
         fields: str | None = None,
-        headers: str | None = None,
+        headers: bytes | None = None,
     ) -> None:
         self.seq = seq
         self.topic = topic
@@ -96,7 +97,7 @@ class Message:
         self.content_type = content_type
         self.fields = fields
         self.headers = headers
-        self.size = ENVELOPE + len(topic) + len(body) + (4 * len(fields) if fields else 0)
+        self.size = ENVELOPE + len(topic) + len(body) + (4 * len(fields) if fields else 0) + len(headers or b"")
         if content_type is not None:
             self.size += 50 + 2 * len(content_type)
             if not is_json_type(content_type):

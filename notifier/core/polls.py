@@ -60,13 +60,15 @@ Begin = After | Since | Last | LastEach | Latest | Before
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One request for messages. `wait_s` None: the server's default. `preferred`: wait came by `Prefer`."""
+    """One request for messages. `wait_s` None: the server's default. `preferred`: wait came by `Prefer`. `headers`:
+    with those of webhooks."""
 
     topics: TopicList
     begin: Begin
     wait_s: float | None = None
     limit: int = DEFAULT_LIMIT
     preferred: bool = False
+    headers: bool = False
 
 
 class Gap(NamedTuple):

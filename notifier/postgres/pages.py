@@ -20,7 +20,7 @@ from notifier.postgres.rows import to_messages
 
 # The messages $1, oldest first: the newest of them up to $2 bytes, but at least one.
 MESSAGES_BACK = """
-select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, m.headers::text as headers from (
     select m.*, sum(octet_length(m.body)) over (order by m.seq desc) - octet_length(m.body) as after
     from notifier.message m where m.seq = any ($1::bigint[])
 ) m join notifier.topic t on t.id = m.topic_id where m.after < $2 order by m.seq

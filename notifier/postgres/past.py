@@ -63,7 +63,7 @@ select m.seq, t.name from (
 """
 # The messages $1, oldest first, up to $2 bytes but at least one. The size of a large body is known without reading it.
 MESSAGES = """
-select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, m.headers::text as headers from (
     select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
     from notifier.message m where m.seq = any ($1::bigint[])
 ) m join notifier.topic t on t.id = m.topic_id where m.before < $2 order by m.seq

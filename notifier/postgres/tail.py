@@ -18,6 +18,7 @@ from math import inf
 
 from notifier.core.cursors import Epochs
 from notifier.core.messages import Message, NewMessage
+from notifier.core.webhooks.kept import headers_of
 from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
@@ -55,7 +56,7 @@ READ = """
 select r.deleted_seq, (select max(e.start_seq) from notifier.epoch e) as epoch,
     (select notifier.access_unseen($5::text::pg_snapshot)) as unseen, m.*
 from notifier.retention r left join (
-    select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields from (
+    select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text as fields, m.headers::text as headers from (
         select m.*, sum(octet_length(m.body)) over (order by m.seq) - octet_length(m.body) as before
         from (select * from notifier.message m where m.seq > $1 and m.seq <= $4 order by m.seq limit $2) m
     ) m join notifier.topic t on t.id = m.topic_id where m.before < $3
@@ -154,12 +155,7 @@ class Tail(Reconnecting):
         while self._ahead and (first := min(self._ahead)) <= self.position + 1:
             time, messages = self._ahead.pop(first)
             if first > self.position:
-                self._hand_on(
-                    [
-                        Message(seq, message.topic, time, message.body, message.content_type, message.fields)
-                        for seq, message in enumerate(messages, first)
-                    ]
-                )
+                self._hand_on([_stored(seq, time, message) for seq, message in enumerate(messages, first)])
 
     def _hand_on(self, messages: list[Message]) -> None:
         last = messages[-1].seq
@@ -381,6 +377,10 @@ class Tail(Reconnecting):
         if deleted > self.position:
             self._on_hole(deleted)
             self._move(deleted)
+
+
+def _stored(seq: int, time: datetime, new: NewMessage) -> Message:
+    return Message(seq, new.topic, time, new.body, new.content_type, new.fields, headers_of(new.headers))
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

@@ -82,7 +82,7 @@ class Handover:
             self.shapes.share(shape, head)
         else:
             topics = self.lot.known(poll.topics)
-            like = variant(preference(poll), self._origins.headers(request))
+            like = variant(preference(poll), self._origins.headers(request), poll.headers)
             shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), like, peer, address, grant)
             span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
             if mark and span:

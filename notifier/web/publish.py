@@ -22,7 +22,7 @@ from notifier.core.publishing import display_fields, from_body, parse_batch, val
 from notifier.core.strict_json import is_json
 from notifier.core.times import Later, format_time, parse_later
 from notifier.core.topics import check_topic, decode_path
-from notifier.core.webhooks.kept import KEPT_AS, kept_of
+from notifier.core.webhooks.kept import KEPT_AS, headers_of, kept_of
 from notifier.offload import offload
 from notifier.postgres.history import Stored
 from notifier.service import Service
@@ -30,7 +30,7 @@ from notifier.web.access import address, authorise_publish, authorise_subscribe,
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.headers import header_text
-from notifier.wire.json import encode_message, encode_webhook
+from notifier.wire.json import encode_view
 from notifier.wire.requests import parse_query
 
 VIEW = "application/vnd.notifier.message+json"
@@ -144,12 +144,13 @@ async def message(request: web.Request) -> web.Response:
         stored = await _readable(request, seq, whole=True)
     if _wants_view(request):
         shown = await offload(len(stored.body or b""), _view, seq, stored)
-        return web.Response(body=shown, content_type="application/json", headers={"Content-Security-Policy": SANDBOX})
+        headers = {"Content-Security-Policy": SANDBOX, "Vary": "Accept"}
+        return web.Response(body=shown, content_type="application/json", headers=headers)
     beside = kept_of(stored.headers)
     kept = beside.headers if beside else []
     # A webhook that claims to be JSON, and is not, is shown as text; here it has the type that it came with.
     published = next((value for name, value in kept if name == "Content-Type"), stored.content_type)
-    headers = {"Content-Security-Policy": SANDBOX}
+    headers = {"Content-Security-Policy": SANDBOX, "Vary": "Accept"}
     if inline := inline_type(published):
         headers["Content-Type"] = inline
     else:
@@ -174,11 +175,10 @@ def _view(seq: int, stored: Stored) -> bytes:
     body, content_type = stored.body or b"", stored.content_type
     if is_json_type(content_type) and not is_json(body):
         content_type = plain_type(body)  # as polls do
-    message = Message(seq, stored.topic, stored.time, body, content_type, stored.fields)
+    headers = headers_of(stored.headers)
+    message = Message(seq, stored.topic, stored.time, body, content_type, stored.fields, headers)
     beside = kept_of(stored.headers)
-    if beside is None:
-        return b"".join(encode_message(message))
-    return encode_webhook(message, beside.headers, beside.source, beside.verified)
+    return encode_view(message, beside and beside.source, bool(beside and beside.verified))
 
 
 async def _readable(request: web.Request, seq: int, *, whole: bool = False) -> Stored:

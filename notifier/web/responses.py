@@ -27,20 +27,22 @@ _ANSWER = web.ResponseKey("answer", Answer)
 
 
 class Variant:
-    """What answers have besides their messages, because of what a poll's headers say: the value of Preference-Applied,
-    and what the page's browser must be told. Equal ones are one object, so comparing them costs nothing."""
+    """What makes answers with the same messages different: the value of Preference-Applied, what the page's browser
+    must be told, and whether webhooks are shown with their headers. Equal ones are one object, so comparing them costs
+    nothing."""
 
-    __slots__ = ("cors", "preference")
+    __slots__ = ("cors", "headers", "preference")
 
-    def __init__(self, preference: str | None, cors: Cors) -> None:
+    def __init__(self, preference: str | None, cors: Cors, headers: bool) -> None:
         self.preference = preference
         self.cors = cors
+        self.headers = headers
 
 
 # Some 30 preferences for each origin that is allowed.
 @lru_cache(maxsize=4096)
-def variant(preference: str | None, cors: Cors) -> Variant:
-    return Variant(preference, cors)
+def variant(preference: str | None, cors: Cors, headers: bool = False) -> Variant:
+    return Variant(preference, cors, headers)
 
 
 def preference(poll: Poll) -> str | None:
@@ -48,8 +50,8 @@ def preference(poll: Poll) -> str | None:
     return f"wait={poll.wait_s:.0f}" if poll.preferred else None
 
 
-def respond(answer: Answer, preference: str | None) -> web.Response:
-    response = web.Response(body=encode_answer(answer), content_type="application/json")
+def respond(answer: Answer, preference: str | None, *, headers: bool = False) -> web.Response:
+    response = web.Response(body=encode_answer(answer, headers=headers), content_type="application/json")
     response[_ANSWER] = answer  # until it is sent, equal polls get the same bytes
     if preference is not None:
         response.headers["Preference-Applied"] = preference
@@ -68,7 +70,7 @@ def render(answer: Answer, variant: Variant, *, closing: bool) -> tuple[bytes, b
     key = (variant, closing)
     rendering: tuple[bytes, bytes] | None = answer.renderings.get(key)
     if rendering is None:
-        body = encode_answer(answer)
+        body = encode_answer(answer, headers=variant.headers)
         head = b"%b%d\r\nDate: %b\r\n%b\r\n" % (
             _front(variant, answer.retry_after_s),
             len(body),

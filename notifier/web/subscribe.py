@@ -46,7 +46,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         if handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
             return handed_over
         found = await polling.wait(poll, found, client, grant)
-    return respond(found, preference(poll))
+    return respond(found, preference(poll), headers=poll.headers)
 
 
 def _may_be_collapsed(request: web.Request) -> bool:
@@ -73,5 +73,5 @@ async def _in_two_parts(request: web.Request, poll: Poll, wait: Wait, client: st
     response.enable_chunked_encoding()
     polling = request.app[SERVICE].polling
     answer = await polling.wait(poll, wait, client, grant, parked=lambda: response.prepare(request))
-    await response.write_eof(encode_answer(answer))
+    await response.write_eof(encode_answer(answer, headers=poll.headers))
     return response

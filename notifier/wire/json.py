@@ -7,7 +7,6 @@ size of its JSON and the time to make it: JSON is spliced in as it is, text at m
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
 
 import msgspec
 
@@ -35,19 +34,27 @@ def encode_message(message: Message) -> tuple[bytes, bytes, bytes]:
     return message.encoded
 
 
-def encode_webhook(message: Message, headers: Sequence[tuple[str, str]], source: str | None, verified: bool) -> bytes:
-    """The JSON object of a message that came as a webhook, with what is kept beside it. Any other content than JSON is
-    shown by its own type."""
+def with_headers(message: Message) -> tuple[bytes, bytes, bytes]:
+    """The same with the headers of a webhook. They are not kept twice: few ask for them."""
     head, data, rest = encode_message(message)
-    beside: dict[str, object] = {"headers": headers}
+    if message.headers is None:
+        return head, data, rest
+    return head, data, b'%b, "headers": %b}' % (rest[:-1], message.headers)
+
+
+def encode_view(message: Message, source: str | None, verified: bool) -> bytes:
+    """The JSON object of one message with all that is kept beside it. `source` is None for what is no webhook."""
+    head, data, rest = with_headers(message)
     if source is not None:
-        beside |= {"source": source, "verified": verified}
-    return b"%b%b%b, %b" % (head, data, rest.removesuffix(b"}"), json.dumps(beside)[1:].encode())
+        beside = json.dumps({"source": source, "verified": verified}).encode()
+        rest = b"%b, %b" % (rest[:-1], beside[1:])
+    return head + data + rest
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """The JSON of a poll's answer."""
-    body = answer.renderings.get("json")
+def encode_answer(answer: Answer, *, headers: bool = False) -> bytes:
+    """The JSON of a poll's answer, perhaps with the headers of webhooks."""
+    name = "json with headers" if headers else "json"
+    body = answer.renderings.get(name)
     if body is None:
         gap = b""
         if answer.gap:
@@ -57,12 +64,12 @@ def encode_answer(answer: Answer) -> bytes:
         end = b'], "cursor": "%d"%b}' % (answer.cursor, gap)
         pieces = [b'{"messages": [']
         for message in answer.messages:
-            pieces += message.encoded or encode_message(message)
+            pieces += with_headers(message) if headers else message.encoded or encode_message(message)
             pieces.append(b", ")
         if answer.messages:
             del pieces[-1]
         pieces.append(end)
-        body = answer.renderings["json"] = b"".join(pieces)
+        body = answer.renderings[name] = b"".join(pieces)
     return body
 
 

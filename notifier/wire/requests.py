@@ -63,7 +63,7 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
 
     BadRequest names what is malformed. Of several beginnings the first counts, in the order of the README's table.
     """
-    given = parse_query(query, ("after", "since", "last", "last_each", "before", "wait", "limit"))
+    given = parse_query(query, ("after", "since", "last", "last_each", "before", "wait", "limit", "headers"))
     if len(last_event_ids) > 1:
         raise BadRequest("The header Last-Event-ID is given twice.")
     begins: list[Begin] = [_after(value) for value in last_event_ids]
@@ -80,6 +80,8 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
     begin = begins[0] if begins else Latest()
     # What does not fit comes later with all that was published since, so all of it comes at once if it can.
     limit = MAX_LIMIT if isinstance(begin, LastEach) else DEFAULT_LIMIT
+    if given.get("headers") not in {None, "0", "1"}:
+        raise BadRequest("headers is 1 or 0.")
     wait_s: float | None = None
     preferred = False
     if "wait" in given:
@@ -95,6 +97,7 @@ def parse_poll(topics: TopicList, query: str, last_event_ids: Sequence[str], pre
         wait_s=None if wait_s is None else min(wait_s, MAX_WAIT_S),
         limit=_count("limit", given["limit"]) if "limit" in given else limit,
         preferred=preferred and not isinstance(begin, Before),  # a page never waits
+        headers=given.get("headers") == "1",
     )
 
 

@@ -137,6 +137,19 @@ def test_a_line_is_the_message_as_the_server_sent_it(server, follow):
     assert json.loads(line)["topic"] == "t"
 
 
+@pytest.mark.rule("S-33")
+def test_the_headers_of_webhooks_are_printed_where_they_are_asked_for(server: Server, follow: Follow) -> None:
+    add = ("source", "add", "ci", "--scheme", "none", "--topic", "ci")
+    hook = run(sys.executable, "-m", "notifier", *add, env=server.env).stdout.split()[1]
+    webhook = urllib.request.Request(f"{server.url}{hook}", b"{}", {"X-Event": "built"})
+    with urllib.request.urlopen(webhook, timeout=DEADLINE_S):
+        pass
+    asks, asks_not = follow("ci", "--last", "1", "--headers"), follow("ci", "--last", "1")
+    message = asks.message()
+    assert ["X-Event", "built"] in message.pop("headers")
+    assert message == asks_not.message()
+
+
 def test_without_a_beginning_only_what_is_new_is_printed(server, follow):
     old = publish(server, "t")
     follower = follow("t", "--count", "1")

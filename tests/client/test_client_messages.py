@@ -29,6 +29,11 @@ def test_a_message_has_all_its_fields():
     assert (message.title, message.click, message.priority, message.tags) == ("Paid", "https://a.b", 4, ("money", "x"))
 
 
+def test_a_webhook_has_its_headers():
+    (message,) = parse(one("1", ', "headers": [["X-GitHub-Event", "push"], ["X-A", ""]]')).messages
+    assert message.headers == (("X-GitHub-Event", "push"), ("X-A", ""))
+
+
 def test_text_and_bytes_come_back_as_such():
     (text,) = parse(one('"a\\nb"', ', "content_type": "text/plain"')).messages
     (image,) = parse(one('"iVBORw=="', ', "content_type": "image/png", "encoding": "base64"')).messages

@@ -211,6 +211,7 @@ async def test_the_view_of_a_message_has_what_is_kept_beside_it(hooks: Running) 
         async with hooks.client.get(path, headers=as_json) as response:
             assert (response.status, response.content_type) == (200, "application/json")
             assert response.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+            assert response.headers["Vary"] == "Accept"
             shown = await response.json()
         headers = dict(shown.pop("headers", []))
         assert (shown.pop("source", None), shown.pop("verified", None)) == (source, verified)
@@ -218,6 +219,40 @@ async def test_the_view_of_a_message_has_what_is_kept_beside_it(hooks: Running) 
         assert headers.get("X-GitHub-Event") == ("push" if source == "github" else None)
         assert headers.get("Content-Type") == ("application/json" if source == "ci" else None)
     await refusal(await hooks.client.get(f"/v1/messages/{plain}?view=xml"), 400, "bad_request")
+
+
+@pytest.mark.both_paths
+@pytest.mark.rule("S-33")
+async def test_polls_with_and_without_headers_are_never_told_each_others_answer(
+    hooks: Running, sql: asyncpg.Connection
+) -> None:
+    """One message answers all of them: parked, by a re-poll that is known, from the window, and from the table."""
+    async with line(hooks) as with_headers, line(hooks) as without:
+        lines = {"&headers=1": with_headers, "": without}
+        cursor = str(hooks.service.window.head)
+        for delivery in ("1", "2", "3"):
+            for asks, raw in lines.items():
+                await raw.send(f"GET /v1/topics/github/**?after={cursor}{asks} HTTP/1.1")
+            await hooks.parked(2)
+            body = PUSH if delivery != "3" else b'{"n": "%b"}' % (b"x" * 100_000)  # which is sent apart from its head
+            sent = await deliver(hooks, "github", body, signed(body, X_GitHub_Delivery=delivery))
+            for asks, raw in lines.items():
+                answer = json.loads((await raw.answer()).body)
+                [message] = answer["messages"]
+                headers = dict(message.pop("headers", []))
+                assert headers.get("X-GitHub-Delivery") == (delivery if asks else None)
+                assert message == sent
+                cursor = answer["cursor"]
+    shown = [await hooks.poll("github/**", after="earliest", wait=0, headers=1)]
+    assert all(window["headers"] for window in shown[0]["messages"])
+    shown.append(await hooks.poll("github/**", since="1h", wait=0, headers=1))  # which only the table can tell
+    hooks.service._on_hole(0)
+    hooks.service.tail.position = 0
+    await hooks.service.tail.catch_up()  # the window is read anew
+    shown.append(await hooks.poll("github/**", after="1", wait=0, headers=1))
+    assert shown[0]["messages"] == shown[1]["messages"] == shown[2]["messages"]
+    view = await hooks.client.get(f"/v1/messages/{shown[0]['messages'][0]['id']}?view=json")
+    assert (await view.json())["headers"] == shown[0]["messages"][0]["headers"]
 
 
 @pytest.mark.rule("W-1")

@@ -12,6 +12,7 @@ from notifier.core.errors import InvalidJSON
 from notifier.core.messages import FORM, Message
 from notifier.core.polls import Answer, Gap
 from notifier.core.publishing import from_body
+from notifier.core.webhooks.kept import headers_of
 from notifier.wire import json as wire_json
 from notifier.wire.json import encode_answer, encode_message
 
@@ -146,6 +147,31 @@ def test_whatever_is_taken_is_shown_as_json(body, content_type):
 
 def message(seq):
     return Message(seq, "t", NOON, b"1")
+
+
+@pytest.mark.rule("S-33", "S-13")
+@given(
+    st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"])), st.text())),
+    st.text(),
+    st.sampled_from([None, "text/plain"]),
+)
+def test_the_headers_of_a_webhook_are_shown_in_an_answer_that_asks_for_them_and_within_its_bound(
+    headers, text, content_type
+):
+    stored = json.dumps({"headers": headers, "source": "ci", "verified": False}, ensure_ascii=False)
+    body = text.encode() if content_type else json.dumps(text).encode()
+    webhook = Message(7, "t", NOON, body, content_type, headers=headers_of(stored))
+    plain = Message(8, "t", NOON, b"1")
+    answer = Answer((webhook, plain), 8)
+    without, with_them = (json.loads(encode_answer(answer, headers=asked)) for asked in (False, True))
+    assert with_them["messages"][0].pop("headers") == [list(each) for each in headers]
+    assert with_them == without
+    assert len(encode_answer(Answer((webhook,), 8), headers=True)) <= webhook.size + len(encode_answer(Answer((), 8)))
+
+
+def test_headers_in_the_table_that_no_server_has_written_are_left_out():
+    assert headers_of('[["X-Event", "push"]]') == b'[["X-Event", "push"]]'  # of older versions
+    assert [headers_of(stored) for stored in (None, "{}", "1", '{"headers": ')] == [None] * 4
 
 
 def test_an_answer_holds_its_messages_and_its_cursor():

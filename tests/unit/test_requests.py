@@ -55,6 +55,14 @@ def test_a_poll_begins_where_its_query_says(query, begin):
     assert poll(query).begin == begin
 
 
+@pytest.mark.rule("S-33")
+def test_headers_are_shown_where_they_are_asked_for():
+    assert [poll(query).headers for query in ("headers=1", "headers=0", "")] == [True, False, False]
+    for malformed in ("headers=", "headers=yes", "headers=1&headers=1"):
+        with pytest.raises(BadRequest, match="headers"):
+            poll(malformed)
+
+
 def test_of_several_beginnings_the_first_in_the_table_counts():
     assert poll("last=5&since=1h&after=7", ["9"]).begin == After(9)
     assert poll("last=5&since=1h&after=7").begin == After(7)

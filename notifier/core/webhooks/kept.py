@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+import msgspec
+
 from notifier.core.messages import NewMessage, is_content_type, is_json_type, plain_type
 from notifier.core.webhooks.delivery import Delivery, text
 
@@ -52,6 +54,13 @@ class Kept(NamedTuple):
     verified: bool = False
 
 
+class _Stored(msgspec.Struct):
+    headers: msgspec.Raw
+
+
+_HEADERS = msgspec.json.Decoder(_Stored)
+
+
 def message_of(
     delivery: Delivery,
     topic: str,
@@ -89,6 +98,18 @@ def kept_of(stored: str | None) -> Kept | None:
     if isinstance(found, list):  # of older versions
         return Kept(found)
     return Kept(**found)
+
+
+def headers_of(stored: str | None) -> bytes | None:
+    """Of what `message_of` has stored as `headers`, the JSON array of them alone; None for what is no webhook."""
+    if stored is None:
+        return None
+    if stored.startswith("["):  # of older versions
+        return stored.encode()
+    try:
+        return bytes(_HEADERS.decode(stored).headers)
+    except msgspec.DecodeError:  # it came by another way, and must not keep others from their messages
+        return None
 
 
 def kept_headers(
