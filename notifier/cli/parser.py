@@ -8,6 +8,21 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from notifier import __version__
+from notifier.cli.forward import forward
+from notifier.cli.help_texts import (
+    ADD_SOURCE,
+    CHANGE_KEY,
+    CREATE_KEY,
+    DATABASE,
+    ENVIRONMENT_OF_CLIENTS,
+    ENVIRONMENT_OF_SERVERS,
+    FORWARD,
+    PUBLISH,
+    ROTATE,
+    SIGN,
+    SUBSCRIBE,
+    TEST_SOURCE,
+)
 from notifier.cli.key import change_key, create_key, list_keys, revoke_key
 from notifier.cli.migrate import migrate
 from notifier.cli.publish import TEXT, publish
@@ -19,101 +34,6 @@ from notifier.cli.token import token
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no other name
 Command: TypeAlias = Callable[[argparse.Namespace], int]
-
-ENVIRONMENT_OF_CLIENTS = """
-environment:
-  NOTIFIER_URL  the server, unless --url is given; default http://127.0.0.1:PORT (8080)
-  NOTIFIER_KEY  a key or a token, if the server needs one; default the first NOTIFIER_ADMIN_KEY
-"""
-
-ENVIRONMENT_OF_SERVERS = """
-environment:
-  DATABASE_URL  the database; else the embedded one in ./.notifier
-  HOST, PORT    where it listens (127.0.0.1, 8080)
-  ...           the README has the table of all settings
-"""
-
-DATABASE = """
-environment:
-  DATABASE_URL  the database; else the embedded one in ./.notifier
-"""
-
-PUBLISH = """examples:
-  notifier publish orders/42 '{"status": "paid"}' --title Paid --priority 4 --tags money
-  make 2>&1 | notifier publish builds/main - --text
-  notifier publish cameras/door - --type image/jpeg < door.jpg
-  notifier publish reminders 'Take out the bins' --delay 12h
-"""
-
-SUBSCRIBE = """No message is lost or printed twice across reconnects and restarts of the server. The id in
-a line is a cursor: to continue later, give the last one as --after, or let --state keep it.
-Notices about gaps and retries go to standard error. It ends at Ctrl-C, when its output is
-closed, after --count messages, or with --once when all that was there is printed.
-
-examples:
-  notifier subscribe 'orders/*' builds/main
-  notifier subscribe 'orders/**' --since 10m | jq --unbuffered .data
-  notifier subscribe orders/42 --last 1 --count 1
-  notifier subscribe 'orders/*' --once --state orders.cursor >> orders.ndjson
-"""
-
-ADD_SOURCE = """examples:
-  openssl rand -hex 20 | tee secret.txt | notifier source add github --scheme github --secret - \\
-      --topic 'github/{repository.full_name}/{header:X-GitHub-Event}'
-  notifier source add pay --scheme stripe --secret whsec_… --topic 'stripe/{type}'
-  notifier source add sms --scheme twilio --secret … --set url=https://example.com/hooks/sms --topic 'sms/{form:From}'
-  notifier source add shop --scheme hmac --set header=X-Sign --set encoding=base64 --secret … --topic shop
-  notifier source add alerts --scheme token --secret … --topic alerts
-  notifier source add ci --scheme none --topic 'ci/{project}'
-
-schemes:
-  hmac      options: header (needed), prefix, separator, signed ("{timestamp}.{body}"), digest, encoding (hex, base64),
-            key (text, base64, hex), timestamp (a header, json:FIELD, item:PREFIX), unit (s, ms), tolerance, id
-  token     a header that holds the secret; options: header, as (bearer, basic, plain)
-  standard  Standard Webhooks, and Svix
-  none      nothing is checked; 16 random characters are added to the name
-  alertmanager bitbucket cloudevents discord dropbox gitea github gitlab grafana (header, timestamp) heroku linear meta
-  pagerduty sentry shopify slack stripe twilio (url, needed) woocommerce x zoom
-"""
-
-TEST_SOURCE = """The body is read from standard input, byte for byte. Nothing is published.
-
-example:
-  notifier source test github --header 'X-Hub-Signature-256: sha256=…' < body.json
-"""
-
-ROTATE = """No webhook is refused meanwhile: enter the new secret at the sender before the old one stops counting.
-
-example:
-  openssl rand -hex 20 | tee secret.txt | notifier source rotate github --secret -
-"""
-
-CREATE_KEY = """The key alone goes to standard output, once; only its hash is stored. Send it as
-Authorization: Bearer KEY. Patterns: * is one segment, ** at the end all the rest.
-
-examples:
-  notifier key create shop --publish 'orders/**' --publish stock
-  notifier key create wallboard --subscribe 'builds/*' --expires 90d
-  notifier key create operator --admin
-"""
-
-CHANGE_KEY = """The key may do what is given here and nothing else. Its polls that wait end within a second.
-
-examples:
-  notifier key change shop --publish 'orders/**'
-"""
-
-SIGN = """The token alone goes to standard output. It is for trying things out, and for scripts: for their
-logged-in users, applications sign tokens themselves, with any JWT library.
-
-examples:
-  notifier token 7 --subscribe 'user/7/**' --subscribe news
-  notifier token sensor --publish 'sensors/*' --expires 10m
-
-environment:
-  NOTIFIER_JWT_SECRET  what to sign with, as the server has it; of several, the first
-  NOTIFIER_JWT_...     the other settings for tokens, which are kept to
-"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -131,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "migrate", "bring the schema of the database up to date", DATABASE, migrate)
     _add_publish(commands)
     _add_subscribe(commands)
+    _add_forward(commands)
     _add_source(commands)
     _add_key(commands)
     _add_token(commands)
@@ -181,10 +102,7 @@ def _add_subscribe(commands: Commands) -> None:
     command.add_argument(
         "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
     )
-    begin = command.add_mutually_exclusive_group()
-    begin.add_argument("--after", metavar="CURSOR", help="begin after this id; or latest (the default), earliest")
-    begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
-    begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
+    begin = _add_begin(command)
     begin.add_argument(
         "--last-each", type=_few, metavar="N", help="begin with the newest N messages of each topic, 1-10: their state"
     )
@@ -205,6 +123,54 @@ def _add_subscribe(commands: Commands) -> None:
         "--limit", type=_limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
     )
     _add_url(command)
+
+
+def _add_forward(commands: Commands) -> None:
+    purpose = "send webhooks on to another server, as they came"
+    command = _add(commands, "forward", purpose, FORWARD + ENVIRONMENT_OF_CLIENTS, forward)
+    command.add_argument("topics", metavar="LIST", help="topics and patterns, separated by commas")
+    command.add_argument("receiver", metavar="URL", help="where each message is posted to")
+    command.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        dest="headers",
+        metavar="NAME:VALUE",
+        help="add one, such as a credential, which is never kept; @FILE reads one a line; may be repeated",
+    )
+    begin = _add_begin(command)
+    begin.add_argument(
+        "--id",
+        action="append",
+        default=[],
+        type=_id,
+        dest="ids",
+        metavar="ID",
+        help="send this message and end; may be repeated",
+    )
+    command.add_argument(
+        "--once", action="store_true", help="send what is there (without a beginning: all), and end; for cron"
+    )
+    command.add_argument(
+        "--state", metavar="FILE", help="go on after the cursor in FILE, if there is one; it moves after each 2xx"
+    )
+    command.add_argument("--strict", action="store_true", help="end at the first message that is refused")
+    command.add_argument(
+        "--timeout",
+        type=_positive,
+        default=30,
+        metavar="S",
+        help="seconds of silence until it is tried again; default 30",
+    )
+    _add_url(command)
+
+
+def _add_begin(command: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":
+    begin = command.add_mutually_exclusive_group()
+    begin.add_argument("--after", metavar="CURSOR", help="begin after this id; or latest (the default), earliest")
+    begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
+    begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
+    return begin
 
 
 def _add_source(commands: Commands) -> None:
@@ -310,6 +276,12 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def _id(text: str) -> str:
+    if not re.fullmatch("[1-9][0-9]{0,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a message")
+    return text
 
 
 def _limit(text: str) -> int:

@@ -4,21 +4,15 @@ import argparse
 import os
 import stat
 import sys
-import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from notifier.cli.connection import with_client
+from notifier.cli.connection import Patience, tell_gap, with_client
 from notifier.cli.cursor_file import CursorFile
-from notifier.cli.status import FAILED, OK, USAGE, notice
+from notifier.cli.status import OK, USAGE, notice, unwritable
 
 if TYPE_CHECKING:
-    from notifier.client import Client, Gap, NotifierClientError
-
-# With --once: longer than a restart or a slow line takes, shorter than what cron runs every few minutes.
-ONCE_PATIENCE_S = 60.0
-# A server that is away for a night must not fill a log.
-NOTICE_EVERY_S = 60.0
+    from notifier.client import Client
 
 
 def subscribe(arguments: argparse.Namespace) -> int:
@@ -35,20 +29,9 @@ def subscribe(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         notice(str(error))
         return USAGE
-    heard = time.monotonic()
-    notice_next = 0.0
-
-    def tell_retry(error: "NotifierClientError", delay_s: float) -> None:
-        nonlocal notice_next
-        now = time.monotonic()
-        if arguments.once and now + delay_s > heard + ONCE_PATIENCE_S:
-            raise error
-        if now >= notice_next:
-            notice_next = now + NOTICE_EVERY_S
-            notice(f"{error.detail} Asking again in {delay_s:.1f} s, and so on.")
+    patience = Patience(once=arguments.once)
 
     async def follow(client: "Client") -> int:
-        nonlocal heard
         subscription = client.subscribe(
             arguments.topics,
             **begin,
@@ -56,13 +39,13 @@ def subscribe(arguments: argparse.Namespace) -> int:
             wait=arguments.wait,
             limit=arguments.limit,
             headers=arguments.headers,
-            on_gap=_tell_gap,
-            on_retry=tell_retry,
+            on_gap=tell_gap,
+            on_retry=patience.retry,
         )
         left = arguments.count
         async with aclosing(subscription.batches()) as batches:
             async for batch in batches:
-                heard = time.monotonic()
+                patience.heard()
                 messages = batch.messages[:left]
                 sys.stdout.buffer.writelines(message.raw.encode() + b"\n" for message in messages)
                 sys.stdout.buffer.flush()
@@ -92,9 +75,7 @@ def subscribe(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        notice(f"{error.filename or 'The output'} cannot be written: {error.strerror}.")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at exit
-        return FAILED
+        return unwritable(error)
 
 
 def _sync_output() -> None:
@@ -102,10 +83,3 @@ def _sync_output() -> None:
     output = sys.stdout.fileno()
     if stat.S_ISREG(os.fstat(output).st_mode):
         os.fsync(output)
-
-
-def _tell_gap(gap: "Gap") -> None:
-    if gap.reason == "reset":
-        notice(f"gap: this is another database, or an older one, than the one that issued {gap.after}.")
-    else:
-        notice(f"gap: messages after {gap.after} can no longer be delivered ({gap.reason}).")

@@ -16,6 +16,8 @@ from notifier.client.subscription import OnGap, OnRetry, Subscription
 
 # The server takes a body for 60 s at most, and answers soon afterwards.
 PUBLISH_PATIENCE_S = 90.0
+# It takes 10 s at most to find one message.
+READ_PATIENCE_S = 20.0
 
 
 class NewMessage(TypedDict, total=False):
@@ -107,6 +109,16 @@ class Client:
         """Store 1 to 1000 messages, all or none, in this order; their ids. `timeout_s` as for `publish`."""
         body = b"\n".join(map(_json, messages))
         return list(map(str, await self._publish("/v1/messages", {}, body, "application/x-ndjson", timeout_s, "ids")))
+
+    async def read(self, message_id: str | int) -> bytes:
+        """The body of one message, byte for byte as it was published. The code `not_found` is for one that is not there
+        any more, or that the key may not read."""
+        answer = await self._http.request("GET", f"/v1/messages/{_quoted(str(message_id))}", {}, READ_PATIENCE_S)
+        # Bytes cannot show whose they are, nor whether they are all.
+        complete = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+        if answer.headers.get("Notifier-Id") != str(message_id) or not complete:
+            raise NotifierClientError(200, "foreign_answer", "What answers is no Notifier.")
+        return answer.body
 
     def subscribe(
         self,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 10.0
@@ -68,6 +69,7 @@ class Answer(NamedTuple):
     body: bytes
     took_s: float  # the body alone
     retry_after_s: float | None
+    headers: CIMultiDictProxy[str]
 
 
 class Http:
@@ -194,7 +196,7 @@ class Http:
             raise NotifierClientError(status, "no_answer", detail) from error
         if status >= 300:
             raise _refusal(response, answer)
-        return Answer(answer, took_s, _retry_after_s(response))
+        return Answer(answer, took_s, retry_after_s(response), response.headers)
 
 
 def _one_line(token: str | None) -> str:
@@ -234,10 +236,11 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> NotifierClientErr
             pass
     # It may be shown in a terminal, and comes from whatever server answers.
     detail = "".join(character if character.isprintable() else " " for character in detail[:1000])
-    return NotifierClientError(response.status, code, detail, _retry_after_s(response))
+    return NotifierClientError(response.status, code, detail, retry_after_s(response))
 
 
-def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
+def retry_after_s(response: aiohttp.ClientResponse) -> float | None:
+    """What its header Retry-After asks for."""
     value = response.headers.get("Retry-After", "")
     if re.fullmatch(r"[0-9]{1,9}", value):
         seconds = float(value)

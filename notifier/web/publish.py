@@ -150,7 +150,8 @@ async def message(request: web.Request) -> web.Response:
     kept = beside.headers if beside else []
     # A webhook that claims to be JSON, and is not, is shown as text; here it has the type that it came with.
     published = next((value for name, value in kept if name == "Content-Type"), stored.content_type)
-    headers = {"Content-Security-Policy": SANDBOX, "Vary": "Accept"}
+    # A client cannot tell from the bytes whether it was a proxy that answered.
+    headers = {"Notifier-Id": str(seq), "Content-Security-Policy": SANDBOX, "Vary": "Accept"}
     if inline := inline_type(published):
         headers["Content-Type"] = inline
     else:

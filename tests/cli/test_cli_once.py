@@ -12,7 +12,7 @@ import pytest
 from conftest import Server
 from support.follower import Follower
 
-from notifier.cli import cursor_file, main, subscribe
+from notifier.cli import connection, cursor_file, main
 from notifier.cli.cursor_file import CursorFile
 from notifier.client import Client, NotifierClientError
 
@@ -141,7 +141,7 @@ def test_a_file_that_could_not_be_written_is_refused_before_anything_is_printed(
 def test_once_gives_up_when_nobody_answers(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], unused_tcp_port: int
 ) -> None:
-    monkeypatch.setattr(subscribe, "ONCE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(connection, "ONCE_PATIENCE_S", 0.0)
     assert main(["subscribe", "t", "--once", "--url", f"http://127.0.0.1:{unused_tcp_port}"]) == 3
     assert "cannot be reached" in capfd.readouterr().err
 

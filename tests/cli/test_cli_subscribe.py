@@ -115,14 +115,14 @@ def test_no_line_is_lost_or_repeated_while_the_server_is_killed_and_restarted(se
     assert [line["id"] for line in lines] == stored(server, "orders/*,end")
     assert set(publisher.acknowledged) < {line["id"] for line in lines}
     assert follower.left() == 0
-    assert "Asking again" in follower.errors()
+    assert "Trying again" in follower.errors()
 
 
 def test_it_waits_for_a_server_that_is_not_there_yet(server, follow):
     first = publish(server, "t")
     server.stop(signal.SIGINT)
     follower = follow("t", "--after", "0")
-    follower.said("Asking again")
+    follower.said("Trying again")
     server.start()
     assert follower.message()["id"] == first
 

@@ -11,7 +11,7 @@ from notifier import __version__
 NOTIFIER = [sys.executable, "-m", "notifier"]
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
-COMMANDS = ["serve", "migrate", "publish", "subscribe", "source", "key", "token"]
+COMMANDS = ["serve", "migrate", "publish", "subscribe", "forward", "source", "key", "token"]
 
 
 @pytest.mark.rule("L-1")
@@ -22,7 +22,9 @@ def test_help_lists_the_commands_and_what_each_exit_status_means():
     assert all(f"\n  {status} " in done.stdout for status in (0, 1, 2, 3, 4, 130))
 
 
-@pytest.mark.parametrize("command", [["publish"], ["subscribe"], ["source", "add"], ["key", "create"], ["token"]])
+@pytest.mark.parametrize(
+    "command", [["publish"], ["subscribe"], ["forward"], ["source", "add"], ["key", "create"], ["token"]]
+)
 def test_the_help_of_a_command_has_examples_and_its_environment(command):
     done = run(*NOTIFIER, *command, "--help", env=ENV)
     assert done.returncode == 0
