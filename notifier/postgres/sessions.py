@@ -30,6 +30,10 @@ _SETTINGS = {
     "jit": "off",
 }
 
+# What the server finds out about us: a machine that lost its power says no farewell, and by default its sessions would
+# use up the connections of the database for two hours. (Through a socket file they have no effect.)
+_KEEPALIVES = {"tcp_keepalives_idle": "60", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+
 # A commit waits for its flush, at least; an operator who asks for more (or for the local disk only) gets that.
 # Postgres 17 and later can end any transaction that takes long.
 _CONDITIONAL = """
@@ -41,7 +45,7 @@ select set_config('transaction_timeout', '0', {local}) where current_setting('tr
 def of_connection(statement_s: float) -> str:
     """SQL that sets up a connection of our own, on which a statement takes at most `statement_s`."""
     # Our functions count on a new snapshot for each statement.
-    settings = _SETTINGS | {"default_transaction_isolation": "'read committed'"}
+    settings = _SETTINGS | _KEEPALIVES | {"default_transaction_isolation": "'read committed'"}
     return _sql("set", settings, statement_s) + _CONDITIONAL.format(local="false")
 
 

@@ -86,7 +86,8 @@ create or replace function notifier.is_json_type(content_type text) returns bool
 language plpgsql immutable parallel safe strict
 set search_path = pg_catalog, pg_temp as $$
 begin
-    return lower(btrim(split_part(content_type, ';', 1))) ~ '(^application/json|[+]json)$' collate "C";
+    -- By the bytes: in Turkish the small letter of I is another one.
+    return lower(btrim(split_part(content_type, ';', 1)) collate "C") ~ '(^application/json|[+]json)$' collate "C";
 end $$;
 
 -- Whether the notification queue has room. It belongs to the whole cluster; a program that listens and does not read
@@ -262,7 +263,7 @@ begin
     with gone as (
         delete from notifier.outbox i where i.id = any (ids)
         returning i.id, i.topic, coalesce(i.body, convert_to(i.data::text, 'UTF8')) as body,
-            case when lower(btrim(split_part(i.content_type, ';', 1))) <> 'application/json' then i.content_type end as content_type,
+            case when lower(btrim(split_part(i.content_type, ';', 1)) collate "C") <> 'application/json' then i.content_type end as content_type,
             nullif(jsonb_strip_nulls(jsonb_build_object(
                 'title', i.title, 'click', i.click, 'priority', i.priority, 'tags', i.tags
             )), '{}')::text as fields

@@ -17,6 +17,7 @@ from support.tcp_proxy import TcpProxy
 from support.traffic import assert_nothing_lost, following, publishing
 
 from notifier.postgres import history, listening, tail, writer
+from notifier.postgres.database import Database
 from notifier.postgres.failures import retried
 
 
@@ -275,3 +276,15 @@ async def test_through_outages_followers_lose_and_repeat_nothing(outage: Outage,
             await publisher.has_stored(5)
         assert publisher.refused
         await assert_nothing_lost(outage.direct, publisher, followers)
+
+
+async def test_a_database_soon_gives_up_the_sessions_of_a_machine_that_is_gone(url_of_ours: str) -> None:
+    """By what its kernel was told: nobody here can take a cable out."""
+    connection = await Database(url_of_ours).connect("test", command_timeout_s=5)
+    try:
+        shown = [
+            int(await connection.fetchval(f"show tcp_keepalives_{name}")) for name in ("idle", "interval", "count")
+        ]
+    finally:
+        connection.terminate()
+    assert shown == [60, 10, 3]

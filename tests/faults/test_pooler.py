@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from conftest import Start, ids, until
+from conftest import Start, admin, data, ids, until
+from support.halting import eventually
 from support.keys import seen, set_keys
 from support.servers import Pgbouncer, Postgres
 from support.traffic import assert_nothing_lost, following, publishing
@@ -168,3 +169,29 @@ async def test_migrations_go_through_a_pooler(pooler: Pgbouncer, url_of_ours: st
     schema = Schema([*schema.migrations, Migration(9999, "9999_patient.sql", patient)], schema.functions)
     applied = await asyncio.gather(*(migrate(pooler.url, schema) for _ in range(4)))
     assert sorted(bool(each.names) for each in applied) == [False, False, False, True]
+
+
+async def test_a_primary_that_becomes_a_standby_behind_the_pooler_is_waited_for(
+    server_of_ours: Postgres, pooler: Pgbouncer, impatient: None, start: Start
+) -> None:
+    """The connections to the pooler stay, and reading works: only what writes tells."""
+    app = await start(pooler.url)
+    await app.publish("orders", "1")
+    await server_of_ours.stop()
+    (server_of_ours.data / "standby.signal").touch()
+    await server_of_ours.start()
+
+    async def refusal(method: str, path: str) -> tuple[int, str]:
+        async with app.client.request(method, path, data="2" if method == "POST" else None) as response:
+            return response.status, await response.text()
+
+    await eventually(lambda: refusal("POST", "/v1/topics/orders"), lambda got: "refuses the service" in got[1])
+    status, reason = await refusal("GET", "/readyz")
+    assert (status, "refuses the service" in reason) == (503, True)
+    assert data(await app.poll("orders", after="earliest", wait=0)) == [1]
+    await admin(server_of_ours.url, "select pg_promote()")
+    await eventually(lambda: refusal("POST", "/v1/topics/orders"), lambda got: got[0] == 201)
+    answer = await eventually(
+        lambda: app.poll("orders", after="earliest", wait=0), lambda answer: len(answer["messages"]) == 2
+    )
+    assert data(answer) == [1, "2"]
