@@ -278,7 +278,7 @@ test("a page of the server's own origin asks nothing more", async (t) => {
 test("what the caller aborted is not explained", async (t) => {
   const { fetch, asked } = onAPage(t, { reachable: true });
   const signal = AbortSignal.abort();
-  await assert.rejects(publish("a", 1, { url: "https://notifier.example", fetch, signal }), TypeError);
+  await assert.rejects(publish("a", 1, { url: "https://notifier.example", fetch, signal }), { name: "AbortError" });
   assert.equal(asked.length, 1);
 });
 

@@ -50,9 +50,14 @@ class HeldRequest {
     this.gone = once(response, "close");
   }
 
-  answer(body, { status = 200, headers = {} } = {}) {
+  begin(status = 200, headers = {}) {
     const applied = this.headers.prefer ? { "Preference-Applied": this.headers.prefer } : {};
     this.response.writeHead(status, { "Content-Type": "application/json", ...applied, ...headers });
+    this.response.flushHeaders();
+  }
+
+  answer(body, { status, headers } = {}) {
+    this.begin(status, headers);
     this.response.end(typeof body === "string" ? body : JSON.stringify(body));
   }
 

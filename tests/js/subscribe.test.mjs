@@ -548,8 +548,7 @@ async function limits(t, clock, { poll, messages, server, next }, count, slow = 
     asked.push(request.limit);
     const text = JSON.stringify(batch(first, request.limit));
     const begun = clock.set(5_000);
-    request.response.writeHead(200, { "Content-Type": "application/json" });
-    request.response.flushHeaders();
+    request.begin();
     await begun;
     clock.advance(slow);
     request.response.end(text);

@@ -192,16 +192,21 @@ def test_a_poll_prints_what_the_readme_shows(server: Server) -> None:
 
 @pytest.mark.all
 def test_the_javascript_program_runs(server: Server, tmp_path: Path) -> None:
-    block, _ = blocks("js")  # the other one is for a page: tests/browser/test_other_origins.py
+    block, connecting, _ = blocks("js")  # the last one is for a page: tests/browser/test_other_origins.py
+    programs = {
+        "orders/42": block.text.replace("{ last: 10 }", f'{{ last: 10, url: "{server.url}" }}'),
+        "logs/web": "const draw = ([{ topic, data }]) => (console.log(topic, data), stop(), notifier.close());\n"
+        + connecting.text.replace("connect({ ", f'connect({{ url: "{server.url}", '),
+    }
     # Node imports no modules over HTTP: give it the file that the server serves.
-    client = ROOT / "static" / "client.js"
-    program = block.text.replace("http://127.0.0.1:8080/client.js", client.as_uri())
-    program = program.replace("{ last: 10 }", f'{{ last: 10, url: "{server.url}" }}')
-    (tmp_path / "program.mjs").write_text(program)
-    publish = [sys.executable, "-m", "notifier", "publish", "orders/42", '"js"']
-    subprocess.run(publish, env=server.env, check=True, timeout=30)
-    done = subprocess.run(["node", tmp_path / "program.mjs"], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == "orders/42 js\n", done.stderr
+    client = (ROOT / "static" / "client.js").as_uri()
+    for topic, program in programs.items():
+        (tmp_path / "program.mjs").write_text(program.replace("http://127.0.0.1:8080/client.js", client))
+        publish = [sys.executable, "-m", "notifier", "publish", topic, '"js"']
+        subprocess.run(publish, env=server.env, check=True, timeout=30)
+        node = ["node", tmp_path / "program.mjs"]
+        done = subprocess.run(node, capture_output=True, text=True, timeout=30, check=False)
+        assert done.stdout == f"{topic} js\n", done.stderr
 
 
 def test_the_settings_table_has_every_setting_and_no_other() -> None:
