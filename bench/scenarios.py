@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import duels, pages, publish_costs, publishing, returning, waiting, watching
+from bench import duels, pages, publish_costs, publishing, returning, waiting, watching, webhooks
 from bench.database import FLUSHES, NATIVE, SLOW, Flush
 from bench.figures import Aim, Figure, Measured, at_least, at_most, same
 from bench.load.dialects import TOKEN_BYTES
@@ -327,6 +327,27 @@ SCENARIOS = (
         f"{BATCH_PUBLISHERS} connections. Over HTTP several batches may share one commit; the procedure cannot.",
         publishing.batches,
         bounds=(Bound(publishing.BATCHES, aim=at_least(0.3)),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "webhooks",
+        "Webhooks",
+        f"Signed as GitHub signs, {webhooks.SIZE:,} bytes, each with a delivery id of its own, and verified; compared "
+        "with the same bodies published as they are. Then at a steady rate, from when each was due.",
+        webhooks.webhooks,
+        bounds=(
+            Bound(webhooks.PER_S, at_least(0.5), at_least(0.7), webhooks.AS_IT_IS),
+            Bound(webhooks.P99, at_most(50, "ms"), at_most(15, "ms")),
+        ),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "large",
+        "Beside a large webhook",
+        f"{webhooks.RATE} webhooks a second as above, while one of {webhooks.LARGE:,} bytes comes; compared with the "
+        "same without it.",
+        webhooks.large,
+        bounds=(Bound(webhooks.BESIDE, at_most(10), at_most(3), webhooks.WITHOUT),),
         flushes=FLUSHES,
     ),
     Scenario(

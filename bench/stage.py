@@ -32,7 +32,8 @@ class Scale:
     `idle_s` is one period of waiting, and `watch_s` how long a health request is asked again and again while clients
     are parked. What is compared with another revision is started `repeats` times. A `herd` comes back within
     `return_s`, `herds` times for each number of messages that it has `missed`; `behind` are far behind the log. Of
-    publishers in SQL `commits` are timed, and `asks` of small requests; so many topics are `known`.
+    publishers in SQL `commits` are timed, and `asks` of small requests; so many topics are `known`. A round of webhooks
+    lasts `hook_s`.
     """
 
     pairs: int
@@ -57,6 +58,7 @@ class Scale:
     commits: int
     asks: int
     known: int
+    hook_s: float
 
     def of(self, clients: tuple[int, ...]) -> "Scale":
         """With crowds of `clients`, and none that is larger."""
@@ -88,6 +90,7 @@ FULL = Scale(
     commits=150,
     asks=400,
     known=1_000_000,
+    hook_s=3.0,
 )
 QUICK = Scale(
     pairs=1,
@@ -112,6 +115,7 @@ QUICK = Scale(
     commits=10,
     asks=60,
     known=1_000,
+    hook_s=0.5,
 )
 
 

@@ -8,10 +8,10 @@ import traceback
 
 import uvloop
 
-from bench.load import asking, returning, rounds
+from bench.load import asking, hooks, returning, rounds
 from bench.load.publishers import publish
 
-ROUNDS = {**vars(rounds), **vars(returning), **vars(asking), "publish": publish}
+ROUNDS = {**vars(rounds), **vars(returning), **vars(asking), **vars(hooks), "publish": publish}
 
 
 async def main() -> None:

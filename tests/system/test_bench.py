@@ -18,6 +18,9 @@ from bench.scenarios import SCENARIOS
 BENCH_S = 400.0
 
 ROWS = (
+    "signed webhooks, 32 at once",
+    "webhook → answered, p99 at 200 a second",
+    "webhook → answered, p99 beside a large one",
     "health request, p99 while 256 publish",
     "SQL, commit returned → delivered, p50",
     "publish → delivered, p50",
