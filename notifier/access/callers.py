@@ -41,7 +41,8 @@ class Callers:
         if settings.anyone:
             self.nobody = Grant("anyone", admin=True)  # who shows no credential
         else:
-            self.nobody = Grant("public", publish=settings.public_publish, subscribe=settings.public_subscribe)
+            # No token has this subject.
+            self.nobody = Grant("", publish=settings.public_publish, subscribe=settings.public_subscribe)
 
     async def find(self, credential: bytes) -> Grant:
         """The grant of `credential`, which is alive. InvalidToken, with the reason, where there is none; Unavailable

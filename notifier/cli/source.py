@@ -114,7 +114,7 @@ def test_source(arguments: argparse.Namespace) -> int:
         if isinstance(found, receive.Reply):
             sys.stdout.write(f"It is a handshake, and would be answered: {found.body.decode()}\n")
         else:
-            sys.stdout.write(f"It would be published to {found.topic}\n")
+            sys.stdout.write(f"It would be published to {found.message.topic}\n")
         return OK
 
     return with_database(work)

@@ -30,6 +30,7 @@ _ATTACHMENT = _Refused("There are no attachments: send the file itself as the bo
 # here: there is none to be left out.)
 _REFUSED = {
     **dict.fromkeys(LATER, _Refused("{name} is not supported yet.")),
+    "idempotency-key": _Refused("Idempotency-Key is a header: send it as one."),
     "attach": _ATTACHMENT,
     "filename": _ATTACHMENT,
     "email": _Refused("No e-mail is sent from here: leave {name} out."),
@@ -63,9 +64,10 @@ _OTHER_NAMES = {
 
 # What each name means, as a header, which may have X- before it, or as a parameter. In a query the shortest often mean
 # something else: ?t= keeps caches away.
-HEADERS = {name: name for name in (*DISPLAY, "at", *_REFUSED)}
+HEADERS = {name: name for name in (*DISPLAY, "at", *_REFUSED) if name != "idempotency-key"}
 HEADERS |= {other: name for name, others in _OTHER_NAMES.items() for other in others}
 PARAMETERS = {name: meaning for name, meaning in HEADERS.items() if len(name) > 2 or meaning == "at"}
+PARAMETERS["idempotency-key"] = "idempotency-key"
 
 
 def refusal(given: Mapping[str, str]) -> str | None:
@@ -79,7 +81,7 @@ def refusal(given: Mapping[str, str]) -> str | None:
 
 
 _NAMES = ("topic", "message", *DISPLAY, "delay")
-_UNBUILT = (name for name, meaning in HEADERS.items() if meaning in _REFUSED and name not in _NAMES)
+_UNBUILT = (name for name, meaning in (HEADERS | PARAMETERS).items() if meaning in _REFUSED and name not in _NAMES)
 _MEMBERS = (*_NAMES, *_UNBUILT, "firebase")
 # Members of ntfy's that are not built say nothing with these, in lower case.
 _NOTHING = frozenset({"", "null", "[]", "{}"})

@@ -35,7 +35,7 @@ _PRIORITIES = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 
 _PRIORITY = "priority is 1 (least) to 5 (most), or min, low, default, high, max."
 
 # Names that will get a meaning. Refused until then, so that no client relies on half of it.
-LATER = ("idempotency-key", "ttl", "key", "type")
+LATER = ("ttl", "key", "type")
 # What a batch has not, which is stored as a whole.
 _ALONE = ("delay", "at", "in")
 
@@ -172,6 +172,8 @@ def _message(element: bytes) -> NewMessage:
 def _refuse_name(name: str) -> NoReturn:
     if name in _ALONE:
         raise InvalidMessage(f"{name!r} is not for a batch, which is published now: /v1/topics/TOPIC takes it.")
+    if name == "idempotency-key":
+        raise InvalidMessage("Idempotency-Key is a header, of the batch as a whole.")
     if name in LATER:
         raise InvalidMessage(f"{name!r} is not supported yet.")
     raise InvalidMessage(f"{name[:40]!r} is not a member of a message ({', '.join(sorted(_NAMES))}).")

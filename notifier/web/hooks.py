@@ -6,7 +6,6 @@ import time
 from aiohttp import web
 
 from notifier.core.errors import BadSignature, NotFound, NotifierError, OutcomeUnknown
-from notifier.core.messages import NewMessage
 from notifier.core.webhooks import receive
 from notifier.core.webhooks.delivery import Delivery
 from notifier.core.webhooks.handshakes import Reply, allowed, answer
@@ -45,13 +44,13 @@ async def _receive(request: web.Request, service: Service, name: str) -> web.Res
     async def publish(body: bytes) -> web.Response:
         try:
             async with asyncio.timeout(ANSWER_S):
-                read = await _message(service, name, _delivery(request, body))
+                read = await _read(service, name, _delivery(request, body))
                 if isinstance(read, Reply):
                     return _respond(read)
-                [seq] = await service.publish([read])
+                [seq], duplicate = await service.publish_once([read.message], read.once)
         except TimeoutError:
             raise OutcomeUnknown("The database is too slow: the webhook may or may not be stored.") from None
-        return web.json_response({"id": str(seq)})
+        return web.json_response({"id": str(seq), "duplicate": True} if duplicate else {"id": str(seq)})
 
     # Some senders do not wait for an answer; their webhooks are published all the same.
     return await with_body(request, publish)
@@ -73,7 +72,7 @@ async def probe(request: web.Request) -> web.Response:
     return _respond(reply or Reply(b"Webhooks are posted here.\n"))
 
 
-async def _message(service: Service, name: str, delivery: Delivery) -> NewMessage | Reply:
+async def _read(service: Service, name: str, delivery: Delivery) -> receive.Read | Reply:
     source = _found(await service.sources.current(name))
     try:
         return await offload(len(delivery.body), receive.read, source, delivery, time.time())

@@ -1,13 +1,16 @@
 """Publishing: one message, a batch, ntfy's JSON; and reading one message back as it came."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from typing import Any
 
 from aiohttp import web
 
 from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedMedia
+from notifier.core.grants import Grant
+from notifier.core.idempotency import check_key, of_publish
 from notifier.core.messages import (
     BYTES,
     Message,
@@ -49,18 +52,20 @@ async def publish(request: web.Request) -> web.Response:
     fields = display_fields(values_from_text(given))
     later = parse_later(given["at"]) if "at" in given else None
     content_type = _content_type(request)
+    key = _idempotency_key(request)
 
     async def store(body: bytes) -> web.Response:
         message = await offload(len(body), from_body, topic, body, content_type, fields)
         if not grant.alive:  # it ended while the body arrived, or was read
             await authorise_publish(request, [topic])
         if later is not None:
-            return web.json_response(await _schedule(service, message, later), status=202)
-        [seq] = await service.publish([message])
+            return web.json_response(await _schedule(service, message, later, key), status=202)
+        [seq], repeated = await _publish(service, grant, key, [message], len(body))
         # Relative, so that it leads there below any path that a proxy serves us at.
         up = "../" * (request.rel_url.raw_path.count("/") - len(("", "v1")))
         headers = {"Location": f"{up}messages/{seq}"}
-        return web.json_response({"id": str(seq), "topic": topic}, status=201, headers=headers)
+        answer = {"id": str(seq), "topic": topic, **repeated}
+        return web.json_response(answer, status=200 if repeated else 201, headers=headers)
 
     return await with_body(request, store)
 
@@ -75,14 +80,18 @@ async def publish_batch(request: web.Request) -> web.Response:
             raise BadRequest("A batch is published now. /v1/topics/TOPIC takes delay and at.")
         raise BadRequest(f"{min(given)} belongs to the messages of a batch, not to the request.")
     content_type = _content_type(request)
+    key = _idempotency_key(request)
 
     async def store(body: bytes) -> web.Response:
         # A batch of small messages takes several times as long as one body of its size.
         messages = await offload(4 * len(body), parse_batch, body, content_type)
         topics = [message.topic for message in messages]
-        await authorise_publish(request, topics, lambda grant: service.brakes.publish(grant, client, len(messages)))
-        seqs = await service.publish(messages)
-        return web.json_response({"ids": [str(seq) for seq in seqs]}, status=201)
+        grant = await authorise_publish(
+            request, topics, lambda grant: service.brakes.publish(grant, client, len(messages))
+        )
+        seqs, repeated = await _publish(service, grant, key, messages, len(body))
+        answer = {"ids": [str(seq) for seq in seqs], **repeated}
+        return web.json_response(answer, status=200 if repeated else 201)
 
     return await with_body(request, store)
 
@@ -95,15 +104,16 @@ async def publish_ntfy(request: web.Request) -> web.Response:
     # Apprise sends an icon with each message, unless it is told not to: it only shows again what the text says.
     given = _given(request, ignored={"x-icon"})
     _content_type(request)
+    key = _idempotency_key(request)
 
     async def store(body: bytes) -> web.Response:
         message, later = await offload(len(body), ntfy.from_ntfy, body, given)
-        await authorise_publish(request, [message.topic], lambda grant: service.brakes.publish(grant, client))
+        grant = await authorise_publish(request, [message.topic], lambda grant: service.brakes.publish(grant, client))
         if later is not None:
-            return web.json_response(await _schedule(service, message, later))
-        [seq] = await service.publish([message])
+            return web.json_response(await _schedule(service, message, later, key))
+        [seq], repeated = await _publish(service, grant, key, [message], len(body))
         headers = {"Location": f"v1/messages/{seq}"}
-        return web.json_response({"id": str(seq), "topic": message.topic}, headers=headers)
+        return web.json_response({"id": str(seq), "topic": message.topic, **repeated}, headers=headers)
 
     return await with_body(request, store)
 
@@ -124,9 +134,21 @@ async def unschedule(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _schedule(service: Service, message: NewMessage, later: Later) -> dict[str, str]:
+async def _schedule(service: Service, message: NewMessage, later: Later, key: str | None) -> dict[str, str]:
+    if key is not None:
+        raise BadRequest("What is published later takes no Idempotency-Key yet.")
     scheduled_id, at = await service.schedule(message, later)
     return {"scheduled": str(scheduled_id), "at": format_time(at)}
+
+
+async def _publish(
+    service: Service, grant: Grant, key: str | None, messages: Sequence[NewMessage], size: int
+) -> tuple[list[int], dict[str, Any]]:
+    """Publish `messages`, which are made of `size` bytes, with an idempotency key, if there is one. Their ids, and what
+    the answer says besides where they have been published before."""
+    once = None if key is None else await offload(size, of_publish, grant, key, messages)
+    seqs, duplicate = await service.publish_once(messages, once)
+    return seqs, {"duplicate": True} if duplicate else {}
 
 
 async def message(request: web.Request) -> web.Response:
@@ -189,6 +211,11 @@ async def _readable(request: web.Request, seq: int, *, whole: bool = False) -> S
     if stored is None or not await may_read(request, stored.topic):
         raise NotFound("There is no message of that id, or it is older than the retention.")
     return stored
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    names = ("Idempotency-Key", "X-Idempotency-Key")
+    return check_key([value for name in names for value in request.headers.getall(name, [])])
 
 
 def _content_type(request: web.Request) -> str | None:

@@ -14,10 +14,11 @@ import asyncpg
 import pytest
 from conftest import Running, Start, admin, data, deadline, until
 from support.halting import Halt, eventually
-from support.log import APPEND_AND_FLUSH, append, numbers
-from support.servers import Postgres
+from support.log import APPEND_AND_FLUSH, APPEND_ONCE_AND_FLUSH, append, numbers
+from support.servers import Pgbouncer, Postgres
 
 from notifier.core.errors import OutcomeUnknown
+from notifier.core.idempotency import Once
 from notifier.core.messages import NewMessage
 from notifier.core.polls import Latest
 from notifier.core.topics import TopicList
@@ -28,6 +29,7 @@ from notifier.postgres.history import History
 from notifier.postgres.migrations import migrate
 
 HELD = 77
+ONCE = [NewMessage("orders", b"1")], Once(b"a key")
 
 
 class Crash:
@@ -38,11 +40,12 @@ class Crash:
         self.url = url
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[asyncpg.Connection]:
+    async def held(self, source: str = APPEND_AND_FLUSH, which: str = "true") -> AsyncIterator[asyncpg.Connection]:
         sql = await asyncpg.connect(self.url)
-        source = await sql.fetchval(APPEND_AND_FLUSH)
+        source = await sql.fetchval(source)
         assert "commit;" in source
-        await sql.execute(source.replace("commit;", f"commit; perform pg_advisory_xact_lock({HELD});"))
+        held = f"commit; if {which} then perform pg_advisory_xact_lock({HELD}); end if;"
+        await sql.execute(source.replace("commit;", held))
         await sql.execute(f"select pg_advisory_lock({HELD})")
         yield sql
         sql.terminate()
@@ -202,6 +205,47 @@ async def test_what_the_safety_poll_of_another_server_has_found_survives(crash: 
     assert await crash.stored() == [1]
     with pytest.raises(OutcomeUnknown):
         await publish
+
+
+@pytest.mark.rule("P-40", "P-2")
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+async def test_a_duplicate_is_told_only_once_it_is_flushed(
+    crash: Crash, pooler: Pgbouncer, start: Start, monkeypatch: pytest.MonkeyPatch, pooled: bool
+) -> None:
+    """The other process has appended it, and has not come to its flush."""
+    monkeypatch.setattr(tail, "POLL_S", 600.0)
+    monkeypatch.setattr(tail, "DEAF_POLL_S", 600.0)
+    app, other = await start(crash.url), await start(pooler.url if pooled else crash.url, listen_url=crash.url)
+    async with crash.held(APPEND_ONCE_AND_FLUSH, "'new' = any (outcomes)") as sql:
+        publish = asyncio.create_task(app.service.publish_once(*ONCE))
+        await eventually(lambda: numbers(sql), lambda found: found == [1])
+        assert (await other.service.publish_once(*ONCE)).duplicate
+        await crash.comes()
+        with pytest.raises(OutcomeUnknown):
+            await publish
+    assert await crash.stored() == [1]
+
+
+@pytest.mark.rule("P-44")
+async def test_a_crash_takes_a_message_and_its_key_or_neither(
+    crash: Crash, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "POLL_S", 600.0)
+    app = await start(crash.url)
+    async with crash.held(APPEND_ONCE_AND_FLUSH) as sql:
+        publish = asyncio.create_task(app.service.publish_once(*ONCE))
+        await eventually(lambda: numbers(sql), lambda found: found == [1])
+        await crash.comes()
+        with pytest.raises(OutcomeUnknown):
+            await publish
+    assert await crash.stored() == []
+    await until(lambda: app.service.not_ready() is None)
+    again = await app.service.publish_once(*ONCE)
+    assert not again.duplicate
+    await crash.comes()
+    await until(lambda: app.service.not_ready() is None)
+    assert await app.service.publish_once(*ONCE) == (again.seqs, True)
+    assert await crash.stored() == [1]
 
 
 async def test_what_a_standby_shows_needs_no_flush(folder: Path) -> None:

@@ -88,7 +88,7 @@ async def test_each_message_has_its_own_display_fields(app: Running) -> None:
     assert second.keys() == {"id", "topic", "time", "data"}
 
 
-@pytest.mark.rule("P-18", "P-11")
+@pytest.mark.rule("P-18", "P-11", "P-43")
 async def test_one_invalid_message_rejects_the_batch_and_is_named(app: Running) -> None:
     good = {"topic": "t", "data": 0}
     for bad, because in (
@@ -97,7 +97,7 @@ async def test_one_invalid_message_rejects_the_batch_and_is_named(app: Running) 
         ({"topic": "t", "data": 1, "priority": 1.5}, "priority is 1"),
         ({"topic": "t", "data": 1, "body": 1}, "'body' is not a member of a message"),
         ({"topic": "t", "data": 1, "ttl": 60}, "'ttl' is not supported yet"),
-        ({"topic": "t", "data": 1, "idempotency-key": "x"}, "'idempotency-key' is not supported yet"),
+        ({"topic": "t", "data": 1, "idempotency-key": "x"}, "Idempotency-Key is a header, of the batch as a whole"),
     ):
         for body, headers in (
             (array(good, good, bad, good), JSON),
@@ -139,8 +139,8 @@ async def test_a_batch_that_is_not_json_is_refused_with_the_place(app: Running) 
 @pytest.mark.rule("P-11", "P-13")
 async def test_reserved_names_and_compressed_batches_are_refused(app: Running) -> None:
     body = array({"topic": "t", "data": 1})
-    response = await app.client.post("/v1/messages", data=body, headers=JSON | {"Idempotency-Key": "x"})
-    assert await refusal(response, 400, "bad_request") == "idempotency-key is not supported yet."
+    response = await app.client.post("/v1/messages", data=body, headers=JSON | {"TTL": "60"})
+    assert await refusal(response, 400, "bad_request") == "ttl is not supported yet."
     response = await app.client.post("/v1/messages", data=body, headers=JSON | {"Content-Encoding": "gzip"})
     await refusal(response, 415, "unsupported_media_type")
     assert ids(await stored(app)) == []

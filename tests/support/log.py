@@ -14,6 +14,7 @@ with appended as (
 select first_seq from appended, pg_notify('notifier', first_seq::text)
 """
 APPEND_AND_FLUSH = "select pg_get_functiondef('notifier.append_and_flush'::regproc)"
+APPEND_ONCE_AND_FLUSH = "select pg_get_functiondef('notifier.append_once_and_flush'::regproc)"
 NUMBERS = "select convert_from(body, 'UTF8')::int as number from notifier.message order by seq"
 WAITING = """
 select pid from pg_locks where relation = 'notifier.order_lock'::regclass and not granted

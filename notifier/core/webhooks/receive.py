@@ -1,26 +1,38 @@
 """What becomes of a webhook: verified, answered where it is a handshake, otherwise a message."""
 
+from typing import NamedTuple
+
 from notifier.core.errors import BadSignature
+from notifier.core.idempotency import Once, of_delivery
 from notifier.core.messages import NewMessage
 from notifier.core.webhooks.delivery import Delivery
 from notifier.core.webhooks.handshakes import Reply, answer
 from notifier.core.webhooks.kept import message_of
-from notifier.core.webhooks.signatures import verify
+from notifier.core.webhooks.signatures import id_of, verify
 from notifier.core.webhooks.sources import Source
 from notifier.core.webhooks.templates import topic_for
 
-__all__ = ["Reply", "fits", "read"]
+__all__ = ["Read", "Reply", "fits", "read"]
 
 
-def read(source: Source, delivery: Delivery, now: float) -> NewMessage | Reply:
+class Read(NamedTuple):
+    """The message, and what makes a repeat of it known: without a signature nothing does, or strangers could send the
+    ids of webhooks that are still to come."""
+
+    message: NewMessage
+    once: Once | None
+
+
+def read(source: Source, delivery: Delivery, now: float) -> Read | Reply:
     """BadSignature where it is not from its sender; BadRequest or Forbidden for a handshake that is not answered."""
     asked = source.scheme, source.secrets, source.options, delivery
     if reply := answer("POST", *asked, signed=False):
         return reply
-    verify(source.rows, source.secrets, delivery, now, source.options.get("url"))
+    row = verify(source.rows, source.secrets, delivery, now, source.options.get("url"))
     if reply := answer("POST", *asked, signed=True):
         return reply
-    return message_of(
+    given_id = id_of(row, delivery) if row else None
+    message = message_of(
         delivery,
         topic_for(source.topic, delivery),
         source.name,
@@ -28,6 +40,7 @@ def read(source: Source, delivery: Delivery, now: float) -> NewMessage | Reply:
         first=source.telling,
         without=source.secret_headers,
     )
+    return Read(message, of_delivery(source.name, given_id) if given_id else None)
 
 
 def fits(source: Source, delivery: Delivery, now: float) -> bool:

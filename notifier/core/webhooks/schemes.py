@@ -18,8 +18,9 @@ class Row:
 
     `header` holds the signature behind `prefix`; where there is a `separator`, several. What is signed is `signed`,
     filled in. `digest` is that of an HMAC, or ed25519; without one, the header holds the secret itself. `key` says how
-    a secret is written. `timestamp` and `id` (of the delivery, the same when it is sent again) are names of headers, or
-    begin with `json:` (a member of the body) or `item:` (a part of `header`). `event` is a header, too.
+    a secret is written. `timestamp` and `id` (of the delivery: the same when it is sent again, and never that of
+    another) are names of headers, or begin with `json:` (a member of the body); a timestamp also with `item:` (a part
+    of `header`). An id may have several parts, separated by a space, and alternatives, by `|`. `event` is a header.
     """
 
     header: str
@@ -56,7 +57,8 @@ SCHEMES: Mapping[str, tuple[Row, ...]] = {
     "standard": _standard("whsec", "webhook-", "svix-"),
     "alertmanager": (_BEARER, _BASIC),
     "bitbucket": (Row("X-Hub-Signature", "sha256=", id="X-Request-UUID", event="X-Event-Key"),),
-    "cloudevents": (replace(_BEARER, id="ce-id", event="ce-type"),),
+    # Alone, its id may be that of another source's event.
+    "cloudevents": (replace(_BEARER, id="ce-source ce-id|json:source json:id", event="ce-type"),),
     "discord": (
         Row(
             "X-Signature-Ed25519",
@@ -87,7 +89,7 @@ SCHEMES: Mapping[str, tuple[Row, ...]] = {
         ),
     ),
     "meta": (Row("X-Hub-Signature-256", "sha256="),),
-    "pagerduty": (Row("X-PagerDuty-Signature", "v1=", ",", id="X-Webhook-Id"),),
+    "pagerduty": (Row("X-PagerDuty-Signature", "v1=", ",", id="json:event.id"),),
     "sentry": (Row("Sentry-Hook-Signature", id="Request-ID", event="Sentry-Hook-Resource"),),
     "shopify": tuple(
         Row(f"{x}Shopify-Hmac-Sha256", encoding="base64", id=f"{x}Shopify-Webhook-Id", event=f"{x}Shopify-Topic")
@@ -113,9 +115,8 @@ SCHEMES: Mapping[str, tuple[Row, ...]] = {
             id="I-Twilio-Idempotency-Token",
         ),
     ),
-    "woocommerce": (
-        Row("X-WC-Webhook-Signature", encoding="base64", id="X-WC-Webhook-Delivery-ID", event="X-WC-Webhook-Topic"),
-    ),
+    # X-WC-Webhook-Delivery-ID is no id: all that a webhook delivers in one second has the same.
+    "woocommerce": (Row("X-WC-Webhook-Signature", encoding="base64", event="X-WC-Webhook-Topic"),),
     "x": (Row("x-twitter-webhooks-signature", "sha256=", encoding="base64"),),
     "zoom": (Row("x-zm-signature", "v0=", signed="v0:{timestamp}:{body}", timestamp="x-zm-request-timestamp"),),
     "none": (),
@@ -124,7 +125,8 @@ SCHEMES: Mapping[str, tuple[Row, ...]] = {
 # --- options
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_PLACE = re.compile(rf"{_HEADER.pattern}|json:[A-Za-z0-9_.$-]{{1,100}}|item:[!-~]{{1,20}}")
+_FIELD = re.compile(rf"{_HEADER.pattern}|json:[A-Za-z0-9_.$-]{{1,100}}")
+_PLACE = re.compile(rf"{_FIELD.pattern}|item:[!-~]{{1,20}}")
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
@@ -164,6 +166,7 @@ def _url(value: str) -> str:
     return value
 
 
+_ID = _matching(_FIELD, "a header or json:FIELD")
 _header = _matching(_HEADER, "the name of a header")
 _FREE = _matching(re.compile(r"[ -~]{1,100}"), "1 to 100 characters of ASCII")
 
@@ -180,9 +183,13 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[str], object]]]] = {
         "timestamp": ("timestamp", _matching(_PLACE, "a header, json:FIELD or item:PREFIX")),
         "unit": ("unit", _one_of("s", "ms")),
         "tolerance": ("tolerance_s", _tolerance),
-        "id": ("id", _matching(_PLACE, "a header or json:FIELD")),
+        "id": ("id", _ID),
     },
-    "token": {"header": ("header", _header), "as": ("encoding", _one_of("bearer", "basic", "plain"))},
+    "token": {
+        "header": ("header", _header),
+        "id": ("id", _ID),
+        "as": ("encoding", _one_of("bearer", "basic", "plain")),
+    },
     "grafana": {"header": ("header", _header), "timestamp": ("timestamp", _header)},
     "meta": {"verify_token": ("", _FREE)},
     "twilio": {"url!": ("", _url)},

@@ -32,9 +32,10 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 def verify(
     rows: Sequence[Row] | None, secrets: Sequence[str], delivery: Delivery, now: float, url: str | None = None
-) -> None:
-    """BadSignature unless `delivery` is signed as one of `rows` says, with any of `secrets`, over the bytes as they
-    came. `now` is in Unix seconds; `url` is the one that the sender calls, without the query. No rows: not signed.
+) -> Row | None:
+    """The one of `rows` as which `delivery` is signed, with any of `secrets`, over the bytes as they came; BadSignature
+    where there is none. `now` is in Unix seconds; `url` is the one that the sender calls, without the query. No rows:
+    not signed.
 
     Unavailable where `rows` is None, and where a package is missing: our own trouble.
     """
@@ -55,7 +56,23 @@ def verify(
     return None
 
 
-def _verify(row: Row, keys: Sequence[bytes], delivery: Delivery, now: float, url: str | None) -> None:
+def id_of(row: Row, delivery: Delivery) -> bytes | None:
+    """The id of a delivery, in which senders repeat themselves; None where it has none, or more than one."""
+    for alternative in row.id.split("|"):
+        parts = [_part(place, delivery) for place in alternative.split()]
+        if parts and all(parts):
+            return repr(parts).encode()
+    return None
+
+
+def _part(place: str, delivery: Delivery) -> bytes:
+    if place.startswith("json:"):
+        return look_up(delivery.document, place.removeprefix("json:").split(".")).encode()
+    found = delivery.values(place)
+    return found[0] if len(found) == 1 else b""
+
+
+def _verify(row: Row, keys: Sequence[bytes], delivery: Delivery, now: float, url: str | None) -> Row:
     given = _one(delivery, row.header, "signature")
     parts = [part.strip() for part in given.split(row.separator.encode())] if row.separator else [given]
     signatures = _behind(row.prefix, parts)
@@ -78,6 +95,7 @@ def _verify(row: Row, keys: Sequence[bytes], delivery: Delivery, now: float, url
         if abs(now - at) > row.tolerance_s:
             reason = "an old timestamp" if at < now else "a timestamp in the future"
             raise _bad(f"The request was signed more than {row.tolerance_s} s away from now", reason)
+    return row
 
 
 def _fits(row: Row, key: bytes, signature: bytes, signed: Sequence[bytes]) -> bool:

@@ -40,7 +40,7 @@ class Source:
     @cached_property
     def telling(self) -> frozenset[str]:
         """The headers, in small letters, that sign, and that say which delivery and event it is."""
-        named = ((row.header, row.timestamp, row.id, row.event) for row in self.rows or ())
+        named = ((row.header, row.timestamp, *re.split("[ |]", row.id), row.event) for row in self.rows or ())
         return frozenset(name.lower() for names in named for name in names if name and ":" not in name)
 
     @cached_property
