@@ -73,9 +73,10 @@ class Parked(Protocol):
     def ended(self) -> bool:
         """Whether its caller may see nothing more."""
 
-    def answer(self, answer: Answer) -> None:
-        """Called once each time it was parked, unless it is forgotten. One that has ended replaces `answer` by nothing
-        and its own cursor."""
+    def answer(self, answer: Answer) -> bool:
+        """Tell it, and return whether it stays parked. A poll does not: this is called once each time it was parked,
+        unless it is forgotten. A stream does while it can take more, and then has moved its cursor on. One that has
+        ended replaces `answer` by nothing and its own cursor."""
 
     def expire(self) -> None:
         """The deadline of a `watch` is over."""
@@ -102,9 +103,10 @@ class Waiter:
     def ended(self) -> bool:
         return not self.grant.alive
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: Answer) -> bool:
         if not self.future.done():
             self.future.set_result(Answer((), self.cursor) if self.ended else answer)
+        return False
 
     def expire(self) -> None:
         """Nothing: it has its answer, and is about to be forgotten."""
@@ -173,19 +175,12 @@ class ParkingLot:
         The window has been read from the cursor to its head, with no await since: then no message can be missed. With
         `read` false it has not, and the cursor lies in the window: the lot looks at the poll in its turn.
         """
-        parked.group = group = self._hub.park(topics, parked)
+        parked.group = self._hub.park(topics, parked)
         if self._max_per_address:
             self._addresses[parked.address] = self._addresses.get(parked.address, 0) + 1
         self.watch(parked, deadline)
         if not read:
-            look = self._queue.get(group)
-            if look is None:
-                look = self._queue[group] = _Look(parked.cursor)
-                look.left = deque((parked,))
-            else:
-                look.told = min(look.told, parked.cursor)
-                if look.left is not None:
-                    look.left.append(parked)
+            self._enqueue_one(parked)
             self._start()
 
     def known(self, topics: TopicList) -> TopicList:
@@ -288,6 +283,19 @@ class ParkingLot:
         # A `told` that is too low is never wrong: the window is then read from farther back.
         look.told = min(look.told, told)
         look.again = look.left is not None
+
+    def _enqueue_one(self, parked: Parked) -> None:
+        """Read for one poll of its group, from its own cursor on."""
+        group = parked.group
+        assert group
+        look = self._queue.get(group)
+        if look is None:
+            look = self._queue[group] = _Look(parked.cursor)
+            look.left = deque((parked,))
+        else:
+            look.told = min(look.told, parked.cursor)
+            if look.left is not None:
+                look.left.append(parked)
 
     def _start(self) -> None:
         """Start with this turn's budget, unless it is spent."""
@@ -439,12 +447,16 @@ class ParkingLot:
         return answer
 
     def _answer(self, parked: Parked, answer: Answer) -> None:
-        self._unpark(parked)
+        stays = False
         try:
-            parked.answer(answer)
+            stays = parked.answer(answer)
         except Exception:
             # The others must be answered all the same.
             log.exception("a parked poll could not be answered")
+        if not stays:
+            self._unpark(parked)
+        elif parked.cursor < self._window.head:
+            self._enqueue_one(parked)
 
     def _unpark(self, parked: Parked) -> None:
         if parked.group is None:

@@ -48,7 +48,7 @@ class Polling:
     """What answers polls: the window for the newest messages, the table for older ones, the lot for what is to come."""
 
     def __init__(self, window: Window, lot: ParkingLot, history: History, tail: Tail, memory: MemoryBudget) -> None:
-        self._window = window
+        self.window = window
         self._memory = memory
         self._large: WeakValueDictionary[Hashable, Answer] = WeakValueDictionary()
         self._lot = lot
@@ -76,10 +76,10 @@ class Polling:
                 return self._shared(answer)
             position = answer.cursor
         # From here on nothing is awaited, so no message can come in between.
-        if position < self._window.start:
+        if position < self.window.start:
             return Answer((), position)  # overtaken meanwhile: the next poll reads from the table again
-        found = self._window.read(poll.topics, position, poll.limit)
-        if found.messages or found.cursor < self._window.head or self._loop.time() >= deadline:
+        found = self.window.read(poll.topics, position, poll.limit)
+        if found.messages or found.cursor < self.window.head or self._loop.time() >= deadline:
             return self._shared(Answer(*found))
         if self.draining:
             return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
@@ -90,7 +90,7 @@ class Polling:
     def look_again(self, poll: Poll, cursor: int, address: str, until: float | None = None) -> Answer | Wait | None:
         """What `look` would return for `poll`, which has been parked before, from `cursor` on. None where only `look`
         can tell: a cursor that lies in the window needs neither the table nor the epochs."""
-        window = self._window
+        window = self.window
         if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
             return None
         has_room = self._has_room(poll, address)
@@ -104,6 +104,13 @@ class Polling:
                     return self._shared(Answer(*found))
                 return None
         return Wait(window.head, self._deadline(poll, until)) if has_room else None
+
+    def may_park(self, poll: Poll, cursor: int, address: str) -> bool:
+        """Whether `poll` may be parked with that cursor, for the lot to read from there: it lies in the window, and
+        there is room."""
+        if self.draining or not self._tail.up or not self.window.start <= cursor <= self.window.head:
+            return False
+        return self._has_room(poll, address)
 
     def _deadline(self, poll: Poll, until: float | None) -> float:
         wait_s = DEFAULT_WAIT_S - random.random() * WAIT_JITTER_S if poll.wait_s is None else poll.wait_s
@@ -146,10 +153,10 @@ class Polling:
 
     async def _page(self, poll: Poll, before: int | None) -> Answer:
         """The page of the past that ends before that cursor, or with the newest message (None)."""
-        position = self._window.newest(poll.topics, poll.limit) if before is None and self._tail.up else None
+        position = self.window.newest(poll.topics, poll.limit) if before is None and self._tail.up else None
         if position is not None:
-            found = self._window.read(poll.topics, position, poll.limit)
-            if found.cursor == self._window.head:  # all of them fit
+            found = self.window.read(poll.topics, position, poll.limit)
+            if found.cursor == self.window.head:  # all of them fit
                 return Answer(*found, before=found.messages[0].seq)
         page = await self._history.page(poll.topics, before, poll.limit, self._loop.time() + GRACE_S)
         return page.answer()
@@ -165,30 +172,30 @@ class Polling:
         """The position where that is in the window; None where only the table can tell."""
         match begin:
             case After(cursor):
-                return cursor if cursor >= self._window.start else None
+                return cursor if cursor >= self.window.start else None
             case Since() | LastEach():
                 return None
             case Last(number):
-                return self._window.newest(topics, number) if self._tail.up else None
+                return self.window.newest(topics, number) if self._tail.up else None
             case Latest():
-                return self._window.head
+                return self.window.head
             case Before():
                 raise AssertionError("a page is not followed by what comes")
 
     async def _sure(self, cursor: int, patience: float) -> tuple[int, Gap | None]:
         """`cursor`, or the position at which its client can go on and skip nothing, with the gap that says so."""
-        if cursor == 0 or self._window.start <= cursor <= self._window.head:
+        if cursor == 0 or self.window.start <= cursor <= self.window.head:
             return cursor, None
-        if cursor > self._window.head:
+        if cursor > self.window.head:
             # Another process may be ahead of this one.
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(patience):
                     await self._tail.catch_up()
-            if cursor <= self._window.head:
+            if cursor <= self.window.head:
                 return cursor, None
         assert self.epochs is not None
         sure = self.epochs.sure(cursor)
-        if sure == cursor > self._window.head:
+        if sure == cursor > self.window.head:
             with suppress(Unavailable):  # then it is unknown for now, and the next poll asks again
                 if not await self._history.has_issued(cursor, patience):
                     sure = 0

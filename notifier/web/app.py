@@ -86,7 +86,8 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
     """`fast=False`: parked polls stay in their handlers; for clients nothing else is different."""
     clients = Clients(app[SERVICE].memory)
     if fast:
-        app[HANDOVER] = Handover(app[SERVICE], clients, app[ORIGINS])
+        handover = app[HANDOVER] = Handover(app[SERVICE], clients, app[ORIGINS])
+        app.on_cleanup.append(lambda _: handover.streams.close())
     return Runner(
         app,
         clients=clients,

@@ -29,6 +29,7 @@ from notifier.web.origins import Origins
 from notifier.web.repolls import Shape, Shapes, place
 from notifier.web.responses import preference, render, variant
 from notifier.web.server import HandedOver, RequestReader, Server, same_request
+from notifier.web.streams import READ_S, Stream, Streams, Wanted, head
 
 if TYPE_CHECKING:
     from notifier.core.hub import Group
@@ -63,7 +64,8 @@ class Handover:
         self.loop = asyncio.get_running_loop()
         # Between two polls, as for the connections that aiohttp holds.
         self.idle_s = service.settings.keep_alive.total_seconds()
-        self._leaving: deque[ParkedConnection] = deque()
+        self.streams = Streams(service, clients, self.see_off)
+        self._leaving: deque[ParkedConnection | Stream] = deque()
         self._returning: deque[ParkedConnection] = deque()
 
     def hand_over(
@@ -94,6 +96,19 @@ class Handover:
         connection.park(wait)
         return HandedOver()
 
+    def hand_over_stream(self, request: web.Request, wanted: Wanted, answer: Answer) -> web.StreamResponse | None:
+        """Begin a stream with `answer`, on the connection of `request`. None where that is impossible: then its handler
+        writes it."""
+        handler = request.protocol
+        if not isinstance(handler, ConnectionHandler) or handler.only(request) is None:
+            return None
+        poll = replace(wanted.poll, topics=self.lot.known(wanted.poll.topics), begin=_ANYWHERE, wait_s=READ_S)
+        transport = handler.leave()
+        stream = Stream(self.streams, wanted._replace(poll=poll), transport)
+        transport.set_protocol(stream)
+        stream.begin(head(wanted.encoding, self._origins.headers(request)), answer)
+        return HandedOver()
+
     def recognise(self, data: bytes, peer: str) -> tuple[Shape, int] | None:
         """The second tier: the shape and the cursor of a request that arrived whole."""
         message = self.reader.read(data)
@@ -101,7 +116,7 @@ class Handover:
         shape = self.shapes.find(mark.digest, self.loop.time()) if mark else None
         return (shape, mark.cursor) if mark and shape else None
 
-    def see_off(self, connection: "ParkedConnection") -> None:
+    def see_off(self, connection: "ParkedConnection | Stream") -> None:
         """Close a connection whose client has disconnected; when many do so together, a few in each turn."""
         self._leaving.append(connection)
         if len(self._leaving) == 1:
@@ -129,7 +144,7 @@ class Handover:
         return [parked for parked in self.lot.everybody() if isinstance(parked, ParkedConnection)]
 
     def transports(self) -> list[asyncio.Transport]:
-        return [connection.transport for connection in self.connections()]
+        return [parked.transport for parked in self.lot.everybody() if isinstance(parked, ParkedConnection | Stream)]
 
 
 class ParkedConnection(asyncio.Protocol):
@@ -176,7 +191,7 @@ class ParkedConnection(asyncio.Protocol):
 
     # --- what the lot calls
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: Answer) -> bool:
         handover = self.handover
         transport = self.transport
         closing = handover.polling.draining
@@ -196,6 +211,7 @@ class ParkedConnection(asyncio.Protocol):
             elif self.behind is not None:
                 handover.give_back(self)
         self._idle()
+        return False
 
     def _idle(self) -> None:
         handover = self.handover

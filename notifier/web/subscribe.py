@@ -1,11 +1,13 @@
-"""Subscribing: one poll."""
+"""Subscribing: one poll, or a stream."""
+
+from dataclasses import replace
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from notifier.core.errors import NotAcceptable
+from notifier.core.errors import BadRequest
 from notifier.core.grants import Grant
-from notifier.core.polls import Answer, Poll
+from notifier.core.polls import Answer, Before, Poll
 from notifier.core.topics import TopicList
 from notifier.polling import Wait
 from notifier.web.access import address, authorise_subscribe
@@ -13,6 +15,8 @@ from notifier.web.appkeys import SERVICE
 from notifier.web.handover import HANDOVER
 from notifier.web.origins import ORIGINS
 from notifier.web.responses import add_default_headers, preference, respond
+from notifier.web.streams import Wanted, in_handler
+from notifier.wire.accept import accepted
 from notifier.wire.json import encode_answer
 from notifier.wire.requests import parse_poll
 
@@ -23,26 +27,37 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     client = address(request)
     items = topics.exact + topics.patterns
     grant = await authorise_subscribe(request, items, lambda grant: service.brakes.poll(grant, client))
-    accept = request.headers.get("Accept", "").lower()
-    if "text/event-stream" in accept and "json" not in accept and "*/*" not in accept:
-        raise NotAcceptable("Server-sent events are not supported yet: poll for application/json.")
     headers = request.headers
+    stream = accepted(headers.getall("Accept", []))
     poll = parse_poll(
         topics,
         request.rel_url.raw_query_string,
         headers.getall("Last-Event-ID", []),
         headers.getall("Prefer", []),
     )
+    if stream:
+        if isinstance(poll.begin, Before):
+            raise BadRequest(
+                "A stream goes forwards. Ask for a page of the past (before) with Accept: application/json."
+            )
+        poll = replace(poll, wait_s=0, preferred=False)  # it begins at once
+        if poll.headers:
+            stream = stream.with_headers
     polling = service.polling
     found = await polling.look(poll, client, grant.until)
     while not grant.alive:  # it ended while the table was read
         grant = await authorise_subscribe(request, items)
         found = await polling.look(poll, client, grant.until)
+    handover = request.app.get(HANDOVER)
+    if stream and isinstance(found, Answer):
+        wanted = Wanted(poll, stream, client, grant)
+        if handover and (handed_over := handover.hand_over_stream(request, wanted, found)):
+            return handed_over
+        return await in_handler(request, service, wanted, found, request.app[ORIGINS].headers(request))
     if isinstance(found, Wait):
         # Nothing has been awaited since `look`, and nothing is until the poll is parked.
         if _may_be_collapsed(request):
             return await _in_two_parts(request, poll, found, client, grant)
-        handover = request.app.get(HANDOVER)
         if handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
             return handed_over
         found = await polling.wait(poll, found, client, grant)

@@ -14,7 +14,7 @@ import pytest_asyncio
 from conftest import DEADLINE_S, Running, Start, ids, until
 from support.keys import seen, set_keys
 from support.log import append
-from support.protocol import empty_window, refusal
+from support.protocol import empty_window, line, refusal
 from support.tokens import SECRET, hs256
 
 from notifier.core.messages import NewMessage
@@ -246,6 +246,41 @@ async def test_a_message_published_after_the_commit_reaches_nothing_that_it_ende
         await sql.execute(statement)
         await publish_by(app, other, sql)
         await assert_ended(clients, status)
+
+
+@pytest.mark.both_paths
+@pytest.mark.rule("A-22", "A-23", "S-46")
+@pytest.mark.parametrize("publish_by", [None, publish], ids=["nothing published", "a message published"])
+@ENDINGS
+@pytest.mark.usefixtures("unheard")
+async def test_a_stream_ends_with_what_it_is_allowed(
+    begin: Start,
+    sql: asyncpg.Connection,
+    fast: bool,
+    publish_by: Callable[[Running], Awaitable[object]] | None,
+    credential: str,
+    statement: str,
+    status: int,
+) -> None:
+    app = await begin(fast=fast)
+    asking = (
+        "GET /v1/topics/a,b HTTP/1.1",
+        f"Authorization: Bearer {credential_of(credential)}",
+        "Accept: text/event-stream",
+    )
+    async with line(app) as stream, asyncio.timeout(DEADLINE_S):
+        await stream.send(*asking)
+        await app.parked()
+        await publish(app)
+        await stream.reader.readuntil(b'"published"}\n\n\r\n')
+        await sql.execute(statement)
+        if publish_by:
+            await publish_by(app)
+        assert await stream.reader.read() == b"0\r\n\r\n"
+        if status != 200:
+            async with line(app) as again:
+                await again.send(*asking)
+                assert (await again.answer()).status == status
 
 
 @pytest.mark.rule("A-23")

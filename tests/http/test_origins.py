@@ -77,7 +77,7 @@ ANSWERS: dict[str, tuple[int, list[str | bytes], bytes]] = {
     "a wrong key": (401, ["GET /v1/topics/t HTTP/1.1", "Authorization: Bearer x"], b""),
     "no path": (404, ["GET /nothing HTTP/1.1"], b""),
     "no method": (405, ["PATCH /v1/topics/t HTTP/1.1", "Content-Length: 0"], b""),
-    "not acceptable": (406, ["GET /v1/topics/t HTTP/1.1", BEARER, "Accept: text/event-stream"], b""),
+    "not acceptable": (406, ["GET /v1/topics/t HTTP/1.1", BEARER, "Accept: text/html"], b""),
     "too large": (413, ["POST /v1/topics/t HTTP/1.1", BEARER, "Content-Length: 2000000"], b""),
     "compressed": (415, ["POST /v1/topics/t HTTP/1.1", BEARER, "Content-Encoding: gzip", "Content-Length: 1"], b"1"),
     "malformed chunks": (400, ["POST /v1/topics/t HTTP/1.1", BEARER, "Transfer-Encoding: chunked"], b"x\r\n"),

@@ -91,6 +91,16 @@ NEXT = {
     "a cookie": request("/v1/topics/a?after={at}", "Cookie: a=b"),
     "an encoding": request("/v1/topics/a?after={at}", "Accept-Encoding: gzip"),
     "a stream": request("/v1/topics/a?after={at}", "Accept: text/event-stream"),
+    "a stream of what is old": request("/v1/topics/a,b?after={old}&limit=1", "Accept: text/event-stream"),
+    "a stream of lines": request("/v1/topics/*?after=earliest", "Accept: application/x-ndjson"),
+    "a stream for a page": request(
+        "/v1/topics/a", "Accept: text/event-stream", "Origin: https://app.example.com", "Last-Event-ID: {at}"
+    ),
+    "a stream backwards": request("/v1/topics/a?before={at}", "Accept: text/event-stream"),
+    "a stream to an old client": request("/v1/topics/a?after={at}", "Accept: text/event-stream", version="1.0"),
+    "a last stream": request("/v1/topics/a?after={at}", "Accept: text/event-stream", "Connection: close"),
+    "a stream and a poll behind it": request("/v1/topics/a", "Accept: text/event-stream") + request("/v1/topics/b"),
+    "what is not there": request("/v1/topics/a?after={at}", "Accept: text/html"),
     "another client": request("/v1/topics/a?after={at}", "X-Forwarded-For: 203.0.113.9"),
     "HTTP/1.0": request("/v1/topics/a?after={at}", version="1.0"),
     "HTTP/1.0, kept alive": request("/v1/topics/a?after={at}", "Connection: keep-alive", version="1.0"),
@@ -196,6 +206,28 @@ async def test_both_paths_stop_alike(both: Both) -> None:
         assert idle.sides[0].over
 
 
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+async def test_both_paths_stream_alike(both: Both, accept: str) -> None:
+    old = await both.publish("a", "b")
+    await both.publish("a", data='"%s"' % ("x" * 20_000))
+    async with twins(both) as client:
+        await client.send(
+            request(f"/v1/topics/a,b?after={old}", f"Accept: {accept}", "Origin: https://app.example.com")
+        )
+        while both.parked() < 2:
+            await client.settled()
+        assert client.is_parked()
+        await both.publish("a", "a/b", "b")
+        await client.settled()
+        await both.publish("a/b")
+        for app in (both.fast, both.plain):
+            await app.service.drain()
+        received = await client.settled()
+        assert received.endswith(b"\r\n0\r\n\r\n")
+        assert received.count(b'"topic": ') == 3
+        assert client.sides[0].over
+
+
 async def test_both_paths_tell_the_same_gap(both: Both) -> None:
     async with twins(both) as client:
         position = await recorded(both, client)
@@ -242,6 +274,7 @@ HEADERS = st.lists(
             "Authorization: Bearer another",
             "Authorization: Basic OmEtZ29vZC1rZXkh",
             "Accept: text/event-stream",
+            "Accept: application/x-ndjson",
             "Accept: */*",
             "Connection: close",
             "Connection: keep-alive",

@@ -70,6 +70,7 @@ class Client:
 
     def __init__(self, simulation: "Simulation", topics: TopicList, position: int) -> None:
         self.simulation = simulation
+        self.streams = simulation.random.random() < 0.3  # it stays parked while it can take more
         self.topics = topics
         self.position = position  # the cursor of its next poll, or of the one that is parked
         self.limit = simulation.random.choice([1, 2, 5, 100])
@@ -81,15 +82,29 @@ class Client:
         self.group: Group[Parked] | None = None
         self.waits = False
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: Answer) -> bool:
         assert self.waits
         self.waits = False
         self.late = 0
+        window = self.simulation.window
+        if self.streams and not (self.ended or self.simulation.ending) and answer.cursor >= window.start:
+            assert answer.messages or answer.cursor > self.cursor or answer.cursor == window.head
+            self.told(answer.messages, answer.cursor)
+            self.cursor = answer.cursor
+            # From time to time it does not read, and goes on later.
+            self.waits = self.simulation.random.random() < 0.9
+            if self.waits:
+                self.deadline = self.simulation.clock.now + self.simulation.random.choice([0.1, 30])
+                self.simulation.lot.watch(self, self.deadline)
+            else:
+                self.simulation.watch(self)
+            return self.waits
         if self.ended:
             self.told((), self.cursor)
         else:
             self.told(answer.messages, answer.cursor)
         self.simulation.watch(self)
+        return False
 
     def told(self, messages: Sequence[Message], cursor: int) -> None:
         assert self.position <= cursor <= max(self.position, self.simulation.window.head)
@@ -124,6 +139,7 @@ class Simulation:
         self.log: list[tuple[int, str]] = []
         self.lists = [TopicList(choose.sample(ITEMS, choose.randint(1, 4))) for _ in range(choose.choice([2, 5, 15]))]
         self.clients: dict[Client, None] = {}
+        self.ending = False
 
     @staticmethod
     def _not_caught(_: str) -> NoReturn:
@@ -172,7 +188,7 @@ class Simulation:
         deadline = self.clock.now + self.random.choice([0, 0.1, 0.5, 30, 30, 30])
         read = True
         if client.position < window.head:
-            if self.lot.busy and self.random.random() < 0.8:
+            if (self.lot.busy or client.streams) and self.random.random() < 0.8:
                 read = False
             else:
                 found = window.read(client.topics, client.position, client.limit)
@@ -276,13 +292,14 @@ class Simulation:
         self.settle()
         if self.random.random() < 0.5:
             self.publish()
+            self.ending = True
             self.lot.end(retry_after_s=1)
             self.settle()
             assert not any(client.waits for client in self.clients)
         for _ in range(3):
             self.clock.now += 100
             self.settle()
-        assert not any(client.waits for client in self.clients)
+        assert not any(client.waits for client in self.clients if not client.streams)
         while self.clients:
             self.leave()
         lot, hub = self.lot, self.lot._hub
