@@ -103,7 +103,7 @@ class _Sending:
         except NotifierClientError as error:
             if error.code != "not_found":
                 raise
-            notice(f"gap: {message.id} on {message.topic} can no longer be delivered (retention).")
+            notice(f"gap: {message.id} on {message.topic} can no longer be delivered. {error.detail}")
             self.refused = True
             return False
         self._stays = False

@@ -27,6 +27,21 @@ async def test_a_server_that_says_nothing_is_asked_again(scripted, client, monke
     assert retries == [("no_answer", "No answer came for 0.2 s. (no_answer)")]
 
 
+@pytest.mark.rule("C-10")
+async def test_bytes_are_those_of_a_message_only_where_the_answer_names_it(scripted, client):
+    scripted.answers("<html>Log in</html>")
+    scripted.answers("another", Notifier_Id="8")
+    scripted.answers("1", Notifier_Id="7")
+    codes = []
+    for _ in range(2):
+        with pytest.raises(NotifierClientError) as error:
+            await client.read("7")
+        codes.append((error.value.code, error.value.temporary))
+    assert codes == [("foreign_answer", True)] * 2
+    assert await client.read(7) == b"1"
+    assert {request.path for request in scripted.requests} == {"/v1/messages/7"}
+
+
 class Body:
     """An answer whose body comes in these pieces."""
 

@@ -43,6 +43,7 @@ async def test_a_message_comes_back_as_it_was_published_and_no_browser_runs_it(a
                 headers = response.headers
             assert headers["Content-Type"] == (shown_as or content_type)
             assert headers.get("Content-Length", "0") == str(len(body))
+            assert headers["Notifier-Id"] == seq
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
             disposition = None if shown_as else f'attachment; filename="message-{seq}"'
