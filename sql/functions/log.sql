@@ -5,6 +5,25 @@
 -- disk and whose end lets the next one go on; then the messages are flushed. A crash may still take what is visible but
 -- not flushed, so it is not passed on.
 
+-- Stores large bodies before the order lock is taken: to store 25 MB takes some tenths of a second, for which all others
+-- would wait. They are rows of the calling transaction with a seq below 0, which append() changes into one of the log;
+-- Postgres leaves a large value where it is when its row is updated. Returns the bodies with null in the place of each of
+-- these. The n-th has the seq first - n, where first is what ahead() returns: no other transaction has the same.
+create or replace function notifier.store_ahead(bodies bytea[]) returns bytea[] language plpgsql
+set plan_cache_mode = force_generic_plan set jit = off as $$
+begin
+    insert into notifier.message (seq, topic_id, time, body)
+        select notifier.ahead() - b.n, 0, '-infinity', b.body from unnest(bodies) with ordinality b (body, n)
+        where octet_length(b.body) > 65536;
+    return array(
+        select case when octet_length(b.body) <= 65536 then b.body end
+        from unnest(bodies) with ordinality b (body, n) order by b.n
+    );
+end $$;
+
+create or replace function notifier.ahead() returns bigint language sql stable
+return -(pg_current_xact_id()::text::bigint << 16);
+
 -- Appends rows to the log: the only function that draws from message_seq. Returns the seq of the first (the others
 -- follow without a hole, in array order) and the time of all. Notifies no one. Fails where the log has not come as far as
 -- the caller has seen: then the database has been set back, and a new epoch must begin before anything is appended.
@@ -26,6 +45,9 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off se
 declare
     newest xid8;
 begin
+    if pg_column_size(bodies) > 1048576 then
+        bodies := notifier.store_ahead(bodies);
+    end if;
     -- A statement of its own: what follows must see everything committed by the previous holder.
     lock table notifier.order_lock in share update exclusive mode;
     if (select s.last_value from notifier.message_seq s) < seen then
@@ -44,7 +66,25 @@ begin
         select first_seq + n.n - 1, t.id, now_time, n.body, n.content_type, n.fields::json, n.headers::json
         from unnest(topics, bodies, content_types, all_fields, all_headers)
             with ordinality n (topic, body, content_type, fields, headers, n)
-        join notifier.topic t on t.name = n.topic collate "C";
+        join notifier.topic t on t.name = n.topic collate "C"
+        where n.body is not null;
+    if array_position(bodies, null) is not null then
+        -- Those that were stored ahead, in the order of the others.
+        update notifier.message m set seq = first_seq + n.n - 1, topic_id = t.id, time = now_time,
+            content_type = n.content_type, fields = n.fields::json, headers = n.headers::json
+        from (
+            select s.seq, row_number() over (order by s.seq desc) as nth from notifier.message s
+            where s.seq < notifier.ahead() and s.seq >= notifier.ahead() - 65536
+        ) stored
+        join (
+            select n.*, row_number() over (order by n.n) as nth
+            from unnest(topics, content_types, all_fields, all_headers)
+                with ordinality n (topic, content_type, fields, headers, n)
+            where bodies[n.n] is null
+        ) n on n.nth = stored.nth
+        join notifier.topic t on t.name = n.topic collate "C"
+        where m.seq = stored.seq;
+    end if;
     newest := (select c.xid from notifier.access_change c where c.first order by c.xid desc limit 1);
     unseen := case when known is not null then coalesce(newest >= pg_snapshot_xmax(known), false) end;
     if newest >= pg_snapshot_xmin(known) and not unseen then
@@ -71,6 +111,9 @@ declare
     firsts int[];       -- which of this call comes first with that key
     next_seq bigint;
 begin
+    if pg_column_size(bodies) > 1048576 then
+        bodies := notifier.store_ahead(bodies);
+    end if;
     -- As in append(): it must be seen whether the previous holder had one of the keys.
     lock table notifier.order_lock in share update exclusive mode;
     select array_agg(p.old_seq order by p.n), array_agg(p.first order by p.n), array_agg(
@@ -85,6 +128,14 @@ begin
         left join notifier.idempotency i on i.key = g.key
         window same as (partition by g.key order by g.n)
     ) p;
+    if 'new' <> any (outcomes) and array_position(bodies, null) is not null then
+        delete from notifier.message m where m.seq = any (array(
+            select notifier.ahead() - m.n from unnest(bodies, array(
+                select p.n from unnest(sizes) with ordinality p (size, n), generate_series(1, p.size) order by p.n
+            )) with ordinality m (body, publish, n)
+            where m.body is null and outcomes[m.publish] <> 'new'
+        ));
+    end if;
     if 'new' = all (outcomes) then
         select a.first_seq, a.now_time, a.unseen into next_seq, now_time, unseen
             from notifier.append(topics, bodies, content_types, all_fields, all_headers, seen, known) a;
@@ -201,5 +252,6 @@ begin
     return low.seq;
 end $$;
 
-revoke execute on function notifier.append, notifier.append_once, notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
+revoke execute on function notifier.store_ahead, notifier.ahead, notifier.append, notifier.append_once,
+    notifier.wait_for_disk, notifier.flush, notifier.seq_at from public;
 revoke execute on procedure notifier.append_and_flush, notifier.append_once_and_flush from public;
