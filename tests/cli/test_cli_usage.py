@@ -1,12 +1,16 @@
 """Help texts, and refusals of wrong arguments."""
 
 import os
+import re
+import shlex
 import sys
 
 import pytest
 from conftest import ROOT, run
 
 from notifier import __version__
+from notifier.cli import help_texts
+from notifier.cli.parser import make_parser
 
 NOTIFIER = [sys.executable, "-m", "notifier"]
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
@@ -30,6 +34,26 @@ def test_the_help_of_a_command_has_examples_and_its_environment(command):
     assert done.returncode == 0
     assert f"\n  notifier {' '.join(command)} " in done.stdout
     assert "\nenvironment:\n" in done.stdout
+
+
+def test_every_command_that_is_shown_is_one_that_there_is():
+    """In the README, in the documents, and as an example of the help."""
+    lines: list[str] = []
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for block in re.findall(r"^ *```\w*\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL):
+            lines += block.replace("\\\n", " ").splitlines()
+    for name, text in vars(help_texts).items():
+        if name.isupper():
+            lines += text.replace("\\\n", " ").splitlines()
+    shown = [found[1] for line in lines if (found := re.search(r"(?:^|[|&] |bin/)notifier ([a-z].*)", line.strip()))]
+    assert len(shown) > 30
+    for command in shown:
+        words = shlex.split(command, comments=True)
+        end = next((at for at, word in enumerate(words) if re.fullmatch("[<>|&]+", word)), len(words))
+        try:
+            make_parser().parse_args(words[:end])
+        except SystemExit:
+            pytest.fail(f"notifier {command}")
 
 
 def test_the_version_is_printed():
