@@ -144,7 +144,7 @@ def printed(block: Block, process: subprocess.Popen[bytes], again: Callable[[], 
 
 
 async def test_every_sql_statement_publishes(server: Server, database: str, sql: asyncpg.Connection) -> None:
-    publish, grants = blocks("sql")
+    publish, grants, watch = blocks("sql")
     await sql.execute(publish.text)
     await sql.execute("create role web")
     try:
@@ -156,6 +156,11 @@ async def test_every_sql_statement_publishes(server: Server, database: str, sql:
         await sql.execute("reset role")
     finally:
         await sql.execute("drop owned by web; drop role web")
+    await sql.execute("create schema shop; set search_path = shop")
+    await sql.execute(watch.text)
+    with urllib.request.urlopen(f"{server.url}/v1/topics/orders/43?last=2&wait=20", timeout=30) as response:
+        messages = json.load(response)["messages"]
+    assert [message["data"]["op"] for message in messages] == ["insert", "update"]
 
 
 def test_every_python_program_runs(server: Server) -> None:
