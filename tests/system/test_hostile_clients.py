@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import asyncpg
 import pytest
 from aiohttp import ClientSession
 from conftest import DEADLINE_S, Server
@@ -59,6 +60,10 @@ def unknown_source(n: int) -> bytes:
     return b"POST /hooks/none HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 999_999
 
 
+def one_byte_short(source: str, size: int = 600_000) -> bytes:
+    return b"POST /hooks/%b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n" % (source.encode(), HOST, size + 1) + b"x" * size
+
+
 def behind_a_poll(n: int) -> bytes:
     poll = b"GET /v1/topics/t HTTP/1.1\r\n" + HOST
     return poll + b"\r\n" + poll + FIELDS
@@ -102,9 +107,34 @@ class Crowd:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def test_memory_is_bounded_whatever_clients_do(database: str, tmp_path: Path) -> None:
+async def posted(client: ClientSession, path: str, data: object) -> int:
+    """Publish it, as a client does that tries again when it is told to; the id."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            async with client.post(path, json=data) as response:
+                if response.ok:
+                    return int((await response.json())["id"])
+                assert response.status == 503
+                await asyncio.sleep(int(response.headers["Retry-After"]))
+
+
+async def served(client: ClientSession, number: int) -> None:
+    """Others publish, and get what they wait for."""
+    published = await posted(client, "/v1/topics/ordinary", number)
+    async with client.get("/v1/topics/ordinary", params={"after": str(published - 1)}) as response:
+        assert response.status == 200
+        assert [message["data"] for message in json.loads(await response.read())["messages"]] == [number]
+
+
+@pytest.fixture
+def files() -> None:
+    """This process may open as many as the crowd needs, and so may those that it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+
+
+@pytest.mark.usefixtures("files")
+async def test_memory_is_bounded_whatever_clients_do(database: str, tmp_path: Path) -> None:
     server = Server(database, tmp_path / "serve.log")
     server.env["NOTIFIER_MAX_MEMORY"] = str(LIMIT)
     server.start()
@@ -113,14 +143,7 @@ async def test_memory_is_bounded_whatever_clients_do(database: str, tmp_path: Pa
         async with ClientSession(server.url) as client:
 
             async def publish(topic: str, data: object) -> int:
-                """Publish it, as a client does that tries again when it is told to; the id."""
-                async with asyncio.timeout(DEADLINE_S):
-                    while True:
-                        async with client.post(f"/v1/topics/{topic}", json=data) as response:
-                            if response.status == 201:
-                                return int((await response.json())["id"])
-                            assert response.status == 503
-                            await asyncio.sleep(int(response.headers["Retry-After"]))
+                return await posted(client, f"/v1/topics/{topic}", data)
 
             first = await publish("large", "x" * 900_000) - 1
             for _ in range(LARGE - 1):
@@ -134,13 +157,38 @@ async def test_memory_is_bounded_whatever_clients_do(database: str, tmp_path: Pa
                 async with asyncio.timeout(3 * DEADLINE_S):
                     while crowd.sent < 200 * number:
                         await asyncio.sleep(0.05)
-                # Others are served meanwhile.
-                published = await publish("ordinary", number)
-                async with client.get("/v1/topics/ordinary", params={"after": str(published - 1)}) as response:
-                    assert response.status == 200
-                    assert [message["data"] for message in json.loads(await response.read())["messages"]] == [number]
+                await served(client, number)
             assert server.process
             assert peak(server.process.pid) < LIMIT + BASE + 200 * len(kinds) * CONNECTION
+    finally:
+        await crowd.close()
+        server.close()
+    assert "ERROR" not in server.log.read_text()
+
+
+@pytest.mark.usefixtures("files")
+async def test_memory_is_bounded_while_thousands_of_webhooks_lack_their_last_byte(
+    database: str, tmp_path: Path, sql: asyncpg.Connection
+) -> None:
+    """To a source that is known, and to one that is not; with the limit that is the default."""
+    count = 2000
+    await sql.execute("insert into notifier.source (name, scheme, topic, secrets) values ('ci', 'none', 'ci', '{}')")
+    server = Server(database, tmp_path / "serve.log")
+    server.start()
+    crowd = Crowd(server.port)
+    try:
+        async with ClientSession(server.url) as client:
+            await posted(client, "/hooks/ci", "known")
+            requests = one_byte_short("ci"), one_byte_short("none")
+            for number in range(1, 5):
+                crowd.add(count // 4, lambda n: requests[n % 2])
+                async with asyncio.timeout(3 * DEADLINE_S):
+                    while crowd.sent < count // 4 * number:
+                        await asyncio.sleep(0.05)
+                await posted(client, "/hooks/ci", number)
+                await served(client, number)
+            assert server.process
+            assert peak(server.process.pid) < 128 * MIB + BASE + count * CONNECTION
     finally:
         await crowd.close()
         server.close()
