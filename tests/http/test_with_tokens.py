@@ -33,7 +33,7 @@ TIERS = pytest.mark.parametrize("proxied", [False, True], ids=["same bytes", "nu
 
 def token(**claims: object) -> bytes:
     now = time.time()
-    return hs256({"sub": "7", "iat": now, "exp": now + 600, "notifier": {"subscribe": ["a", "user/7/**"]}} | claims)
+    return hs256({"sub": "7", "iat": now, "exp": now + 43_200, "notifier": {"subscribe": ["a", "user/7/**"]}} | claims)
 
 
 def bearer(token: bytes) -> dict[str, str]:
