@@ -28,8 +28,6 @@ _NAMES = """
     expect host content-length
 """
 _HOP_BY_HOP = frozenset(_NAMES.split())
-# Those that the forwarded request has of its own. Nobody else can send them through us.
-_OURS = "notifier-"
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2: token
 _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
@@ -123,13 +121,13 @@ class Receiver:
             raise ReceiverError(None, f"The receiver gave no answer: {error or type(error).__name__}.") from error
 
     def _headers_of(self, message: Message, length: int) -> CIMultiDict[str]:
-        """Those of the webhook, of which none can be taken for another or end the head; then our own."""
+        """Those of the webhook, of which none can be taken for one of the request or end its head; in their place those
+        that were given; and at last our own."""
         headers = CIMultiDict({"Content-Type": _NO_VALUE.sub(" ", message.content_type), "User-Agent": "notifier"})
         came: CIMultiDict[str] = CIMultiDict()
         for name, value in message.headers:
-            low = name.lower()
-            if low not in _HOP_BY_HOP and not low.startswith(_OURS) and _NAME.fullmatch(name):
-                came.add(name, _NO_VALUE.sub(" ", value))
+            if name.lower() not in _HOP_BY_HOP and _NAME.fullmatch(name):
+                came.add(name, _NO_VALUE.sub(" ", value).strip())
         for given in (came, CIMultiDict(self._headers)):
             for name in set(given):
                 headers.popall(name, None)

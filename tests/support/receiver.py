@@ -36,6 +36,7 @@ class Receiver:
         self.port = 0
         self.arrived: list[Arrived] = []
         self.steps: deque[Step] = deque()
+        self._early = False
         self._came = asyncio.Condition()
 
     @property
@@ -66,8 +67,18 @@ class Receiver:
 
         self.steps.append(step)
 
+    def refuses_early(self) -> None:
+        """The next one, with 413, as soon as its head has come."""
+        self._early = True
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self._early:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 413 Too large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                writer.close()
+                return
             while request := await _read(reader):
                 self.arrived.append(request)
                 async with self._came:
@@ -77,7 +88,7 @@ class Receiver:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            writer.transport.abort()
+            writer.close()
 
 
 def _sends(data: bytes, *, close: bool = False) -> Step:
