@@ -176,7 +176,7 @@ class Polling:
             case Since() | LastEach():
                 return None
             case Last(number):
-                return self.window.newest(topics, number) if self._tail.up else None
+                return self.window.newest(topics, number, or_all=True) if self._tail.up else None
             case Latest():
                 return self.window.head
             case Before():

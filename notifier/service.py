@@ -25,6 +25,7 @@ from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import retried
 from notifier.postgres.history import History, Stored
 from notifier.postgres.migrations import check_schema
+from notifier.postgres.older import Filling
 from notifier.postgres.policy import PolicyFunction
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
@@ -81,6 +82,7 @@ class Service:
         )
         self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
         self.scheduled = Scheduled(writing)
+        self.filling = Filling(self.window, self.history, self.tail)
         self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
         self._ready = True
@@ -105,6 +107,7 @@ class Service:
         before = self.tail.position
         self.window.reset(position)
         self.lot.reset(before)
+        self.filling.begin()
 
     def _on_messages(self, messages: list[Message]) -> None:
         before = self.window.head
@@ -188,6 +191,7 @@ async def running(settings: Settings, url: str) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.history.close)
         stack.push_async_callback(service.scheduled.close)
+        stack.push_async_callback(service.filling.stop)
         stack.push_async_callback(service.callers.stop)
         if service.policy:
             stack.push_async_callback(service.policy.close)

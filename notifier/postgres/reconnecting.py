@@ -36,6 +36,10 @@ class Reconnecting(ABC):
     def up(self) -> bool:
         return self._up.is_set()
 
+    async def connected(self) -> None:
+        """Return once it is up."""
+        await self._up.wait()
+
     async def start(self, timeout_s: float) -> None:
         """Run until `stop`. Unavailable when the first connection takes longer than `timeout_s`."""
         self._task = asyncio.create_task(self._run(), name=self.name)

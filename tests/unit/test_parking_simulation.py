@@ -128,15 +128,20 @@ class Simulation:
             (parking, "STEPS_PER_UNIT"): [1, 3],
             (windows, "MAX_RESPONSE"): [300, 1000, 10**6],
             (windows, "MAX_SCAN"): [2, 5, 4000],
+            (windows, "NEAR"): [1, 64],
+            (windows, "MAX_PICK"): [0, 2, 1000],
+            (windows, "FEW"): [1, 32],
         }
         for (module, name), values in bounds.items():
             monkeypatch.setattr(module, name, choose.choice(values))
         monkeypatch.setattr(asyncio, "get_running_loop", lambda: self.clock)
         monkeypatch.setattr(parking.log, "exception", self._not_caught)
         self.window = Window(max_count=choose.choice([5, 20, 1000]))
-        self.window.reset(choose.choice([0, 50]))
+        self.first = choose.choice([0, 50])
+        self.window.reset(self.first)
         self.lot = ParkingLot(self.window, max_parked=10**6)
         self.log: list[tuple[int, str]] = []
+        self.messages: list[Message] = []
         self.lists = [TopicList(choose.sample(ITEMS, choose.randint(1, 4))) for _ in range(choose.choice([2, 5, 15]))]
         self.clients: dict[Client, None] = {}
         self.ending = False
@@ -220,6 +225,7 @@ class Simulation:
             body = b"x" * self.random.choice([1, 1, 50, 400])
             messages.append(Message(seq, self.random.choice(TOPICS), NOON, body))
             self.log.append((seq, messages[-1].topic))
+        self.messages += messages
         return messages
 
     def publish(self) -> None:
@@ -227,6 +233,13 @@ class Simulation:
         messages = self._messages(self.random.choice([1, 1, 2, 5, 12]))
         self.window.extend(messages)
         self.lot.wake(messages, before)
+
+    def fill(self) -> None:
+        """What comes before the window is read after all."""
+        older = [message for message in self.messages if message.seq <= self.window.start]
+        count = self.random.randint(0, 7)
+        messages, rest = older[max(0, len(older) - count) :], older[: max(0, len(older) - count)]
+        self.window.prepend(messages, rest[-1].seq if rest else self.first, whole=not rest)
 
     def hole(self) -> None:
         """Messages that this process never reads."""
@@ -275,6 +288,7 @@ class Simulation:
             self.arrive: 25,
             self.come_back: 25,
             self.publish: 22,
+            self.fill: 3,
             self.hole: 1,
             self.fail: 1,
             self.leave: 8,

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notifier.core import topic_names
 from notifier.core import window as module
 from notifier.core.messages import Message
 from notifier.core.topics import TopicList
-from notifier.core.window import OVERHEAD, Window
+from notifier.core.window import OVERHEAD, TOPIC_OVERHEAD, Window
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LISTS = [
@@ -38,11 +39,22 @@ def filled(messages, chunk=5, **bounds):
     return window
 
 
+def cost(messages):
+    topics = {message.topic for message in messages}
+    return sum(message.size + OVERHEAD for message in messages) + TOPIC_OVERHEAD * len(topics)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def small_bounds():
     """Bounds that a test of forty messages runs into."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_SCAN", 7)
+        patch.setattr(module, "NEAR", 2)
+        patch.setattr(module, "LAST", 2)
+        patch.setattr(module, "FEW", 3)
+        patch.setattr(module, "FEW_TOPICS", 1)
+        patch.setattr(module, "MAX_PICK", 3)
+        patch.setattr(topic_names, "MANY_NEW", 1)
         patch.setattr(module, "MAX_RESPONSE", 500)
         yield
 
@@ -61,7 +73,7 @@ def test_it_holds_the_newest_that_fit_and_everything_above_its_start(steps, max_
     messages = log_of(steps)
     window = filled(messages, max_count=max_count, max_bytes=max_bytes)
     kept = list(messages)
-    while len(kept) > max_count or sum(message.size + OVERHEAD for message in kept) > max_bytes:
+    while len(kept) > max_count or cost(kept) > max_bytes:
         kept.pop(0)
     assert len(window) == len(kept)
     assert window.head == (messages[-1].seq if messages else 0)
@@ -96,8 +108,6 @@ def test_reading_on_from_cursor_to_cursor_gives_every_match_once_and_in_order(st
 def test_the_newest_of_a_list_are_found_if_the_window_has_them(steps, topics, count, max_count):
     window = filled(log_of(steps), max_count=max_count)
     searched = [message for message in log_of(steps) if message.seq > window.start]
-    if topics.patterns:
-        searched = searched[-module.MAX_SCAN :]
     kept = [message for message in searched if topics.matches(message.topic)]
     assert window.newest(topics, count) == (kept[-count].seq - 1 if len(kept) >= count else None)
 
@@ -125,9 +135,81 @@ def test_a_message_larger_than_the_window_leaves_it_empty_but_moves_it_on():
 
 
 def test_a_scan_that_is_cut_short_reports_how_far_it_came():
-    window = filled(log_of([(1, "e", 1)] * 10 + [(1, "b/c", 1)]))
-    assert window.read(TopicList(["b/*"]), 0, 10) == ([], 7)
-    assert [message.seq for message in window.read(TopicList(["b/*"]), 7, 10).messages] == [11]
+    # More topics than are looked at one by one, any of which `*/c` may match.
+    window = filled(log_of([(1, f"e{n}", 1) for n in range(10)] + [(1, "b/c", 1)]))
+    assert window.read(TopicList(["*/c"]), 0, 10) == ([], 7)
+    assert [message.seq for message in window.read(TopicList(["*/c"]), 7, 10).messages] == [11]
+
+
+def test_a_pattern_that_begins_like_few_topics_is_not_scanned_for():
+    window = filled(log_of([(1, "b/c", 1)] + [(1, f"e{n}", 1) for n in range(100)]))
+    before = window.looked
+    assert [message.seq for message in window.read(TopicList(["b/*"]), 0, 10).messages] == [1]
+    assert window.newest(TopicList(["b/*"]), 1) == 0
+    assert window.looked - before < 10
+
+
+@settings(deadline=None)
+@given(logs, st.integers(0, 40), st.integers(1, 7), st.integers(500, 9000), st.sampled_from(LISTS), st.integers(1, 9))
+def test_what_comes_before_is_added_until_it_is_full_and_then_is_as_if_it_had_been_there(
+    steps, begin, portion, max_bytes, topics, count
+):
+    messages = log_of(steps)
+    begin = min(begin, len(messages))
+    window = Window(max_bytes=10**6)
+    window.reset(messages[begin - 1].seq if begin else 0)
+    window.extend(messages[begin:])
+    window._max_bytes = max_bytes
+    older, added = messages[:begin], True
+    while older and added:
+        part, older = older[-portion:], older[:-portion]
+        added = window.prepend(part, older[-1].seq if older else 0, whole=not older)
+    kept = [message for message in messages if message.seq > window.start]
+    assert len(window) == len(kept)
+    assert window.floor == window.start
+    assert window.whole == (added and begin > 0)
+    if added:
+        assert kept == messages
+    elif begin < len(messages):
+        assert cost(kept[1:]) <= max_bytes or len(kept) == len(messages) - begin
+    found, cursor = [], window.start
+    while cursor < window.head:
+        part = window.read(topics, cursor, 3)
+        found += part.messages
+        cursor = part.cursor
+    wanted = [message for message in kept if topics.matches(message.topic)]
+    assert found == wanted
+    last = wanted[-count:]
+    if len(last) == count or (window.whole and last):
+        assert window.newest(topics, count, or_all=True) == last[0].seq - 1
+    else:
+        assert window.newest(topics, count, or_all=True) == (window.head if window.whole else None)
+    window._max_bytes = 600
+    window.extend([Message(window.head + 1, "z", NOON, b"")])
+    assert not window.whole
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from(["a", "a/b", "a/c", "a0", "b/c", "b/d/e"])), max_size=60),
+    st.lists(st.sampled_from(["a/*", "b/**", "*", "**", "b/*/e"]), min_size=1),
+    st.integers(0, 7),
+)
+def test_names_are_found_by_where_their_patterns_lie(steps, patterns, most):
+    living = set()
+    names = topic_names.TopicNames(living)
+    ranges = TopicList(patterns).ranges
+    for comes, name in steps:
+        if comes and name not in living:
+            living.add(name)
+            names.add(name)
+        elif not comes:
+            living.discard(name)
+        found = names.between(ranges, 100)
+        wanted = {name for name in living if any(low <= name < high for low, high in ranges)}
+        assert set(found) == wanted
+        assert len(found) == len(wanted)
+        assert (names.between(ranges, most) is None) >= (len(wanted) > most)
 
 
 def test_a_reset_forgets_everything():
@@ -142,8 +224,8 @@ def test_a_reset_forgets_everything():
 def test_a_list_of_many_patterns_is_scanned_in_smaller_pieces(monkeypatch):
     monkeypatch.setattr(module, "MAX_SCAN", 100)
     window = Window()
-    window.extend(log_of([(1, "other", 1)] * 200))
-    few, many = TopicList(["a/*"]), TopicList([f"a{n}/b/c/*" for n in range(100)])
+    window.extend(log_of([(1, f"other{n}", 1) for n in range(200)]))
+    few, many = TopicList(["*/a"]), TopicList([f"*/a{n}/b/c" for n in range(100)])
     before = window.looked
     assert window.read(few, 0, 1).cursor == 100
     assert window.looked - before == 100
@@ -154,6 +236,6 @@ def test_a_list_of_many_patterns_is_scanned_in_smaller_pieces(monkeypatch):
 def test_the_search_for_the_newest_is_bounded_like_a_read(monkeypatch):
     monkeypatch.setattr(module, "MAX_SCAN", 100)
     window = Window()
-    window.extend(log_of([(1, "a/b", 1), *[(1, "other", 1)] * 150]))
-    assert window.newest(TopicList(["a/*"]), 1) is None  # for the table
-    assert window.newest(TopicList(["other"]), 2) == 149
+    window.extend(log_of([(1, "a/b", 1), *[(1, f"other{n}", 1) for n in range(150)]]))
+    assert window.newest(TopicList(["*/b"]), 1) is None  # for the table
+    assert window.newest(TopicList(["other149"]), 1) == 150
