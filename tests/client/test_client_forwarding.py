@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from support.receiver import receiver
 
-from notifier.client.forwarding import Receiver, ReceiverError
+from notifier.client import Client
+from notifier.client.forwarding import Forwarder, Receiver, ReceiverError
 from notifier.client.messages import Message
 
 
@@ -58,3 +59,21 @@ async def test_a_refusal_that_comes_before_the_body_was_read_is_one() -> None:
         with pytest.raises(ReceiverError) as error:
             await sender.send(webhook(), bytes(20_000_000))
     assert (error.value.status, error.value.temporary) == (413, False)
+
+
+@pytest.mark.rule("L-8", "C-2")
+async def test_a_receiver_says_when_to_try_again(scripted, client: Client) -> None:
+    delays: list[float] = []
+
+    def give_up(error: Exception, delay_s: float) -> None:
+        delays.append(delay_s)
+        raise error
+
+    async with receiver() as to, Receiver(to.url) as sender:
+        for headers in ({"Retry_After": "7"}, {}):
+            scripted.answers("{}", Notifier_Id="41")
+            to.answers(429, **headers)
+            with pytest.raises(ReceiverError, match="HTTP 429"):
+                await Forwarder(client, sender, give_up).forward(webhook())
+    assert 7 <= delays[0] <= 7.5
+    assert delays[1] <= 0.5
