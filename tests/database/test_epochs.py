@@ -12,6 +12,8 @@ from conftest import Running, Start, admin, data, deadline, ids, until
 from support.log import append
 from support.servers import Postgres
 
+from notifier.core.idempotency import Once
+from notifier.core.messages import NewMessage
 from notifier.core.polls import After
 from notifier.core.topics import TopicList
 from notifier.postgres import tail
@@ -337,17 +339,36 @@ async def test_a_restored_dump_begins_an_epoch(
     database: str, empty_database: str, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Its server and timeline are those of before: only the database and its tables are others."""
-    binaries = Postgres(tmp_path / "unused")._binaries
-
-    async def run(*command: str | Path) -> None:
-        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-
     await append(sql, "a", "1")
-    await run(binaries / "pg_dump", "-Fc", "-f", tmp_path / "dump", database)
+    await run(tmp_path, "pg_dump", "-Fc", "-f", "dump", database)
     [lost] = await append(sql, "a", "2")
-    await run(binaries / "pg_restore", "-d", empty_database, tmp_path / "dump")
+    await run(tmp_path, "pg_restore", "-d", empty_database, "dump")
     restored = await asyncpg.connect(empty_database)
     await restored.execute("select notifier.begin_epoch(0)")
     [again] = await append(restored, "a", "3")
     assert int(again) > int(lost)
     restored.terminate()
+
+
+@pytest.mark.rule("P-44", "T-8")
+async def test_a_restored_dump_knows_the_keys_of_its_messages_and_no_others(
+    database: str, empty_database: str, start: Start, tmp_path: Path
+) -> None:
+    app = await start()
+    before, after = ([NewMessage("a", b"1")], Once(b"1")), ([NewMessage("a", b"2")], Once(b"2"))
+    first = await app.service.publish_once(*before)
+    await run(tmp_path, "pg_dump", "-Fc", "-f", "dump", database)
+    lost = await app.service.publish_once(*after)
+    await run(tmp_path, "pg_restore", "-d", empty_database, "dump")
+    restored = await start(empty_database)
+    assert await restored.service.publish_once(*before) == (first.seqs, True)
+    again = await restored.service.publish_once(*after)
+    assert not again.duplicate
+    assert again.seqs > lost.seqs
+    assert data(await restored.poll("a", after="earliest", wait=0)) == [1, 2]
+
+
+async def run(folder: Path, program: str, *arguments: str) -> None:
+    """Run a program of Postgres in `folder`."""
+    command = (Postgres(folder / "unused")._binaries / program, *arguments)
+    await asyncio.to_thread(subprocess.run, command, cwd=folder, check=True, capture_output=True)

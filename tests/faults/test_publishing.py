@@ -10,7 +10,7 @@ from aiohttp import ClientResponse
 from conftest import Running, Server, Start, data, until
 from support.by_hand import request
 from support.halting import eventually
-from support.log import APPEND_AND_FLUSH, backends, numbers, order_lock, waiting
+from support.log import APPEND_AND_FLUSH, APPEND_ONCE_AND_FLUSH, backends, numbers, order_lock, waiting
 from support.tcp_proxy import TcpProxy
 
 from notifier.core.errors import Unavailable, Unprocessable
@@ -151,9 +151,9 @@ async def test_a_commit_that_the_database_cancels_before_it_has_appended_is_not_
     await Attempt(app, 2).assert_stored()
 
 
-async def go_on_with(sql: asyncpg.Connection, statement: str) -> str:
+async def go_on_with(sql: asyncpg.Connection, statement: str, source_of: str = APPEND_AND_FLUSH) -> str:
     """Have append_and_flush() run `statement` once it has committed what it appends. The source without it."""
-    source = await sql.fetchval(APPEND_AND_FLUSH)
+    source = await sql.fetchval(source_of)
     assert "commit;" in source
     await sql.execute(source.replace("commit;", f"commit; {statement};"))
     return source
@@ -173,6 +173,26 @@ async def test_an_error_after_a_message_is_stored_is_unknown_whatever_it_says(
     assert await numbers(sql) == [1]
     await until(lambda: app.service.not_ready() is None)
     await Attempt(app, 2).assert_stored()
+
+
+@pytest.mark.rule("P-44", "P-20")
+async def test_what_has_an_unknown_outcome_is_sent_again_with_its_key_and_stored_once(
+    app: Running, sql: asyncpg.Connection
+) -> None:
+    headers = {"Idempotency-Key": "a", "Content-Type": "application/json"}
+
+    async def publish() -> tuple[int, dict]:
+        async with app.client.post("/v1/topics/orders", data="1", headers=headers) as response:
+            return response.status, await response.json()
+
+    source = await go_on_with(sql, "perform 1 / 0", APPEND_ONCE_AND_FLUSH)
+    assert (await publish())[0] == 504
+    await sql.execute(source)
+    await until(lambda: app.service.not_ready() is None)
+    status, answer = await publish()
+    assert (status, answer["duplicate"]) == (200, True)
+    assert [str(row["seq"]) for row in await sql.fetch("select seq from notifier.message")] == [answer["id"]]
+    assert await numbers(sql) == [1]
 
 
 @pytest.mark.rule("P-20")
