@@ -91,6 +91,12 @@ def _add_publish(commands: Commands) -> None:
     later.add_argument("--delay", metavar="SPAN", help="publish it 90s, 10m, 2h or 30d from now")
     later.add_argument("--at", metavar="TIME", help="publish it then, at an RFC 3339 time")
     command.add_argument(
+        "--idempotency-key",
+        type=_visible,
+        metavar="KEY",
+        help="such as a random UUID: repeats with it are stored once",
+    )
+    command.add_argument(
         "--timeout", type=_positive, default=90, metavar="S", help="give up after so many seconds; default 90"
     )
     _add_url(command)
@@ -270,6 +276,12 @@ def _add_patterns(parser: argparse.ArgumentParser) -> None:
 def _add_url(parser: argparse.ArgumentParser) -> None:
     url = os.environ.get("NOTIFIER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
     parser.add_argument("--url", default=url, help="the server (%(default)s)")
+
+
+def _visible(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,255}", text):
+        raise argparse.ArgumentTypeError("a key has 1 to 255 visible characters of ASCII")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -37,6 +37,7 @@ def publish(arguments: argparse.Namespace) -> int:
             tags=arguments.tags,
             delay=arguments.delay,
             at=arguments.at,
+            idempotency_key=arguments.idempotency_key,
             timeout_s=arguments.timeout,
         )
         sys.stdout.write(f"{published.id}\n")

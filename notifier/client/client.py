@@ -71,6 +71,7 @@ class Client:
         tags: str | Iterable[str] = (),
         delay: str | timedelta | None = None,
         at: str | datetime | None = None,
+        idempotency_key: str | None = None,
         timeout_s: float = PUBLISH_PATIENCE_S,
     ) -> Published:
         """Store one message. `data` is a JSON value, or bytes; with a `content_type`, a string is sent as it is.
@@ -79,7 +80,9 @@ class Client:
 
         What would come back as something else is refused: TypeError or ValueError.
         Not retried, because it might be stored twice: see `temporary` and `outcome_unknown` of
-        NotifierClientError, which is also what comes when no answer has begun within `timeout_s`.
+        NotifierClientError, which is also what comes when no answer has begun within `timeout_s`. With an
+        `idempotency_key`, such as a random UUID, call it again with the same arguments then: within 4 days it is stored
+        once.
         """
         body, content_type = _encode(data, content_type)
         if not isinstance(tags, str):
@@ -91,8 +94,11 @@ class Client:
         query = {name: str(value) for name, value in fields.items() if value is not None}
         path = f"/v1/topics/{_quoted(topic)}"
         if delay is None and at is None:
-            return Published(str(await self._publish(path, query, body, content_type, timeout_s, "id")), topic)
-        scheduled, time = await self._publish(path, query, body, content_type, timeout_s, "scheduled", "at")
+            message_id = await self._publish(path, query, body, content_type, idempotency_key, timeout_s, "id")
+            return Published(str(message_id), topic)
+        scheduled, time = await self._publish(
+            path, query, body, content_type, idempotency_key, timeout_s, "scheduled", "at"
+        )
         return Published(str(scheduled), topic, str(time))
 
     async def take_back(self, scheduled_id: str) -> bool:
@@ -105,10 +111,17 @@ class Client:
             raise
         return True
 
-    async def publish_many(self, messages: Iterable[NewMessage], *, timeout_s: float = PUBLISH_PATIENCE_S) -> list[str]:
-        """Store 1 to 1000 messages, all or none, in this order; their ids. `timeout_s` as for `publish`."""
+    async def publish_many(
+        self,
+        messages: Iterable[NewMessage],
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float = PUBLISH_PATIENCE_S,
+    ) -> list[str]:
+        """Store 1 to 1000 messages, all or none, in this order; their ids. The other arguments as for `publish`."""
         body = b"\n".join(map(_json, messages))
-        return list(map(str, await self._publish("/v1/messages", {}, body, "application/x-ndjson", timeout_s, "ids")))
+        ids = await self._publish("/v1/messages", {}, body, "application/x-ndjson", idempotency_key, timeout_s, "ids")
+        return list(map(str, ids))
 
     async def read(self, message_id: str | int) -> bytes:
         """The body of one message, byte for byte as it was published. The code `not_found` is for one that is not there
@@ -172,11 +185,20 @@ class Client:
         )
 
     async def _publish(
-        self, path: str, query: dict[str, str], body: bytes, content_type: str, timeout_s: float, *wanted: str
+        self,
+        path: str,
+        query: dict[str, str],
+        body: bytes,
+        content_type: str,
+        key: str | None,
+        timeout_s: float,
+        *wanted: str,
     ) -> Any:  # noqa: ANN401  the members `wanted` of a JSON object
+        if key is not None and not re.fullmatch(r"[!-~]{1,255}", key):
+            raise ValueError("An idempotency key has 1 to 255 visible characters of ASCII.")
         status = None
         try:
-            answer = await self._http.request("POST", path, query, timeout_s, body, content_type)
+            answer = await self._http.request("POST", path, query, timeout_s, body, content_type, key)
         except NotifierClientError as error:
             # Of what is between us and the server, a 5xx perhaps only timed out, and a 2xx may mean anything.
             unclear = error.status is None or error.status < 300 or error.status >= 500

@@ -116,6 +116,7 @@ class Http:
         patience_s: float,
         body: bytes | None = None,
         content_type: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Answer:
         """A 2xx whose head came within `patience_s`, read to its end; NotifierClientError for everything else.
 
@@ -126,7 +127,7 @@ class Http:
             token = await self._current()
             attempts += 1
             try:
-                return await self._send(token, method, path, query, patience_s, body, content_type)
+                return await self._send(token, method, path, query, patience_s, body, content_type, idempotency_key)
             except NotifierClientError as error:
                 if not self._refused(token, error) or attempts == 2:
                     raise
@@ -160,6 +161,7 @@ class Http:
         patience_s: float,
         body: bytes | None,
         content_type: str | None,
+        idempotency_key: str | None,
     ) -> Answer:
         if self._session is None:
             raise RuntimeError("A client is used in `async with Client(...) as client:`.")
@@ -168,6 +170,8 @@ class Http:
             headers["Authorization"] = f"Bearer {token}"
         if content_type:
             headers["Content-Type"] = content_type
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         url = URL(f"{self._url}{path}?{urlencode(query, quote_via=quote)}".removesuffix("?"), encoded=True)
         status = None
         try:

@@ -37,6 +37,20 @@ def test_the_display_fields_are_sent(server):
     assert (message["priority"], message["tags"]) == (4, ["money", "now"])
 
 
+@pytest.mark.rule("L-2", "P-40")
+def test_with_a_key_it_can_be_run_again(server):
+    command = [*NOTIFIER, "publish", "orders/42", "1", "--idempotency-key", "order-42"]
+    first, again = run(*command, env=server.env), run(*command, env=server.env)
+    assert (first.returncode, again.returncode, first.stdout) == (0, 0, again.stdout)
+    assert len(first.stdout) > 1
+    other = run(*command[:-1], "order-43", env=server.env)
+    assert (other.returncode, other.stdout != first.stdout) == (0, True)
+    conflict = run(*NOTIFIER, "publish", "orders/42", "2", "--idempotency-key", "order-42", env=server.env)
+    assert (conflict.returncode, "another request" in conflict.stderr) == (1, True)
+    malformed = run(*NOTIFIER, "publish", "orders/42", "1", "--idempotency-key", "a b", env=server.env)
+    assert (malformed.returncode, "visible characters" in malformed.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "data", "content_type"),
     [

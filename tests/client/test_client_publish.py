@@ -51,6 +51,19 @@ async def test_many_messages_are_one_request(scripted, client):
     assert [json.loads(line) for line in request.body.split(b"\n")] == messages
 
 
+async def test_an_idempotency_key_is_a_header(scripted, client):
+    scripted.answers('{"id": "1", "topic": "t"}', status=201)
+    scripted.answers('{"id": "1", "topic": "t", "duplicate": true}')
+    for _ in range(2):
+        assert await client.publish("t", 1, idempotency_key="a-key") == Published("1", "t")
+    scripted.answers('{"ids": ["1"]}', status=201)
+    assert await client.publish_many([{"topic": "t", "data": 1}], idempotency_key="a-key") == ["1"]
+    assert [request.headers["idempotency-key"] for request in scripted.requests] == ["a-key"] * 3
+    for malformed in ("", "a b", "x" * 256, "é", "a\n"):
+        with pytest.raises(ValueError, match="visible characters"):
+            await client.publish("t", 1, idempotency_key=malformed)
+
+
 @pytest.mark.parametrize(
     ("data", "content_type", "error"),
     [
