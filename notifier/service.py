@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from typing import Any, TypeVar
 
 from notifier.access.brakes import Brakes
@@ -29,7 +28,7 @@ from notifier.postgres.older import Filling
 from notifier.postgres.policy import PolicyFunction
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
-from notifier.postgres.scheduled import Scheduled
+from notifier.postgres.scheduled import Added, Scheduled
 from notifier.postgres.sealing import Seal
 from notifier.postgres.sources import Sources
 from notifier.postgres.tail import Tail, first_position
@@ -144,11 +143,13 @@ class Service:
         await self.tail.reached(published.seqs[-1])
         return published
 
-    async def schedule(self, message: NewMessage, later: Later) -> tuple[int, datetime]:
-        """Store `message` to be published later; its id until then, and when that is. Unavailable, OutcomeUnknown."""
-        added = await self.scheduled.add(message, later)
-        self.pump.scheduled(added.due_s)
-        return added.id, added.at
+    async def schedule(self, message: NewMessage, later: Later, once: Once | None = None) -> Added:
+        """Store `message` to be published later, unless that was done before with the same `once`. Unavailable,
+        OutcomeUnknown, IdempotencyConflict."""
+        added = await self.scheduled.add(message, later, once)
+        if added.due_s is not None:
+            self.pump.scheduled(added.due_s)
+        return added
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id, unless there is none or it is older than the retention; with a large body only where

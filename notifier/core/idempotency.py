@@ -12,6 +12,7 @@ from typing import NamedTuple
 from notifier.core.errors import BadRequest
 from notifier.core.grants import Grant
 from notifier.core.messages import NewMessage
+from notifier.core.times import Later
 
 # Stripe tries again for 3 days, Standard Webhooks for 75 hours, and GitHub offers to deliver again for 3 days.
 AGE = timedelta(days=4)
@@ -45,14 +46,28 @@ def check_key(given: Sequence[str]) -> str | None:
 def of_publish(grant: Grant, key: str, messages: Sequence[NewMessage]) -> Once:
     """Of `messages` that the holder of `grant` publishes with `key`. Equal messages are the same request, by whatever
     method, path or notation they come."""
+    return Once(_hash(b"publish", _caller(grant), key.encode()), _digest(messages).digest())
+
+
+def of_later(grant: Grant, key: str, message: NewMessage, later: Later) -> Once:
+    """Of a message that is to be published later. Its key is apart from those of what is published now."""
+    digest = _digest([message])
+    digest.update(repr(later).encode())
+    return Once(_hash(b"later", _caller(grant), key.encode()), digest.digest())
+
+
+def _caller(grant: Grant) -> str:
     # No token makes an admin: its holder is never the one with the admin key, whatever its subject.
-    caller = f"{'admin' if grant.admin else 'caller'} {grant.subject}"
+    return f"{'admin' if grant.admin else 'caller'} {grant.subject}"
+
+
+def _digest(messages: Sequence[NewMessage]) -> blake2b:
     digest = blake2b(digest_size=_SIZE)
     for message in messages:
         beside = (message.topic, len(message.body), message.content_type, message.fields)
         digest.update(repr(beside).encode())
         digest.update(message.body)
-    return Once(_hash(b"publish", caller, key.encode()), digest.digest())
+    return digest
 
 
 def of_delivery(source: str, delivery_id: bytes) -> Once:

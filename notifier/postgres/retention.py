@@ -34,6 +34,7 @@ PRUNE = "select notifier.prune(clock_timestamp() - $1::interval, $2)"
 FORGET = "select notifier.forget_topics(clock_timestamp() - $1::interval, $2)"
 PRUNE_ACCESS = "select notifier.prune_access(clock_timestamp() - $1::interval, $2)"
 PRUNE_KEYS = "select notifier.prune_idempotency(clock_timestamp() - $1::interval, $2)"
+PRUNE_SCHEDULED_KEYS = "select notifier.prune_scheduled_keys(clock_timestamp() - $1::interval, $2)"
 
 
 async def prune(database: Database, retention: timedelta) -> int:
@@ -46,6 +47,7 @@ async def prune(database: Database, retention: timedelta) -> int:
             (FORGET, retention * FORGET_AFTER, FORGET_SLICE),
             (PRUNE_ACCESS, ACCESS_AGE, ACCESS_SLICE),
             (PRUNE_KEYS, idempotency.AGE, KEY_SLICE),
+            (PRUNE_SCHEDULED_KEYS, idempotency.AGE, KEY_SLICE),
         ):
             while True:
                 async with database.calls(connection):

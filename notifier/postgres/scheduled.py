@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import asyncpg
 
-from notifier.core.errors import OutcomeUnknown, TooLarge, Unavailable, Unprocessable
+from notifier.core.errors import IdempotencyConflict, OutcomeUnknown, TooLarge, Unavailable, Unprocessable
+from notifier.core.idempotency import Once
 from notifier.core.messages import NewMessage
 from notifier.core.times import Later
+from notifier.postgres.appending import CONFLICT
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain, state
-from notifier.postgres.writer import AWAY_TEXT, UNFIT_TEXT, UNKNOWN_TEXT
+from notifier.postgres.writer import AWAY_TEXT, CONFLICT_TEXT, UNFIT_TEXT, UNKNOWN_TEXT
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +32,17 @@ LOCK = "set {local} lock_timeout = 2000"
 # As a check of the table has it: its JSON is checked there once more.
 MAX_BODY = 16 * 1024 * 1024
 
-ADD = "select * from notifier.schedule($1, $2, $3, $4, $5, $6)"
+ADD = "select * from notifier.schedule($1, $2, $3, $4, $5, $6, $7, $8)"
 TOPIC = "select s.topic from notifier.scheduled s where s.id = $1"
 DELETE = "delete from notifier.scheduled s where s.id = $1 and s.topic = $2 returning s.id"
 
 
 class Added(NamedTuple):
-    """A message that is stored and will be published at `at`, in `due_s` seconds."""
+    """A message that is stored and will be published at `at`, in `due_s` seconds; None for a duplicate."""
 
     id: int
     at: datetime
-    due_s: float
+    due_s: float | None
 
 
 class Scheduled:
@@ -58,14 +60,19 @@ class Scheduled:
             if connection := self._idle.get_nowait():
                 connection.terminate()
 
-    async def add(self, message: NewMessage, later: Later) -> Added:
-        """Store `message` until then. It is committed and flushed. Unprocessable, TooLarge."""
+    async def add(self, message: NewMessage, later: Later, once: Once | None = None) -> Added:
+        """Store `message` until then, unless that was done before with the same `once`. It is committed and flushed.
+        Unprocessable, TooLarge, IdempotencyConflict."""
         if len(message.body) > MAX_BODY:
             raise TooLarge(f"A message that is published later has at most {MAX_BODY} bytes.")
         at, delay = (None, later) if isinstance(later, timedelta) else (later, None)
-        row = await self._run(ADD, message.topic, message.body, message.content_type, message.fields, at, delay)
+        what = message.topic, message.body, message.content_type, message.fields
+        row = await self._run(ADD, *what, at, delay, *(once or (None, None)))
         assert row
-        return Added(*row)
+        *added, outcome = row
+        if outcome == CONFLICT:
+            raise IdempotencyConflict(CONFLICT_TEXT)
+        return Added(*added)
 
     async def topic(self, scheduled_id: int) -> str | None:
         """The topic of what is scheduled under that id; None where there is nothing, or no more."""

@@ -10,7 +10,7 @@ from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedMedia
 from notifier.core.grants import Grant
-from notifier.core.idempotency import check_key, of_publish
+from notifier.core.idempotency import check_key, of_later, of_publish
 from notifier.core.messages import (
     BYTES,
     Message,
@@ -59,7 +59,8 @@ async def publish(request: web.Request) -> web.Response:
         if not grant.alive:  # it ended while the body arrived, or was read
             await authorise_publish(request, [topic])
         if later is not None:
-            return web.json_response(await _schedule(service, message, later, key), status=202)
+            answer, known = await _schedule(service, grant, key, message, later)
+            return web.json_response(answer, status=200 if known else 202)
         [seq], repeated = await _publish(service, grant, key, [message], len(body))
         # Relative, so that it leads there below any path that a proxy serves us at.
         up = "../" * (request.rel_url.raw_path.count("/") - len(("", "v1")))
@@ -110,7 +111,8 @@ async def publish_ntfy(request: web.Request) -> web.Response:
         message, later = await offload(len(body), ntfy.from_ntfy, body, given)
         grant = await authorise_publish(request, [message.topic], lambda grant: service.brakes.publish(grant, client))
         if later is not None:
-            return web.json_response(await _schedule(service, message, later, key))
+            answer, _ = await _schedule(service, grant, key, message, later)
+            return web.json_response(answer)
         [seq], repeated = await _publish(service, grant, key, [message], len(body))
         headers = {"Location": f"v1/messages/{seq}"}
         return web.json_response({"id": str(seq), "topic": message.topic, **repeated}, headers=headers)
@@ -134,11 +136,15 @@ async def unschedule(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _schedule(service: Service, message: NewMessage, later: Later, key: str | None) -> dict[str, str]:
-    if key is not None:
-        raise BadRequest("What is published later takes no Idempotency-Key yet.")
-    scheduled_id, at = await service.schedule(message, later)
-    return {"scheduled": str(scheduled_id), "at": format_time(at)}
+async def _schedule(
+    service: Service, grant: Grant, key: str | None, message: NewMessage, later: Later
+) -> tuple[dict[str, Any], bool]:
+    """The answer to a message that is published later, and whether it had been given before."""
+    once = None if key is None else await offload(len(message.body), of_later, grant, key, message, later)
+    added = await service.schedule(message, later, once)
+    repeated = added.due_s is None
+    answer = {"scheduled": str(added.id), "at": format_time(added.at)}
+    return answer | ({"duplicate": True} if repeated else {}), repeated
 
 
 async def _publish(

@@ -129,24 +129,51 @@ begin
 end $$;
 
 -- What is published later over HTTP: at that time, or so long from now. Returns its id, its time, and the seconds until
--- then.
+-- then. outcome: 'new'; with a key that was used before, a 'duplicate', and what was returned then; or, where that was for
+-- another request (digest), a 'conflict'.
 create or replace function notifier.schedule(
-    topic text, body bytea, content_type text, fields json, at timestamptz, delay interval,
-    out scheduled_id bigint, out due_at timestamptz, out due_s float8
+    topic text, body bytea, content_type text, fields json, at timestamptz, delay interval, key bytea, digest bytea,
+    out scheduled_id bigint, out due_at timestamptz, out due_s float8, out outcome text
 ) language plpgsql as $$
+#variable_conflict use_variable
 begin
-    insert into notifier.scheduled as s (at, topic, body, content_type, title, click, priority, tags)
-    values (
-        coalesce(schedule.at, clock_timestamp() + schedule.delay), schedule.topic, schedule.body,
-        coalesce(schedule.content_type, 'application/json'),
+    scheduled_id := nextval('notifier.scheduled_id_seq');
+    due_at := coalesce(at, clock_timestamp() + delay);
+    outcome := 'new';
+    if key is not null then
+        -- It waits for the end of a transaction that has written the same key.
+        insert into notifier.scheduled_key (key, digest, scheduled_id, at)
+            values (schedule.key, schedule.digest, schedule.scheduled_id, due_at) on conflict do nothing;
+        if not found then
+            select k.scheduled_id, k.at, case when k.digest = schedule.digest then 'duplicate' else 'conflict' end
+                into scheduled_id, due_at, outcome from notifier.scheduled_key k where k.key = schedule.key;
+            return;
+        end if;
+    end if;
+    insert into notifier.scheduled (id, at, topic, body, content_type, title, click, priority, tags)
+    overriding system value values (
+        scheduled_id, due_at, topic, body, coalesce(content_type, 'application/json'),
         fields ->> 'title', fields ->> 'click', (fields ->> 'priority')::int,
         case when fields -> 'tags' is not null then array(select json_array_elements_text(fields -> 'tags')) end
-    )
-    returning s.id, s.at into scheduled_id, due_at;
+    );
     due_s := extract(epoch from due_at - clock_timestamp());
 end $$;
 
-revoke execute on function notifier.pump_due, notifier.schedule from public;
+-- Deletes the oldest keys of what was scheduled before then, at most max_rows. Returns how many.
+create or replace function notifier.prune_scheduled_keys(before timestamptz, max_rows int) returns int language plpgsql
+set enable_seqscan = off set jit = off as $$
+declare
+    deleted int;
+begin
+    delete from notifier.scheduled_key k where k.key in (
+        select o.key from notifier.scheduled_key o where o.time < before
+        order by o.time limit max_rows for update skip locked
+    );
+    get diagnostics deleted = row_count;
+    return deleted;
+end $$;
+
+revoke execute on function notifier.pump_due, notifier.schedule, notifier.prune_scheduled_keys from public;
 grant execute on function
     notifier.publish(text, json, timestamptz, text, text, int, text[]),
     notifier.publish(text, jsonb, timestamptz, text, text, int, text[]),

@@ -120,7 +120,7 @@ async def test_the_grants_of_the_readme_let_a_role_schedule_and_nothing_else(
             "select * from notifier.scheduled",
             "delete from notifier.scheduled",
             "insert into notifier.scheduled (id, topic, data, at) overriding system value values (9, 'a', '1', now())",
-            "select notifier.schedule('a', '1', null, null, now(), null)",
+            "select notifier.schedule('a', '1', null, null, now(), null, null, null)",
             PUMP_DUE,
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -146,9 +146,6 @@ async def test_a_malformed_key_is_refused(app: Running) -> None:
             assert (refused.status, b"given twice" in refused.body) == (400, True)
         response = await app.client.post(path, data=body, headers=JSON, params={"idempotency-key": "a"})
         assert "is a header" in await refusal(response, 400, "bad_request")
-    for path, body in (("/v1/topics/t", "1"), ("/", '{"topic": "t", "message": "1"}')):
-        response = await post(app, f"{path}?delay=1h", body)
-        assert "takes no Idempotency-Key yet" in await refusal(response, 400, "bad_request")
     assert await stored(app) == []
     for key in ("x", "x" * 255, '"quoted"', "!~"):
         status, first = await answer(post(app, "/v1/topics/t", "1", JSON | {"Idempotency-Key": key}))

@@ -256,3 +256,61 @@ async def test_a_table_that_is_locked_refuses_and_stores_nothing(app: Running, s
     assert await sql.fetchval("select count(*) from notifier.scheduled") == 1
     assert len(ids(await app.poll("**", after="earliest", wait=0))) == 1
     assert data(await app.poll("t", after="earliest", wait=0)) == []
+
+
+@pytest.mark.rule("P-45")
+async def test_what_is_scheduled_again_with_its_key_is_scheduled_once(start: Start, sql: asyncpg.Connection) -> None:
+    apps = [await start(), await start()]
+
+    async def send(app: Running, when: str = "delay=1h", body: str = "1", path: str = "/v1/topics/t") -> tuple:
+        headers = JSON | {"Idempotency-Key": "a-key"}
+        async with app.client.post(f"{path}?{when}", data=body, headers=headers) as response:
+            return response.status, await response.json()
+
+    async with sql.transaction():
+        # All of them are under way when the first can be stored.
+        await sql.execute("lock table notifier.scheduled")
+        sent = [asyncio.create_task(send(app)) for app in apps * 5]
+        waiting = "select from pg_locks where relation = 'notifier.scheduled'::regclass and not granted"
+        await eventually(lambda: sql.fetch(waiting))
+    answers = [await each for each in sent]
+    [first] = [answer for status, answer in answers if status == 202]
+    again = 200, first | {"duplicate": True}
+    assert sorted(answers, key=lambda answer: answer[0]) == [again] * 9 + [(202, first)]
+    assert await send(apps[0], "at=3600s") == again
+    for when, body in (("delay=2h", "1"), (f"at={first['at']}", "1"), ("delay=1h", "2")):
+        status, answer = await send(apps[1], when, body)
+        assert (status, answer["code"]) == (422, "idempotency_conflict")
+    assert await sql.fetchval("select count(*) from notifier.scheduled") == 1
+    # Also when it has gone.
+    assert await take_back(apps[1], first["scheduled"]) == 204
+    assert await send(apps[0]) == again
+    assert await sql.fetchval("select count(*) from notifier.scheduled") == 0
+    # Published now, with the same key, is another matter.
+    async with apps[0].client.post("/v1/topics/t", data="1", headers=JSON | {"Idempotency-Key": "a-key"}) as response:
+        assert response.status == 201
+
+
+@pytest.mark.rule("P-45")
+async def test_a_schedule_that_failed_leaves_no_key(app: Running, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        "alter table notifier.scheduled add constraint no_seven check (convert_from(body, 'UTF8') <> '7')"
+    )
+    headers = JSON | {"Idempotency-Key": "a-key", "Delay": "1h"}
+    response = await app.client.post("/v1/topics/t", data="7", headers=headers)
+    await refusal(response, 422, "unprocessable")
+    await sql.execute("alter table notifier.scheduled drop constraint no_seven")
+    async with app.client.post("/v1/topics/t", data="7", headers=headers) as response:
+        assert response.status == 202
+
+
+@pytest.mark.rule("P-45")
+async def test_keys_are_kept_for_four_days(app: Running, database: str, sql: asyncpg.Connection) -> None:
+    for key in ("old", "new"):
+        await schedule(app, "t", Delay="30d", **{"Idempotency-Key": key})
+    await sql.execute(
+        "update notifier.scheduled_key set time = time - interval '4 days 1 minute' where scheduled_id = 1"
+    )
+    await prune(Database(database), timedelta(days=7))
+    assert [row["scheduled_id"] for row in await sql.fetch("select scheduled_id from notifier.scheduled_key")] == [2]
+    assert await sql.fetchval("select count(*) from notifier.scheduled") == 2
