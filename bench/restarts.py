@@ -61,8 +61,10 @@ class Senders:
         """Send until cancelled; then return when all have their answers."""
         timeout = aiohttp.ClientTimeout(total=WAIT_S)
         async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=timeout) as fresh,
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=4), timeout=timeout) as kept,
+            # Without limits: where a loaded machine takes long to restart, what waits for a connection here would give
+            # up after WAIT_S without having been sent.
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0), timeout=timeout) as fresh,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as kept,
             asyncio.TaskGroup() as group,
         ):
             ways = itertools.cycle(

@@ -32,8 +32,10 @@ UNAVAILABLE = 3
 NOTICE_S = 3.0
 STOP_S = 7.0
 
-# For the first request on a connection that was accepted last of all: it is on its way.
+# For the first request on a connection that was accepted last of all: it is on its way. Where the platform keeps the
+# socket nobody is refused meanwhile, and a sender on a loaded machine may be some tenths of a second behind.
 FIRST_REQUEST_S = 0.1
+FIRST_REQUEST_KEPT_S = 1.0
 
 
 def serve(settings: Settings, listeners: Sequence[socket.socket]) -> int:
@@ -84,7 +86,7 @@ async def serve_until_stopped(
     assert main
     loop = asyncio.get_running_loop()
     starting = True
-    stop = _Stop()
+    stop = _Stop(kept=settings.listen_fds > 0)
     terminal = on_terminal()
 
     def interrupt(number: int) -> None:
@@ -124,12 +126,14 @@ async def serve_until_stopped(
 
 
 class _Stop:
-    """What signals have asked for: `replaced` where another process serves on the same listeners."""
+    """What signals have asked for: `replaced` where another process serves on the same listeners; and `kept` where the
+    platform keeps these for the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool) -> None:
         self.asked = asyncio.Event()
         self.hurry = asyncio.Event()
         self.replaced = False
+        self.kept = kept
 
 
 @contextmanager
@@ -168,7 +172,7 @@ async def _stop(
     if not replaced:
         await _accept_no_more(accepting)
         with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_REQUEST_S):
+            async with asyncio.timeout(FIRST_REQUEST_KEPT_S if stop.kept else FIRST_REQUEST_S):
                 await _all_answered_once(server)
     await _close(runner, server)
     log.info("stopped")

@@ -22,7 +22,7 @@ from conftest import DEADLINE_S, ROOT, Server, free_port, until
 from support.by_hand import ask
 from support.workers import Workers, put_away
 
-from bench.restarts import SOURCE, Process, Reloadable, sending
+from bench.restarts import HAND_OVER, SOURCE, Process, Reloadable, sending
 from notifier.settings import Settings, SettingsError
 from notifier.web import listeners
 
@@ -68,6 +68,40 @@ async def test_restarts_refuse_none_of_those_that_try_once(
             await until(lambda: len(senders.stored) > had + 20)  # noqa: B023
     assert senders.failures == []
     assert "Traceback" not in server.said()
+
+
+# The first request of a connection may come late, where nobody is refused meanwhile.
+SLOW_SENDERS = """
+import sys
+from notifier.cli import main
+from notifier.web import run
+run.FIRST_REQUEST_S, run.FIRST_REQUEST_KEPT_S = 0, 600
+sys.exit(main(["serve"]))
+"""
+
+
+@pytest.mark.rule("H-5")
+async def test_a_sender_that_was_accepted_last_of_all_is_answered_before_a_kept_socket_changes_hands(
+    database: str, tmp_path: Path
+) -> None:
+    server = Server(database, tmp_path / "log")
+    with socket.create_server(("127.0.0.1", server.port)) as kept, server.log.open("wb") as log:
+        serve = (sys.executable, "-c", HAND_OVER, str(kept.fileno()), sys.executable, "-c", SLOW_SENDERS)
+        server.process = subprocess.Popen(
+            serve, env=server.env, stdout=log, stderr=subprocess.STDOUT, pass_fds=[kept.fileno()]
+        )
+        try:
+            await until(lambda: "notifier serves on" in server.log.read_text())
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            assert (await ask(server, "GET", "/readyz"))[0] == 200  # it came later, so the other one is accepted too
+            server.process.send_signal(signal.SIGINT)
+            await until(lambda: "stopping" in server.log.read_text())
+            writer.write(b"POST /v1/topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1")
+            assert await asyncio.wait_for(reader.readline(), DEADLINE_S) == b"HTTP/1.1 201 Created\r\n"
+            writer.close()
+            await until(lambda: server.process.poll() == 0)
+        finally:
+            server.close()
 
 
 @pytest.mark.rule("H-5")
