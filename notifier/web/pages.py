@@ -19,7 +19,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
         "script-src 'self'",
         "connect-src 'self'",
         "style-src 'self'",
-        "img-src 'self'",
+        "img-src 'self' blob:",  # pictures that were published, fetched with the key
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
@@ -31,22 +31,18 @@ _FROM_ANYWHERE = {
     "client.js": {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"},
 }
 
-_FILES = {
-    "client.js": "text/javascript",
-    "console.js": "text/javascript",
-    "json.js": "text/javascript",
-    "console.css": "text/css",
-    "icon.svg": "image/svg+xml",
-}
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def setup(app: web.Application) -> None:
     """Add the page and its files, which are read once, here."""
     aiohttp_jinja2.setup(app, loader=FileSystemLoader(resource_dir("templates")), undefined=StrictUndefined)
     app.router.add_get("/", _console)
-    for name, content_type in _FILES.items():
-        body = (resource_dir("static") / name).read_bytes()
-        app.router.add_get(f"/{name}", _file(body, content_type, _FROM_ANYWHERE.get(name, {})))
+    static = resource_dir("static")
+    for path in sorted(static.rglob("*")):
+        if path.suffix in _TYPES:
+            name = path.relative_to(static).as_posix()
+            app.router.add_get(f"/{name}", _file(path.read_bytes(), _TYPES[path.suffix], _FROM_ANYWHERE.get(name, {})))
 
 
 async def _console(request: web.Request) -> web.Response:

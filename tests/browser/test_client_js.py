@@ -99,7 +99,7 @@ async def test_a_page_that_comes_back_from_the_cache_goes_on_where_it_was(page: 
     await publish(server, "a", 1)
     await seen(page, 1)
     async with page.expect_event("requestfailed"):
-        await page.goto(f"{server.url}/console.css")
+        await page.goto(f"{server.url}/console/console.css")
     await publish(server, "a", 2)
     await page.go_back(wait_until="commit")
     assert await seen(page, 2) == [1, 2]

@@ -6,9 +6,9 @@ from conftest import Running
 FILES = {
     "/": "text/html",
     "/client.js": "text/javascript",
-    "/console.js": "text/javascript",
-    "/json.js": "text/javascript",
-    "/console.css": "text/css",
+    "/console/console.js": "text/javascript",
+    "/console/json.js": "text/javascript",
+    "/console/console.css": "text/css",
     "/icon.svg": "image/svg+xml",
 }
 
@@ -40,6 +40,7 @@ async def test_the_page_loads_only_from_its_own_server_and_runs_nothing_inline(a
         policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
         page = await response.text()
     assert policy.pop("default-src") == "'none'"
+    assert policy.pop("img-src") == "'self' blob:"
     assert set(policy.values()) == {"'self'", "'none'"}
     assert policy["frame-ancestors"] == policy["form-action"] == policy["base-uri"] == "'none'"
     assert "style=" not in page

@@ -84,7 +84,7 @@ ANSWERS: dict[str, tuple[int, list[str | bytes], bytes]] = {
     "an expectation": (417, ["POST /v1/topics/t HTTP/1.1", "Expect: x", "Content-Length: 1"], b"1"),
     "health": (200, ["GET /readyz HTTP/1.1"], b""),
     "the page": (200, ["GET / HTTP/1.1"], b""),
-    "a file": (200, ["GET /console.js HTTP/1.1"], b""),
+    "a file": (200, ["GET /console/console.js HTTP/1.1"], b""),
     "OPTIONS": (204, ["OPTIONS /v1/topics/t HTTP/1.1"], b""),
 }
 

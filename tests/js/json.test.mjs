@@ -1,48 +1,42 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { layOut, values } from "../../static/json.js";
+import { member, read, shown } from "../../static/console/json.js";
 
-const TRICKY =
-  '{ "a" : 12345678901234567890 ,\n"b":[1.0, {"c": "]},:"}],"\\u0061" : "\\\\\\"", "__proto__": null, "e": {} }';
-
-test("the values of an object are their texts; of a key that comes twice, the last", () => {
-  const found = values(TRICKY);
-  assert.deepEqual(Object.entries(found), [
-    ["a", '"\\\\\\""'],
-    ["b", '[1.0, {"c": "]},:"}]'],
-    ["__proto__", "null"],
-    ["e", "{}"],
-  ]);
-});
-
-test("the values of an array are their texts", () => {
-  assert.deepEqual(Object.values(values(' [1e400 , [2,3],"a,b", {}]')), ["1e400", "[2,3]", '"a,b"', "{}"]);
-});
-
-test("what is empty has no values", () => {
-  for (const text of ["{}", "[]", " { } ", "[\n]"]) assert.deepEqual(Object.keys(values(text)), []);
-});
-
-for (const [text, width, shown] of [
-  ['{"status":"paid"}', 80, '{ "status": "paid" }'],
-  ["[ ]", 80, "[]"],
-  ["{}", 80, "{}"],
-  ["-0.0", 80, "-0.0"],
-  ['"\\u00fc\\u003c\\n"', 80, '"ü<\\n"'],
-  ["[[],{}, [1]]", 80, "[ [], {}, [ 1 ] ]"],
-  ["[[],{}, [1]]", 1, "[\n  [],\n  {},\n  [\n    1\n  ]\n]"],
-  ['{"n": 12345678901234567890, "n": 1.0}', 1, '{\n  "n": 12345678901234567890,\n  "n": 1.0\n}'],
-]) {
-  test(`${text} is laid out within ${width} characters`, () => assert.equal(layOut(text, width), shown));
+/** A value as text again, from its parts. */
+function written({ text, open, entries }) {
+  if (!open) return text;
+  const inside = entries.map(({ key, value }) => (key === undefined ? "" : `${JSON.stringify(key)}:`) + written(value));
+  return open + inside.join(",") + { "{": "}", "[": "]" }[open];
 }
 
-test("what JSON.stringify lays out looks the same", () => {
-  const value = { a: [1, 2.5, { b: null }], c: 'quotes " and \\ and \u2028', d: { e: [], f: {} }, g: true };
-  assert.equal(layOut(JSON.stringify(value), 10), JSON.stringify(value, null, 2));
+for (const [text, compact] of [
+  ['{ "a" : 12345678901234567890 ,\n"a":[1.0, {"c": "]},:"}]}', '{"a":12345678901234567890,"a":[1.0,{"c":"]},:"}]}'],
+  [' [1e400 , [2,3],"a,b", {}, [ ]]', '[1e400,[2,3],"a,b",{},[]]'],
+  ["-0.0", "-0.0"],
+  ['"\\u00fc\\u003c\\n"', '"\\u00fc\\u003c\\n"'],
+  ['{"\\u0061": null, "__proto__": true}', '{"a":null,"__proto__":true}'],
+]) {
+  test(`${JSON.stringify(text)} is read with its numbers and keys as they are`, () =>
+    assert.equal(written(read(text)), compact));
+}
+
+test("a value has its text, spaces inside included", () => {
+  const { value } = read('[ { "a" : [ 1 , 2 ] } ]').entries[0];
+  assert.equal(value.text, '{ "a" : [ 1 , 2 ] }');
+});
+
+test("of a key that comes twice, the last is the member", () => {
+  const object = read('{"a": 1, "\\u0061": 2, "b": 3}');
+  assert.equal(member(object, "a").text, "2");
+  assert.equal(member(object, "c"), undefined);
+});
+
+test("a string is shown with its characters, and not with escapes for them", () => {
+  assert.equal(shown('"\\u00fc\\u003c\\n\\""'), '"ü<\\n\\""');
+  assert.equal(shown("1.0"), "1.0");
 });
 
 test("a string of a mebibyte is taken whole", () => {
   const text = JSON.stringify({ a: 'x"'.repeat(2 ** 19), b: 1 });
-  assert.equal(values(text).b, "1");
-  assert.ok(layOut(text, 80).length > 2 ** 20);
+  assert.equal(member(read(text), "b").text, "1");
 });

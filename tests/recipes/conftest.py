@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEADLINE_S, ROOT, admin
+from support.npm import installed
 
 from bench.peers.once import once, said
 from bench.peers.serving import started
@@ -40,8 +41,7 @@ def packages() -> None:
         said([*pip, "--require-hashes", "-r", REQUIREMENTS])
 
     once(ENVIRONMENT, REQUIREMENTS, make)
-    npm = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-    once(EXPRESS / "node_modules", EXPRESS / "package-lock.json", lambda: said(npm, EXPRESS))
+    installed(EXPRESS)
 
 
 @pytest.fixture
