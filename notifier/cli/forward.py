@@ -20,7 +20,7 @@ def forward(arguments: argparse.Namespace) -> int:
     from notifier.client.forwarding import Forwarder, Receiver, ReceiverError
 
     begin = {"after": arguments.after, "since": arguments.since, "last": arguments.last}
-    kept = CursorFile(arguments.state) if arguments.state and not arguments.ids else None
+    kept = CursorFile(arguments.state) if arguments.state else None
     try:
         if kept and (cursor := kept.load()):
             begin = {"after": cursor}

@@ -15,7 +15,7 @@ exit status:
   0    done
   1    refused or failed; standard error says why
   2    wrong arguments or settings
-  3    the server, the database or the receiver cannot be reached now: try again
+  3    the server, the database or a receiver cannot be reached now: try again
   4    publish: no answer came, the message may be stored or not
   130  ended by Ctrl-C
 """

@@ -300,6 +300,35 @@ async def test_a_forwarder_that_is_killed_between_two_attempts_goes_on_with_the_
 
 
 @pytest.mark.rule("L-8")
+async def test_however_often_it_is_killed_nothing_is_skipped_and_only_what_was_under_way_repeats(world: World) -> None:
+    ids = [await world.hook(b"[%d]" % n) for n in range(40)]
+    kills = 0
+    for reached in (3, 11, 24):
+        forwarder = await world.start("--after", "earliest", "--state", str(world.state))
+        await world.receiver.count(reached)
+        forwarder.process.kill()
+        await forwarder.process.wait()
+        kills += 1
+    assert (await world.run("--once", "--state", str(world.state))).status == 0
+    arrived = world.receiver.ids
+    assert [id_ for at, id_ in enumerate(arrived) if at == 0 or id_ != arrived[at - 1]] == ids
+    assert len(arrived) - len(ids) <= kills
+
+
+@pytest.mark.rule("L-8", "C-1")
+async def test_it_goes_on_over_restarts_of_the_server(world: World) -> None:
+    sent = [await world.hook()]
+    forwarder = await world.start("--after", "earliest")
+    await world.receiver.count(1)
+    for _ in range(2):
+        world.server.restart()
+        sent.append(await world.hook())
+        await world.receiver.count(len(sent))
+    assert world.receiver.ids == sent
+    assert forwarder.process.returncode is None
+
+
+@pytest.mark.rule("L-8")
 async def test_it_follows_what_comes_and_a_first_run_without_a_message_has_a_cursor(world: World) -> None:
     before = await world.hook()
     forwarder = await world.start("--state", str(world.state))

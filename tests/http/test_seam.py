@@ -52,6 +52,7 @@ NEXT = {
     "a page of the past": request("/v1/topics/a?before={at}"),
     "a page of the past, and a cursor": request("/v1/topics/a?before={old}&after={at}"),
     "a limit": request("/v1/topics/a?after={old}&limit=1"),
+    "headers": request("/v1/topics/a?after={old}&headers=1"),
     "a wait": request("/v1/topics/a?after={at}&wait=0"),
     "a preference": request("/v1/topics/a?after={at}", "Prefer: wait=0"),
     "an absolute target": request("http://localhost/v1/topics/a?after={at}"),
