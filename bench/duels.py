@@ -7,7 +7,7 @@ from statistics import median
 
 from bench import peers, procs
 from bench.figures import Figure, Measured, pairs
-from bench.load.dialects import TOPIC
+from bench.load.dialects import STREAM, TOPIC
 from bench.server import PARKING, running
 from bench.stage import (
     FEW,
@@ -31,6 +31,8 @@ TOKENS = f"{MEMORY}, a token each"
 OWN, OWN_CPU = f"{MEMORY}, a token and a topic each", f"{CPU}, a token and a topic each"
 OWN_LATER = f"{OWN}, after the fan-outs"
 OPEN = "open access"
+STREAM_CPU, STREAM_MEMORY = f"{CPU}, streams", "memory per stream"
+POLLS = "our polls"
 PROXIED, PROXY = f"{CPU} behind nginx", "nginx' own CPU per delivery, beside"
 CLIENT = "the crowd's CPU per delivery"
 
@@ -199,6 +201,35 @@ async def access(stage: Stage) -> Measured:
         *rows([duel], OWN_CPU, "µs", fans(lambda fan: fan.cpu_us)),
     ]
     return Measured(figures)
+
+
+async def streams(stage: Stage) -> Measured:
+    """Ours as streams, beside polls: of a server of ours, and of each peer."""
+    [count] = stage.clients
+    duels, failed = [], []
+    for peer in (None, *stage.opponents):
+        try:
+            async with AsyncExitStack() as stack:
+                us = replace(await stack.enter_async_context(ours(stage)), dialect=STREAM)
+                them = await stack.enter_async_context(theirs(stage, peer) if peer else ours(stage))
+                mine, others = [await stack.enter_async_context(crowd(side)) for side in (us, them)]
+                for each in (mine, others):
+                    await each.park(FEW)
+                before = mine.memory(), others.memory()
+                duel = Duel(peer.name if peer else POLLS, count)
+                duel.memory.append((await held(mine, count, before[0]), await held(others, count, before[1])))
+                await pairs(WARM_UPS, mine.fan_out, others.fan_out)
+                duel.rounds += await pairs(stage.scale.pairs, mine.fan_out, others.fan_out)
+                duel.void += [*mine.void, *others.void]
+                duels.append(duel)
+        except (RuntimeError, TimeoutError) as error:  # the others can still be measured
+            failed.append(f"{peer.name if peer else POLLS}: {error or 'took too long'}")
+    figures = [
+        *rows(duels, STREAM_CPU, "µs", fans(lambda fan: fan.cpu_us)),
+        *rows([duel for duel in duels if duel.peer == POLLS], STREAM_MEMORY, "bytes", lambda duel: duel.memory),
+        *rows(duels, TIME, "ms", fans(lambda fan: fan.all_ms)),
+    ]
+    return Measured(figures, failed=failed)
 
 
 async def before(stage: Stage) -> Measured:

@@ -95,6 +95,19 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "streams",
+        "Streams",
+        "As above, with our clients on streams of Server-Sent Events: no request follows a message. Beside them as "
+        "many clients that poll, at a server of ours and at nchan's.",
+        duels.streams,
+        ("nchan",),
+        smallest,
+        (
+            Bound(duels.STREAM_CPU, at_most(0.75), at_most(0.6), "nchan"),
+            Bound(duels.STREAM_MEMORY, at_most(1.1), peer=duels.POLLS),
+        ),
+    ),
+    Scenario(
         "before",
         "Compared with another revision",
         "As above, beside the same server of another revision of this repository, on the same packages. Each row has "

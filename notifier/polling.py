@@ -83,7 +83,7 @@ class Polling:
             return self._shared(Answer(*found))
         if self.draining:
             return Answer((), found.cursor, retry_after_s=DRAIN_RETRY_S)
-        if not self._has_room(poll, address):
+        if not self._has_room(poll.topics, address):
             return Answer((), found.cursor, retry_after_s=FULL_RETRY_S)
         return Wait(found.cursor, deadline)
 
@@ -93,7 +93,7 @@ class Polling:
         window = self.window
         if self.draining or not self._tail.up or not window.start <= cursor <= window.head:
             return None
-        has_room = self._has_room(poll, address)
+        has_room = self._has_room(poll.topics, address)
         if cursor < window.head:
             if self._lot.busy and has_room:
                 # While many polls are being answered, the first of them come back, and take their turn again.
@@ -105,12 +105,12 @@ class Polling:
                 return None
         return Wait(window.head, self._deadline(poll, until)) if has_room else None
 
-    def may_park(self, poll: Poll, cursor: int, address: str) -> bool:
-        """Whether `poll` may be parked with that cursor, for the lot to read from there: it lies in the window, and
-        there is room."""
+    def may_park(self, topics: TopicList, cursor: int, address: str) -> bool:
+        """Whether a poll of `topics` may be parked with that cursor, for the lot to read from there: it lies in the
+        window, and there is room."""
         if self.draining or not self._tail.up or not self.window.start <= cursor <= self.window.head:
             return False
-        return self._has_room(poll, address)
+        return self._has_room(topics, address)
 
     def _deadline(self, poll: Poll, until: float | None) -> float:
         wait_s = DEFAULT_WAIT_S - random.random() * WAIT_JITTER_S if poll.wait_s is None else poll.wait_s
@@ -118,9 +118,9 @@ class Polling:
             wait_s = min(wait_s, max(0.0, until - time.time()))
         return self._loop.time() + wait_s
 
-    def _has_room(self, poll: Poll, address: str) -> bool:
-        """Whether `poll`, from `address`, may be parked."""
-        return self._lot.has_room(address) and not (self._memory.full and is_large(poll.topics))
+    def _has_room(self, topics: TopicList, address: str) -> bool:
+        """Whether a poll of `topics`, from `address`, may be parked."""
+        return self._lot.has_room(address) and not (self._memory.full and is_large(topics))
 
     def _shared(self, answer: Answer) -> Answer:
         """`answer`, or an equal one that is being sent, so that large ones are in memory once. Unavailable where there

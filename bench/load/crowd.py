@@ -16,7 +16,7 @@ from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 
 from bench.load import http
-from bench.load.dialects import Answer, Dialect, Greeting, packet, token
+from bench.load.dialects import Answer, Dialect, Greeting, NotifierStream, packet, token
 from bench.load.http import first_answer
 
 # New clients whose first request is not answered yet: below the smallest backlog of any server (100, in uvloop's
@@ -251,6 +251,8 @@ class Crowd:
                     self._arrived()
             else:
                 self.empty += 1
+            if answer.goes_on:
+                continue
             try:
                 if answer.cursor is None:
                     member.send(member.sent)
@@ -263,6 +265,8 @@ class Crowd:
 
     def _read(self, member: Member, data: bytes) -> Answer | None:
         """None if the answer is not there yet, or if it was not one to a poll."""
+        if self.dialect.streams and member.greeting is None:
+            return self._keep(data, self._read_events(member, data))
         found = first_answer(data)
         if found is None:
             member.rest = data
@@ -273,10 +277,21 @@ class Crowd:
             member.rest = b""
             self._greet(member, member.greeting, found)
             return None
-        answer = self.dialect.read(found.status, found.head, found.body)
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[data] = answer
+        return self._keep(data, self.dialect.read(found.status, found.head, found.body))
+
+    def _read_events(self, member: Member, data: bytes) -> Answer | None:
+        assert isinstance(self.dialect, NotifierStream)
+        answer = self.dialect.read_events(data)
+        if answer is None:
+            member.rest = data
+        return answer
+
+    def _keep(self, data: bytes, answer: Answer | None) -> Answer | None:
+        """Others get the same."""
+        if answer is not None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[data] = answer
         return answer
 
     def _greet(self, member: Member, greeting: Greeting, found: http.Answer) -> None:

@@ -5,6 +5,7 @@ A poll is `before + cursor + after`: only the cursor changes, so nothing is form
 
 import hmac
 import json
+import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Generator, Sequence
@@ -65,23 +66,29 @@ def message(number: int) -> bytes:
     return b'{"number": %d, "status": "paid", "customer": "c-20391", "note": "leave it at the door, please"}' % number
 
 
+_NUMBER = re.compile(rb'\ndata: \{"id": .*?"data": \{"number": ([0-9]+),')
+_ID = re.compile(rb"^id: ([0-9]+)$", re.MULTILINE)
+
 Greeting = Generator[bytes, bytes, tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What one answer holds: the numbers of its messages, in their order, and the bytes of the next poll's cursor, None
-    if the same poll is sent again. `pong` if the server wants to hear something else before the next poll."""
+    if the same poll is sent again. `pong` if the server wants to hear something else before the next poll; `goes_on` if
+    there is none, because more comes by itself."""
 
     numbers: tuple[int, ...]
     cursor: bytes | None
     pong: bool = False
+    goes_on: bool = False
 
 
 class Dialect:
     """The one that all peers written by hand speak ("plain")."""
 
     health: ClassVar[str] = "/health"
+    streams: ClassVar[bool] = False  # one request, and then event after event: `read_events`
     start: ClassVar[bytes] = b"0"
 
     async def begin(self, publisher: Client, topics: Sequence[str]) -> bytes:  # noqa: ARG002
@@ -129,6 +136,27 @@ class Notifier(Dialect):
         if header(head, "retry-after"):
             raise ValueError
         return super().read(status, head, body)
+
+
+class NotifierStream(Notifier):
+    """Ours as Server-Sent Events."""
+
+    streams = True
+
+    def around(self, topic: str, extra: str) -> tuple[bytes, bytes]:
+        browser = BROWSER.replace("Accept: */*", "Accept: text/event-stream")
+        return f"GET /v1/topics/{topic}?after=".encode(), f" HTTP/1.1\r\n{browser}{extra}\r\n".encode()
+
+    def read_events(self, data: bytes) -> Answer | None:
+        """What came: whole chunks, perhaps behind the head, or else None. ValueError if it is the last chunk."""
+        if data.startswith(b"HTTP/1.1 200 "):
+            data = data.partition(b"\r\n\r\n")[2]
+        if not data.endswith(b"\n\n\r\n"):
+            if data.endswith(b"0\r\n\r\n") or data.startswith(b"HTTP/"):
+                raise ValueError
+            return None
+        ids = _ID.findall(data)
+        return Answer(tuple(map(int, _NUMBER.findall(data))), ids[-1], goes_on=True) if ids else None
 
 
 class Nchan(Dialect):
@@ -214,9 +242,12 @@ def header(head: bytes, name: str) -> bytes:
     return head[start : head.index(b"\r\n", start)].strip()
 
 
+STREAM = "notifier-stream"
+
 DIALECTS: dict[str, type[Dialect]] = {
     "plain": Dialect,
     "notifier": Notifier,
+    STREAM: NotifierStream,
     "nchan": Nchan,
     "durable-streams": DurableStreams,
     "socketio": SocketIO,

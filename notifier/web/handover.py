@@ -29,7 +29,7 @@ from notifier.web.origins import Origins
 from notifier.web.repolls import Shape, Shapes, place
 from notifier.web.responses import preference, render, variant
 from notifier.web.server import HandedOver, RequestReader, Server, same_request
-from notifier.web.streams import READ_S, Stream, Streams, Wanted, head
+from notifier.web.streams import Stream, Streams, Wanted, head
 
 if TYPE_CHECKING:
     from notifier.core.hub import Group
@@ -102,9 +102,8 @@ class Handover:
         handler = request.protocol
         if not isinstance(handler, ConnectionHandler) or handler.only(request) is None:
             return None
-        poll = replace(wanted.poll, topics=self.lot.known(wanted.poll.topics), begin=_ANYWHERE, wait_s=READ_S)
         transport = handler.leave()
-        stream = Stream(self.streams, wanted._replace(poll=poll), transport)
+        stream = Stream(self.streams, wanted, transport)
         transport.set_protocol(stream)
         stream.begin(head(wanted.encoding, self._origins.headers(request)), answer)
         return HandedOver()

@@ -25,6 +25,7 @@ from aiohttp.http import HttpVersion11
 from notifier.core.errors import Unavailable
 from notifier.core.grants import Grant
 from notifier.core.polls import After, Answer, Poll
+from notifier.core.sharing import shared
 from notifier.polling import Wait
 from notifier.service import Service
 from notifier.web.memory import Clients
@@ -117,10 +118,10 @@ class Stream(asyncio.Protocol):
         "group",
         "limit",
         "paused",
-        "poll",
         "reading",
         "streams",
         "tick",
+        "topics",
         "transport",
     )
 
@@ -128,9 +129,13 @@ class Stream(asyncio.Protocol):
 
     def __init__(self, streams: Streams, wanted: Wanted, transport: asyncio.Transport) -> None:
         self.streams = streams
-        self.poll, self.encoding, self.address, self.grant = wanted
+        # Not the poll itself: many streams want the same topics, and each would have one of its own.
+        self.topics = streams.lot.known(wanted.poll.topics)
+        self.limit = wanted.poll.limit
+        self.encoding = wanted.encoding
+        self.address = shared(wanted.address)
+        self.grant = wanted.grant
         self.transport = transport
-        self.limit = self.poll.limit
         self.cursor = 0
         self.group: Group[Parked] | None = None
         self.due = 0
@@ -145,22 +150,23 @@ class Stream(asyncio.Protocol):
 
     def begin(self, head: bytes, answer: Answer) -> None:
         opening = self.encoding.opening
-        self.transport.write(head + (_chunk(opening) if opening else b""))
-        if self._send(answer):
+        if self._send(answer, head + (_chunk(opening) if opening else b"")):
             self._go_on()
 
-    def _send(self, answer: Answer) -> bool:
+    def _send(self, answer: Answer, head: bytes = b"") -> bool:
         """Write it, which has everything up to its cursor; whether more may follow at once."""
         streams = self.streams
         chunk: bytes | None = answer.renderings.get(self.encoding)
         if chunk is None:
             chunk = answer.renderings[self.encoding] = _chunk(self.encoding.encode(answer))
         if len(chunk) > APART:
+            if head:
+                self.transport.write(head)
             streams.sending = chunk, answer
             self.transport.write(chunk)
             streams.sending = None
         else:
-            self.transport.write(chunk)
+            self.transport.write(head + chunk)
         self.cursor = answer.cursor
         now = streams.loop.time()
         if answer.retry_after_s is not None or streams.polling.draining or now >= self.ends:
@@ -172,21 +178,21 @@ class Stream(asyncio.Protocol):
     def _go_on(self) -> None:
         """From the cursor: in the window, in the lot's turn; or in the table."""
         streams = self.streams
-        if streams.polling.may_park(self.poll, self.cursor, self.address):
+        if streams.polling.may_park(self.topics, self.cursor, self.address):
             self._park(Wait(self.cursor, streams.loop.time() + BEAT_S, read=False))
         else:
             streams.read(self)
 
     def _park(self, wait: Wait) -> None:
         self.cursor = wait.cursor
-        self.streams.lot.park(self.poll.topics, self, wait.deadline, read=wait.read)
+        self.streams.lot.park(self.topics, self, wait.deadline, read=wait.read)
 
     async def read(self) -> None:
         """One answer from the table, or where it ends."""
         streams = self.streams
         found: Answer | Wait | None = None
         if not self.transport.is_closing():
-            poll = replace(self.poll, begin=After(self.cursor))
+            poll = Poll(self.topics, After(self.cursor), READ_S, self.limit)
             try:
                 found = await streams.polling.look(poll, self.address, self.grant.until)
             except Unavailable:

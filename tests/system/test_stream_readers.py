@@ -1,0 +1,77 @@
+"""Streams, as programs that others have written read them."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from conftest import DEADLINE_S, ROOT, Server
+
+from notifier.client import Client
+
+FOLDER = ROOT / "tests" / "eventsource"
+NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+
+pytestmark = pytest.mark.all
+
+
+@asynccontextmanager
+async def program(*command: str, **options: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, **options)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def line(process: asyncio.subprocess.Process) -> dict:
+    assert process.stdout
+    async with asyncio.timeout(DEADLINE_S):
+        return json.loads(await process.stdout.readline())
+
+
+@pytest.mark.rule("S-43", "S-46")
+async def test_eventsource_of_npm_goes_on_over_a_restart(server: Server) -> None:
+    """And brings a key, which that of browsers cannot."""
+    lock, installed = FOLDER / "package-lock.json", FOLDER / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        subprocess.run(NPM, cwd=FOLDER, check=True, timeout=120)
+    server.stop()
+    server.env |= {"NOTIFIER_ADMIN_KEY": "the-key-of-a-test"}
+    server.start()
+    command = ("node", "follow.mjs", server.url, "a/*", "5", "the-key-of-a-test")
+    async with program(*command, cwd=FOLDER) as node:
+        assert await line(node) == {"open": True}
+        async with Client(server.url, key="the-key-of-a-test") as client:
+            for n in range(3):
+                published = await client.publish(f"a/{n}", n)
+                got = await line(node)
+                assert (got["message"]["data"], got["lastEventId"]) == (n, published.id)
+        server.stop()
+        server.start()
+        async with Client(server.url, key="the-key-of-a-test") as client:
+            for n in range(3, 6):
+                await client.publish(f"a/{n}", n)
+        found = []
+        while 5 not in found:
+            got = await line(node)
+            found += [got["message"]["data"]] if "message" in got else []
+        assert found == [3, 4, 5]
+        assert await node.wait() == 0
+
+
+@pytest.mark.rule("S-44")
+async def test_curl_and_jq_follow(server: Server) -> None:
+    url = f"{server.url}/v1/topics/a/*?after=earliest"
+    follow = f"curl -sN -H 'Accept: application/x-ndjson' '{url}' | jq --unbuffered -c '{{topic, data}}'"
+    async with Client(server.url) as client, program("sh", "-c", follow) as shell:
+        for n in range(3):
+            await client.publish(f"a/{n}", {"n": n})
+            assert await line(shell) == {"topic": f"a/{n}", "data": {"n": n}}
+        server.stop()  # which ends the stream whole
+        async with asyncio.timeout(DEADLINE_S):
+            assert await shell.wait() == 0
