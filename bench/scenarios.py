@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import duels, pages, publish_costs, publishing, returning, waiting, watching, webhooks
+from bench import duels, pages, publish_costs, publishing, returning, waiting, watched, watching, webhooks
 from bench.database import FLUSHES, NATIVE, SLOW, Flush
 from bench.figures import Aim, Figure, Measured, at_least, at_most, same
 from bench.load.dialects import TOKEN_BYTES
@@ -371,6 +371,19 @@ SCENARIOS = (
         "and index, without the trigger, from which nobody pumps.",
         publishing.sql,
         bounds=(Bound(publishing.INSERT, aim=at_least(0.85), where=SLOW.name),),
+        flushes=FLUSHES,
+    ),
+    Scenario(
+        "watch",
+        "Writers to a watched table",
+        "Updates of a table with `notifier.watch()`, while a server pumps; compared with the same updates "
+        f"of a table like it that is not watched. First {watched.WRITERS} connections, one row by primary key in each "
+        f"transaction, then one statement that changes {watched.ROWS:,} rows. A message has the old and the new row.",
+        watched.watched,
+        bounds=(
+            Bound(watched.SINGLE, at_least(0.6), where=SLOW.name),
+            Bound(watched.SINGLE, aim=at_least(0.6), where=NATIVE.name),
+        ),
         flushes=FLUSHES,
     ),
 )
