@@ -125,6 +125,7 @@ def _add_subscribe(commands: Commands) -> None:
         "--wait", type=_positive, metavar="S", help="seconds that a poll may wait, at most 28; it adapts by itself"
     )
     command.add_argument("--headers", action="store_true", help="with the headers of messages that came as webhooks")
+    command.add_argument("--stream", action="store_true", help="in one response that does not end, not poll by poll")
     command.add_argument(
         "--limit", type=_limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
     )

@@ -39,6 +39,7 @@ def subscribe(arguments: argparse.Namespace) -> int:
             wait=arguments.wait,
             limit=arguments.limit,
             headers=arguments.headers,
+            stream=arguments.stream,
             on_gap=tell_gap,
             on_retry=patience.retry,
         )

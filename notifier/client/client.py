@@ -145,6 +145,7 @@ class Client:
         wait: float | None = None,
         limit: int = DEFAULT_LIMIT,
         headers: bool = False,
+        stream: bool = False,
         on_gap: OnGap | None = None,
         on_retry: OnRetry | None = None,
     ) -> Subscription:
@@ -160,7 +161,9 @@ class Client:
         failures a line a minute).
 
         A poll parks for `wait` seconds at most (by default as long as the server chooses) and gets at most `limit`
-        messages: both adapt to what gets through. With `headers`, messages that came as webhooks have theirs.
+        messages: both adapt to what gets through. With `headers`, messages that came as webhooks have theirs. With
+        `stream`, messages come in one response that does not end, where the way to the server lets that through; else
+        by polls.
         """
         beginnings = {"after": after, "since": since, "last": last, "last_each": last_each}
         begin = {name: str(value) for name, value in beginnings.items() if value is not None}
@@ -180,6 +183,7 @@ class Client:
             wait=Wait(wait),
             limit=Limit(limit),
             headers=headers,
+            stream=stream,
             on_gap=on_gap,
             on_retry=on_retry,
         )

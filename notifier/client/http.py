@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -34,6 +34,7 @@ Token = str | Callable[[], str | Awaitable[str]]
 # Only a refusal of this type, with a code, is Notifier's. All others come from something in between: a gateway that
 # does not know the server yet, a portal that wants a login.
 PROBLEM = "application/problem+json"
+STREAM = "text/event-stream"
 
 
 class NotifierClientError(Exception):
@@ -132,6 +133,50 @@ class Http:
                 if not self._refused(token, error) or attempts == 2:
                     raise
 
+    async def stream(
+        self, path: str, query: Mapping[str, str], first_s: float, silence_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes of a stream of events as they come, the first within `first_s` and no more than `silence_s` apart.
+        NotifierClientError where there is none, and where it breaks."""
+        token = await self._current()
+        if self._session is None:
+            raise RuntimeError("A client is used in `async with Client(...) as client:`.")
+        headers = {"Accept": STREAM, "Cache-Control": "no-cache"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        response: aiohttp.ClientResponse | None = None
+        patience_s = first_s
+        try:
+            async with asyncio.timeout(first_s):
+                response = await self._session.get(
+                    self._to(path, query),
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                    allow_redirects=False,
+                )
+            if response.status != 200 or response.content_type != STREAM:
+                raise NotifierClientError(response.status, "foreign_answer", "This is not a stream.")
+            while True:
+                # Not over the yield: what is made of the data may take as long as it likes.
+                async with asyncio.timeout(patience_s):
+                    data = await response.content.readany()
+                if not data:
+                    return
+                yield data
+                patience_s = silence_s
+        except TimeoutError as error:
+            raise NotifierClientError(None, "no_answer", f"Nothing came for {patience_s:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotifierClientError(
+                None, "no_answer", f"The stream broke: {error or type(error).__name__}."
+            ) from error
+        finally:
+            if response is not None:
+                response.close()
+
+    def _to(self, path: str, query: Mapping[str, str]) -> URL:
+        return URL(f"{self._url}{path}?{urlencode(query, quote_via=quote)}".removesuffix("?"), encoded=True)
+
     def _refused(self, token: str, error: NotifierClientError) -> bool:
         """Whether `error` refuses `token` and there may be another. (After many a 401, a refusal may be a 429.)"""
         if self._renew and self._token == token and error.status in {401, 429}:
@@ -172,7 +217,7 @@ class Http:
             headers["Content-Type"] = content_type
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
-        url = URL(f"{self._url}{path}?{urlencode(query, quote_via=quote)}".removesuffix("?"), encoded=True)
+        url = self._to(path, query)
         status = None
         try:
             async with (

@@ -68,12 +68,13 @@ def parse(text: str) -> Batch:
     """ValueError, LookupError or TypeError for text that is not the answer to a poll, or only the beginning of one."""
     parts = _parts(text)
     array = parts["messages"]
-    messages = [_message(array[begin:end]) for _, begin, end in _members(array)]
+    messages = [parse_message(array[begin:end]) for _, begin, end in _members(array)]
     gap = json.loads(parts.get("gap", "null"))
     return Batch(messages, _cursor(parts["cursor"]), Gap(gap["reason"], gap["after"]) if gap is not None else None)
 
 
-def _message(raw: str) -> Message:
+def parse_message(raw: str) -> Message:
+    """The message that is this JSON object. ValueError, LookupError or TypeError."""
     # Valid JSON has line breaks only between its tokens.
     raw = raw.replace("\r", " ").replace("\n", " ")
     parts = _parts(raw)

@@ -6,11 +6,13 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from typing import Literal, Self
 
 from notifier.client.http import Answer, Http, NotifierClientError
 from notifier.client.messages import Batch, Gap, Message, parse
 from notifier.client.pace import DEFAULT_LIMIT, MAX_LIMIT, Backoff, Limit, Wait, patience_s
+from notifier.client.streaming import FIRST_S, MAX_SHORT, SHORT_S, SILENCE_S, Events
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Subscription:
         wait: Wait,
         limit: Limit,
         headers: bool,
+        stream: bool,
         on_gap: OnGap | None,
         on_retry: OnRetry | None,
     ) -> None:
@@ -54,6 +57,8 @@ class Subscription:
         self._limit = limit
         self._whole = Limit(MAX_LIMIT, MAX_LIMIT)
         self._headers = headers
+        self._streams = stream and not once
+        self._short_streams = 0  # in a row
         self._backoff = Backoff()
         self._probes = True
         self._on_gap = on_gap or _log_gap
@@ -87,7 +92,36 @@ class Subscription:
                 self._on_gap(batch.gap)
             yield batch
             self.cursor = batch.cursor
+            if self._streams:
+                async with aclosing(self._follow()) as batches:
+                    async for batch in batches:
+                        if batch.gap:
+                            self._on_gap(batch.gap)
+                        yield batch
+                        self.cursor = batch.cursor
+                self._probes = True
             ended = head is not None and int(self.cursor) >= int(head)
+
+    async def _follow(self) -> AsyncGenerator[Batch, None]:
+        """What a stream brings from the cursor on, until it ends. The poll that comes next tells why."""
+        assert self.cursor is not None
+        query = {"after": self.cursor} | ({"headers": "1"} if self._headers else {})
+        began, heard = time.monotonic(), False
+        events = Events()
+        with suppress(NotifierClientError, ValueError, LookupError, TypeError, AttributeError):
+            async with aclosing(self._http.stream(self._path, query, FIRST_S, SILENCE_S)) as pieces:
+                async for data in pieces:
+                    for batch in events.feed(data):
+                        if not batch.answers(int(self.cursor)):
+                            raise NotifierClientError(None, "stale_answer", "Something repeats an old stream.")
+                        heard = True
+                        yield batch
+        self._short_streams += 1
+        if heard and time.monotonic() - began >= SHORT_S:
+            self._short_streams = 0
+        elif self._short_streams >= MAX_SHORT:
+            log.warning("Streams do not get through to here: polling instead.")
+            self._streams = False
 
     async def _ask(self, begin: Mapping[str, str]) -> Batch:
         """The answer to one poll, however often it takes to get it."""

@@ -89,10 +89,14 @@ class Publisher(threading.Thread):
         self.join(DEADLINE_S)
 
 
-@pytest.mark.rule("C-1")
+WAYS = pytest.mark.parametrize("way", [(), ("--stream",)], ids=["by polls", "by streams"])
+
+
+@WAYS
+@pytest.mark.rule("C-1", "C-30")
 @pytest.mark.rule("L-3")
-def test_no_line_is_lost_or_repeated_while_the_server_is_killed_and_restarted(server, follow):
-    follower = follow("orders/*", "end", "--after", "earliest")
+def test_no_line_is_lost_or_repeated_while_the_server_is_killed_and_restarted(server, follow, way):
+    follower = follow("orders/*", "end", "--after", "earliest", *way)
     publisher = Publisher(server)
     publisher.start()
     try:
@@ -127,9 +131,10 @@ def test_it_waits_for_a_server_that_is_not_there_yet(server, follow):
     assert follower.message()["id"] == first
 
 
+@WAYS
 @pytest.mark.rule("L-3")
-def test_a_line_is_the_message_as_the_server_sent_it(server, follow):
-    follower = follow("t", "--after", "0")
+def test_a_line_is_the_message_as_the_server_sent_it(server, follow, way):
+    follower = follow("t", "--after", "0", *way)
     publish(server, "t", '{"a": 1e308,\r\n "b": 0.10, "c": "é\\n\\u2028", "d": 123456789012345678901234567890}')
     line = follower.line()
     assert '"a": 1e308,' in line
