@@ -13,6 +13,8 @@ from chaos.recorder import Recorder
 from chaos.topics import CROWD, TOPICS, Topics
 
 SOURCE = "chaos"
+# Of what has a key: the longest outage takes fewer.
+KEYED_TRIES = 200
 
 
 class Publisher:
@@ -84,19 +86,34 @@ class Publisher:
     async def _send(
         self, how: str, path: str, body: bytes, messages: list[Message], headers: dict[str, str], may_look: bool = False
     ) -> None:
+        """Send it; with a key, until its outcome is known."""
         floor = self.ledger.told
-        fate: Fate = "unknown"
-        ids: list[int] = []
+        keyed = how != "webhook" and self.rng.random() < 0.3
+        if keyed:
+            how, headers = f"{how} with a key", {**headers, "Idempotency_Key": f"key-{messages[0].token}"}
+        fate: Fate = "refused"
+        for _ in range(KEYED_TRIES if keyed else 1):
+            now, ids = await self._attempt(
+                request("POST", path, body, **headers), messages[0].topic if may_look else ""
+            )
+            # Refused this time: what came before may be there all the same.
+            fate = now if now == "stored" or fate == "refused" else fate
+            if fate in {"refused", "unknown"}:
+                await asyncio.sleep(self.rng.uniform(0.02, 0.3))
+            if fate != "unknown" or self.ends:
+                break
+        self.ledger.add(how, messages, fate, floor, ids)
+
+    async def _attempt(self, data: bytes, look_at: str) -> tuple[Fate, list[int]]:
+        """What became of a request."""
         sent_whole = False
         try:
             connection = await self._connected()
-            data = request("POST", path, body, **headers)
             if self.rng.random() < 0.03:
                 connection.send(data[: self.rng.randint(0, len(data) - 1)])
                 await asyncio.sleep(self.rng.choice([0, 0.05]))
                 self.hang_up()  # what has not come whole is not published
-                self.ledger.add(how, messages, "refused", floor)
-                return
+                return "refused", []
             sent_whole = True
             if self.rng.random() < 0.1:
                 await connection.send_in_pieces(data, self.rng)
@@ -105,24 +122,22 @@ class Publisher:
             if self.rng.random() < 0.03:
                 await connection.some_bytes(20, self.rng.choice([0, 0.01]))
                 self.hang_up()
-            else:
-                response = await connection.answer()
-                fate, ids = self._fate(response)
-                if fate == "stored" and may_look and self._port in self.routes.straight:
-                    await self._look(connection, messages[0].topic, ids[0])
-                if response.closes:
-                    self.hang_up()
+                return "unknown", []
+            response = await connection.answer()
+            fate, ids = self._fate(response)
+            if fate == "stored" and look_at and self._port in self.routes.straight:
+                await self._look(connection, look_at, ids[0])
+            if response.closes:
+                self.hang_up()
         except Hung:
             self.recorder.fault(f"{self.name} got no answer from port {self._port}")
             self.hang_up()
         except BROKEN:
             self.hang_up()
             await asyncio.sleep(self.rng.uniform(0.02, 0.3))
-        if not sent_whole:
-            fate = "refused"
-        self.ledger.add(how, messages, fate, floor, ids)
-        if fate in {"refused", "unknown"}:
-            await asyncio.sleep(self.rng.uniform(0.02, 0.3))
+        else:
+            return fate, ids
+        return ("unknown" if sent_whole else "refused"), []
 
     def _fate(self, response: Response) -> tuple[Fate, list[int]]:
         if response.status in {200, 201}:
