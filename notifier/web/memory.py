@@ -44,6 +44,7 @@ RESERVED_FILES = 50
 # How often the log says that clients are turned away.
 SAY_S = 60.0
 
+# None where the C library is another one than glibc (musl).
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
@@ -161,10 +162,11 @@ class Clients:
         for connection in list(self._unread)[:LOOKED_AT]:
             entry = self._unread[connection] = self._unread.pop(connection)  # the last to be checked again
             self._look_at(entry, now)
-        if _trim and self.budget.freed > self.budget.limit // 8:
-            # The C library keeps what it freed in small pieces, and what needs large ones takes new memory.
+        if self.budget.freed > self.budget.limit // 8:
             self.budget.freed = 0
-            _trim(0)
+            if _trim:
+                # glibc keeps what it freed in small pieces, and what needs large ones takes new memory.
+                _trim(0)
         if self._heads or self._unread:
             pause_s = LOOK_S * min(1, LOOKED_AT / max(1, len(self._unread)))
             self._timer = self._loop.call_later(0 if len(given_up) == LOOKED_AT else pause_s, self._look)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
-from conftest import Running, Start, data, held, ids, until
+from conftest import Running, Start, data, held, ids, run, until
 from multidict import CIMultiDict
 from support.protocol import DEADLINE_S, JSON, TEXT, line, refusal
 from support.seam import connections, peers
@@ -491,6 +491,23 @@ async def test_freed_memory_goes_back_to_the_system(app: Running, monkeypatch: p
     with app.service.memory.holding(app.service.memory.limit // 4):
         pass
     await until(lambda: trimmed == [0])
+
+
+async def test_without_glibc_nothing_is_given_back_and_nothing_fails(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import ctypes; ctypes.CDLL = lambda name: object(); "
+        "from notifier.web import memory; from notifier import cli; assert memory._trim is None"
+    )
+    loaded = await asyncio.to_thread(run, sys.executable, "-c", script)
+    assert loaded.returncode == 0, loaded.stderr
+    monkeypatch.setattr(memory, "LOOK_S", 0.01)
+    monkeypatch.setattr(memory, "_trim", None)
+    with app.service.memory.holding(app.service.memory.limit // 4):
+        pass
+    assert app.service.memory.freed
+    await until(lambda: not app.service.memory.freed)
 
 
 def test_a_small_answer_is_much_smaller_than_any_budget() -> None:
