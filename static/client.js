@@ -38,6 +38,8 @@
  *   401 again, with the token that was refused; what it returns is used until then
  * @property {(error: Error, delay?: number) => void} [onError]  what went wrong, and in how many milliseconds it is
  *   tried again; without a delay, a subscription with a handler has ended. Unless given, the browser's console has it
+ * @property {boolean | string} [share]  true or a name: the tabs of a browser with the same service, user and name have
+ *   one poll together. Where a browser cannot, each has its own
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Record<string, string>} [headers]  sent with each request, beside our own
  * @property {(text: string) => any} [parse]  reads an answer in the place of JSON.parse, which rounds large numbers
@@ -69,6 +71,9 @@
  * @property {string | string[]} [tags]
  */
 
+// Where this module came from, which the service writes here when it serves it. In a bundle it is not there to be found.
+const HOME = undefined;
+
 const BACKOFF = 500;
 const BACKOFF_CAP = 30_000;
 const OUTAGE_CAP = 3_000; // while no Notifier answers: it must not take long to notice that one does again,
@@ -87,6 +92,10 @@ const FAST = 1_000; // a full answer that takes less may be twice as large
 const SLOW = 5_000; // one that takes more should be half as large
 const AT_ONCE = 1_000; // no poll that parks comes back empty so soon, but for once
 const SLEPT = 30_000; // a timer this late was not slow: the machine slept
+const MUTE = 45_000; // a tab that leads others and says nothing for so long has stopped
+const WATCH = 5_000; // which they look for so often
+const TELL_AGAIN = 60_000; // a tab tells what it follows so often,
+const GONE = 200_000; // and is gone if it does not for so long
 const ITEMS = 100; // topics and patterns that one poll may ask for,
 const SEGMENTS = 400; // and segments in its patterns
 const FOREIGN = "foreign_answer";
@@ -131,13 +140,13 @@ const shared = new Map();
 /** @param {Connecting} options */
 function common(options) {
   const same = (/** @type {any} */ its, /** @type {any} */ given) =>
-    ["url", "key", "token", "fetch", "headers", "parse"].every((name) => its[name] === given[name]);
+    ["url", "key", "token", "share", "fetch", "headers", "parse"].every((name) => its[name] === given[name]);
   for (const [connection, its] of shared) {
     if (same(its, options)) return connection;
     if (connection.idle) shared.delete(connection);
   }
-  const { url, key, token, fetch, headers, parse } = options;
-  const connection = connect({ url, key, token, fetch, headers, parse });
+  const { onError, ...rest } = options; // that is one for each subscription
+  const connection = connect(rest);
   shared.set(connection, options);
   return connection;
 }
@@ -208,6 +217,7 @@ export function retryAfter(/** @type {Headers} */ headers, now = Date.now()) {
  * @property {Record<string, any>} [begin]  where to begin, as long as no cursor says so
  * @property {string | undefined} read  up to where everything has been handed to the subscription
  * @property {any[]} queue  messages, and `{ gap }` where some were lost
+ * @property {boolean} over  whether it has ended
  * @property {boolean} waits  whether its next message is awaited: only then is anything asked for
  * @property {boolean} fresh  whether it has all that there was when it asked last: then it may wait with the others
  * @property {boolean} alone  whether it must be asked for alone, because an answer to several concerned one of them
@@ -227,7 +237,7 @@ export function retryAfter(/** @type {Headers} */ headers, now = Date.now()) {
  *
  * @template [T=any]
  */
-class Subscription {
+export class Subscription {
   /**
    * Where to resume. It passes a message only when the next one is awaited: a message in hand comes again.
    * @type {string | undefined}
@@ -236,7 +246,6 @@ class Subscription {
   /** @type {string | undefined} the id of the last message handed out, until the next is awaited */
   #handed;
   #entered = false;
-  #ended = false;
   /** @type {any} */
   #error;
   #wake = () => {};
@@ -265,6 +274,7 @@ class Subscription {
       begin: query(begin) ? begin : undefined,
       read: this.cursor,
       queue: [],
+      over: false,
       waits: false,
       fresh: false,
       alone: false,
@@ -319,7 +329,7 @@ class Subscription {
       if (!this.#entered) await this.#enter();
       for (;;) {
         await this.#pass();
-        if (this.#ended && !(this.#error && queue.length)) break;
+        if (this.#place.over && !(this.#error && queue.length)) break;
         const gap = queue[0]?.gap && queue.shift().gap;
         if (gap) await this.#options.onGap?.(gap);
         else if (queue.length) {
@@ -344,7 +354,7 @@ class Subscription {
     if (kept) this.#place.read = this.cursor = String(kept);
     signal?.addEventListener("abort", this.#abort);
     if (signal?.aborted) this.#end();
-    if (this.#ended) return;
+    if (this.#place.over) return;
     this.#tell("connecting");
     this.#door.enter(this.#place);
   }
@@ -388,8 +398,8 @@ class Subscription {
 
   /** @param {any} [error] */
   #end(error) {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.#place.over) return;
+    this.#place.over = true;
     this.#error = error;
     this.#options.signal?.removeEventListener("abort", this.#abort);
     this.#door.leave(this.#place);
@@ -419,7 +429,7 @@ class Subscription {
  * cursor whatever is in it. Those that are behind (new ones, slow ones, all after a failure) are looked after beside it,
  * by requests that do not wait, one at a time. So a connection has two requests under way at the most.
  */
-class Connection {
+export class Connection {
   /** @type {State} */
   state = "connecting";
   /** @type {Connecting} */
@@ -434,6 +444,8 @@ class Connection {
   #listeners = new Set();
   /** Ends with the last subscription, and with it what listens to the page. */
   #life = new AbortController();
+  /** @type {Tabs | undefined} */
+  #tabs;
   #closed = false;
   #hidden = false;
   #failures = 0;
@@ -569,6 +581,7 @@ class Connection {
     this.#places.delete(place);
     if (this.idle) {
       this.#life.abort();
+      this.#part();
       for (const loop of this.#loops) loop.interrupt();
     } else this.#changed();
   }
@@ -582,6 +595,7 @@ class Connection {
     const again = () => this.#again();
     const hide = (/** @type {boolean} */ hidden) => {
       this.#hidden = hidden;
+      if (hidden) this.#part();
       again();
     };
     // A poll parked before a sleep, or on another network, may be dead without a sign.
@@ -604,12 +618,13 @@ class Connection {
   /** A subscription has come, has gone, or waits for its next message. */
   #changed() {
     const waiting = this.#waiting();
+    this.#tabs?.tell([...this.#places].filter(({ fresh }) => fresh));
     while (this.#loops.length <= waiting.length) this.#loops.push(new Loop());
     this.#loops.forEach((loop, at) => {
       const wanted = at ? (waiting[at - 1] ?? []) : [...this.#places];
       const asked = [...loop.asked.keys()];
-      if (loop.asked.size && (!asked.some((place) => wanted.includes(place)) || (at && !wanted.every((each) => loop.joined(each)))))
-        loop.interrupt();
+      const none = !asked.some((place) => wanted.includes(place));
+      if (asked.length && (none || (at && !wanted.every((place) => loop.joined(place))))) loop.interrupt();
       this.#run(loop);
     });
   }
@@ -618,14 +633,58 @@ class Connection {
   #waiting() {
     /** @type {Place[][]} */
     const lists = [];
-    for (const place of this.#places) {
-      if (place.queue.length > 2 * LIMIT) place.fresh = false; // it is slow: what comes next is kept by the service
+    // What is slow leaves the others: what comes next is kept by the service.
+    for (const place of this.#places) if (place.queue.length > 2 * LIMIT) place.fresh = false;
+    if (this.#shares && !this.#tabs?.leads) return lists; // another tab polls
+    for (const place of [...this.#places, ...(this.#tabs?.others() ?? [])]) {
       if (!place.fresh) continue;
       const list = lists.find((each) => fit([...each, place]));
       if (list) list.push(place);
       else lists.push([place]);
     }
     return lists;
+  }
+
+  /** Whether a poll of this browser serves all its tabs. */
+  get #shares() {
+    return this.#options.share && globalThis.navigator?.locks && globalThis.BroadcastChannel;
+  }
+
+  /** Joins the tabs that show the same user the same service. */
+  #join(/** @type {string | undefined} */ token) {
+    const name = `${this.#door.url(["_"])} ${this.#options.share} ${user(token)}`;
+    if (this.#tabs?.name === name) return;
+    this.#part();
+    this.#tabs = new Tabs(name, () => this.#changed(), (said) => this.#hear(said));
+  }
+
+  #part() {
+    this.#tabs?.part();
+    this.#tabs = undefined;
+  }
+
+  /** What the tab that leads passes on: an answer, or that something is wrong. Returns whether it is for all of ours. */
+  #hear(/** @type {any} */ { items, after, text, wrong }) {
+    const answer = json(text);
+    if (wrong || answer.gap) {
+      (wrong === "away" ? behind : alone)(this.#places);
+      return !wrong;
+    }
+    let all = true;
+    const loop = new Loop();
+    for (const place of this.#places) {
+      if (!place.fresh) continue;
+      if (!place.items.every((item) => items.includes(item))) {
+        all = false;
+        continue;
+      }
+      const { read } = place;
+      // What does not go on where it is makes it ask once for itself.
+      if (compare(after, read) <= 0 && compare(answer.cursor, read) >= 0) loop.asked.set(place, read);
+      else place.fresh = false;
+    }
+    this.#settle(loop, { most: LIMIT, limit: Infinity, after }, { ...answer, text }, true);
+    return all;
   }
 
   /** Whom to ask for next. */
@@ -671,7 +730,7 @@ class Connection {
       wait: waits ? this.#line.wait(longest) : 0,
       most,
       limit: Math.min(this.#line.limit, most),
-      after: places.map(({ read }) => read).reduce((least, read) => (compare(read, least) < 0 ? read : least)),
+      after: least(places),
     };
     loop.ask(places, attempt.after);
     try {
@@ -684,12 +743,10 @@ class Connection {
       this.#failures = 0;
       this.#lost = undefined;
       this.#renewed = false;
-      this.#tell(loop.asked.keys(), "live");
-      try {
-        this.#handOut(loop, attempt, answer);
-      } catch (error) {
-        for (const place of loop.asked.keys()) place.end(error); // of the user's own functions
-      }
+      if (this.#shares) this.#join(attempt.token);
+      if (waits) this.#tabs?.say({ items: [...loop.items], after: attempt.after, text: answer.text });
+      else if (answer.gap?.reason === "reset") this.#tabs?.say({ wrong: "reset" });
+      this.#settle(loop, attempt, answer);
       if (answer.messages.length) return;
       if (answer.retryAfter) this.#pause(loop, answer.retryAfter + backoff(0), answer.retryAfter);
       else if (loop.idle) this.#pause(loop, backoff(loop.idle));
@@ -719,10 +776,23 @@ class Connection {
     throw new NotifierError(status, { code: STALE, detail });
   }
 
-  /** Gives each subscription what concerns it. */
-  #handOut(/** @type {Loop} */ loop, /** @type {Attempt} */ attempt, /** @type {any} */ { messages, cursor, gap, text }) {
+  /** An answer has come for the subscriptions of `loop`. */
+  #settle(/** @type {Loop} */ loop, /** @type {Attempt} */ attempt, /** @type {any} */ answer, more = false) {
+    this.#tell(loop.asked.keys(), "live");
+    try {
+      this.#handOut(loop, attempt, answer, more || loop.asked.size > 1);
+    } catch (error) {
+      for (const place of loop.asked.keys()) place.end(error); // of the user's own functions
+    }
+  }
+
+  /**
+   * Gives each subscription what concerns it.
+   *
+   * @param {Loop} loop  @param {Attempt} attempt  @param {any} answer  @param {boolean} several
+   */
+  #handOut(loop, attempt, { messages, cursor, gap, text }, several) {
     const { asked } = loop;
-    const several = asked.size > 1;
     // Which of them has lost something, or gone back, each is told when it asks alone, from a cursor of its own.
     if (gap && several) return alone(asked.keys());
     if (gap?.reason === "reset") alone(this.#places);
@@ -732,14 +802,13 @@ class Connection {
     const ahead = [...this.#places].some(({ fresh, read }) => fresh && compare(read, cursor) > 0);
     for (const [place, after] of asked) {
       // It has ended, or another answer has come first.
-      if (!this.#places.has(place) || place.read !== after) continue;
+      if (place.over || place.read !== after) continue;
       place.alone = false;
       place.fresh = !full && (loop !== this.#loops[0] || !ahead || cursor === after);
       const its = (/** @type {any} */ _, /** @type {number} */ at) =>
         !several || (place.pattern.test(messages[at].topic) && !(compare(messages[at].id, after) <= 0));
       // Its turn to be asked for comes after that of the others.
-      this.#places.delete(place);
-      this.#places.add(place);
+      if (this.#places.delete(place)) this.#places.add(place);
       place.take(shown.filter(its), cursor, gap);
     }
   }
@@ -757,8 +826,11 @@ class Connection {
     if (!ours && attempt.wait === 0 && elapsed(attempt.sent) > CUT) this.#headers ??= false;
     if (ours && !error.temporary && !renewable) {
       // One of several that is not allowed must not take the others with it.
-      if (asked.length > 1 && error.status !== 401) alone(asked);
-      else for (const place of asked) place.end(error);
+      if (asked.length > 1 && error.status !== 401) {
+        alone(asked);
+        this.#tabs?.say({ wrong: "refused" });
+        this.#tabs?.forget();
+      } else for (const place of asked) place.end(error);
       return;
     }
     behind(asked);
@@ -769,7 +841,8 @@ class Connection {
     const cap = !ours && now - this.#lost < OUTAGE ? OUTAGE_CAP : BACKOFF_CAP;
     const delay = floor + backoff(this.#failures++, undefined, cap);
     this.#tell(asked, "retrying", { error, delay });
-    this.#pause(this.#loops[0], delay, floor);
+    for (const each of new Set([this.#loops[0], loop])) this.#pause(each, delay, floor);
+    if (loop !== this.#loops[0]) this.#tabs?.say({ wrong: "away" });
   }
 
   /** One request: the answer, or undefined when it was interrupted. */
@@ -899,6 +972,133 @@ class Connection {
       signal?.removeEventListener("abort", abort);
     }
   }
+}
+
+/**
+ * Tabs of one user that have one poll. One of them leads: it holds a lock, polls for all, and passes on each answer with
+ * the cursor that it goes on from. All have cursors of their own, and take only what goes on from there. So nothing is
+ * lost or repeated where none leads, or two do, or a tab has slept: only requests are.
+ */
+class Tabs {
+  leads = false;
+  name;
+  #id = nonce();
+  #channel;
+  #life = new AbortController();
+  #changed;
+  /** What the other tabs follow, and when they said so. @type {Map<string, { place: Place, at: number }>} */
+  #others = new Map();
+  /** What this one said that it follows, and when. */
+  #told = "";
+  #toldAt = 0;
+  #heardAt = performance.now();
+
+  /** @param {string} name  @param {() => void} changed  @param {(said: any) => boolean} hear  whether all is in it */
+  constructor(name, changed, hear) {
+    this.name = name;
+    this.#changed = changed;
+    this.#channel = new BroadcastChannel(name);
+    this.#channel.onmessage = ({ data }) => {
+      if (data.tab) return this.#follows(data);
+      this.#heardAt = performance.now();
+      // It must know all that this one follows.
+      if (data.leads || !hear(data)) this.#told = "";
+      changed();
+    };
+    // Only a tab that is looked at takes the lead from one that has stopped: others may have stopped, too.
+    const timer = setInterval(() => {
+      const mute = elapsed(this.#heardAt) > MUTE && globalThis.document?.visibilityState === "visible";
+      if (!this.leads && mute) this.#lead({ steal: true });
+    }, WATCH);
+    this.#life.signal.addEventListener("abort", () => clearInterval(timer));
+    this.#lead({ signal: this.#life.signal });
+  }
+
+  /** Leads as soon as no other tab does, until this one parts or another takes the lead. */
+  async #lead(/** @type {LockOptions} */ options) {
+    const { signal } = this.#life;
+    this.#heardAt = performance.now();
+    /** @type {any} */
+    let lost;
+    await navigator.locks
+      .request(this.name, options, () => {
+        if (signal.aborted) return;
+        this.leads = true;
+        this.say({ leads: true });
+        this.#changed();
+        return new Promise((resolve) => signal.addEventListener("abort", resolve));
+      })
+      .catch((error) => (lost = error)); // parted, or another tab has the lead now
+    if (signal.aborted) return;
+    this.leads = lost?.name !== "AbortError"; // where locks are forbidden, as in a sandbox, each leads itself
+    this.#told = "";
+    this.#changed();
+    if (!this.leads && !options.steal) this.#lead(options);
+  }
+
+  #follows(/** @type {any} */ { tab, items, read }) {
+    if (items.length) {
+      const nothing = () => false;
+      const take = (/** @type {any} */ _, /** @type {string} */ cursor) => void (place.read = cursor);
+      const fixed = { items, read, queue: [], pattern: /^$/, over: false, waits: true, alone: false, limit: LIMIT };
+      /** @type {Place} */
+      const place = { ...fixed, fresh: true, wait: undefined, take, end: nothing, tell: nothing };
+      this.#others.set(tab, { place, at: performance.now() });
+    } else this.#others.delete(tab);
+    this.#changed();
+  }
+
+  /** What the other tabs follow. */
+  others() {
+    for (const [tab, { place, at }] of this.#others) {
+      place.fresh = true; // it looks after itself
+      if (elapsed(at) > GONE) this.#others.delete(tab);
+    }
+    return [...this.#others.values()].map(({ place }) => place);
+  }
+
+  forget() {
+    this.#others.clear();
+  }
+
+  /** Tells the tab that leads what this one follows. */
+  tell(/** @type {Place[]} */ places) {
+    const items = [...new Set(places.flatMap((place) => place.items))];
+    const told = items.join();
+    if (this.leads || (told === this.#told && elapsed(this.#toldAt) < TELL_AGAIN)) return;
+    this.#told = told;
+    this.#toldAt = performance.now();
+    this.say({ tab: this.#id, items, read: least(places) });
+  }
+
+  say(/** @type {any} */ what) {
+    if (!this.#life.signal.aborted) this.#channel.postMessage(what);
+  }
+
+  part() {
+    this.say({ tab: this.#id, items: [] });
+    this.#life.abort();
+    this.#channel.close();
+  }
+}
+
+/** Who a token is for: its claims but for its times, or the token itself, in a form that it cannot be read from. */
+function user(token = "") {
+  let text = token;
+  try {
+    const { exp, iat, nbf, jti, ...claims } = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+    text = JSON.stringify(claims);
+  } catch {} // not a JWT
+  // Two hashes of 32 bits (FNV-1a), because that of the platform is asynchronous.
+  const hash = (/** @type {number} */ seed) =>
+    [...text].reduce((so, each) => Math.imul(so ^ (each.codePointAt(0) ?? 0), 16777619), seed) >>> 0;
+  return `${hash(2166136261)}${hash(text.length + 1)}`;
+}
+
+/** The least of their cursors. */
+function least(/** @type {Place[]} */ places) {
+  const cursors = places.map(({ read }) => read);
+  return cursors.reduce((one, other) => (compare(other, one) < 0 ? other : one), cursors[0]);
 }
 
 /** One of the polls of a connection: what it asks for now, and how it is ended early. */
@@ -1141,7 +1341,8 @@ async function send(url, init, fetch = globalThis.fetch) {
 function address(url, items) {
   const list = items.join(",");
   if (!list || /(^|[/,])\.{1,2}([/,]|$)/.test(list)) throw new TypeError(`"${list}" names no topic`);
-  const { protocol, origin, pathname, username, password } = new URL(url ?? ".", import.meta.url);
+  const base = HOME ?? globalThis.location?.href;
+  const { protocol, origin, pathname, username, password } = new URL(url ?? (HOME ? "." : "none:"), base);
   if (!protocol.startsWith("http")) throw new TypeError('say where the service is: { url: "http://..." }');
   if (username || password) throw new TypeError("a key in the URL would end up in logs: give it as the option key");
   const path = encodeURIComponent(list).replaceAll("%2F", "/").replaceAll("%2C", ",");

@@ -33,6 +33,9 @@ _FROM_ANYWHERE = {
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
+# A client that the service serves knows where the service is; one in a bundle must be told.
+_ADDRESS = (b"const HOME = undefined;", b"const HOME = import.meta.url;")
+
 
 def setup(app: web.Application) -> None:
     """Add the page and its files, which are read once, here."""
@@ -42,7 +45,8 @@ def setup(app: web.Application) -> None:
     for path in sorted(static.rglob("*")):
         if path.suffix in _TYPES:
             name = path.relative_to(static).as_posix()
-            app.router.add_get(f"/{name}", _file(path.read_bytes(), _TYPES[path.suffix], _FROM_ANYWHERE.get(name, {})))
+            body = path.read_bytes().replace(*_ADDRESS)
+            app.router.add_get(f"/{name}", _file(body, _TYPES[path.suffix], _FROM_ANYWHERE.get(name, {})))
 
 
 async def _console(request: web.Request) -> web.Response:
