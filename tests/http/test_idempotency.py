@@ -20,7 +20,7 @@ from notifier.core.grants import Grant
 from notifier.core.idempotency import check_key, of_publish
 from notifier.core.keys import Rights, hash_of, make_key
 from notifier.core.messages import NewMessage
-from notifier.postgres import writer
+from notifier.postgres import tail, writer
 from notifier.postgres.keys import create_key
 from notifier.settings import TokenSettings
 
@@ -194,9 +194,16 @@ async def test_any_byte_in_a_key_is_taken_or_refused(app: Running) -> None:
 # --- at the same time, in several processes
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes until all of them wait for the lock, and to see what they have published."""
+    monkeypatch.setattr(writer, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(tail, "REACH_S", 20.0)
+
+
 @pytest.mark.rule("P-40", "P-3")
 async def test_of_many_at_once_to_two_processes_one_is_stored_and_each_sees_it(
-    start: Start, sql: asyncpg.Connection
+    patient: None, start: Start, sql: asyncpg.Connection
 ) -> None:
     apps = [await start(), await start()]
     attempts = []
@@ -224,7 +231,7 @@ async def seen_after(app: Running) -> tuple[int, str]:
 
 @pytest.mark.rule("P-40")
 async def test_a_duplicate_and_a_conflict_in_a_group_leave_its_neighbours_as_they_are(
-    app: Running, sql: asyncpg.Connection
+    patient: None, app: Running, sql: asyncpg.Connection
 ) -> None:
     _, first = await answer(post(app, "/v1/topics/t", "0"))
     bodies = ["1", "0", "2", "3", "0", "4"]

@@ -13,7 +13,9 @@ from support.log import order_lock, waiting
 from support.protocol import JSON, refusal
 
 from notifier.core.webhooks.sources import check_source
+from notifier.postgres import writer
 from notifier.postgres.sources import add_source, remove_source
+from notifier.web import hooks
 
 SECRET = "It's a Secret to Everybody"
 GUID = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
@@ -82,8 +84,10 @@ async def test_a_source_that_is_made_anew_remembers(app: Running, database: str)
 
 @pytest.mark.rule("W-17")
 async def test_repeats_at_the_same_time_to_two_processes_are_one_message(
-    start: Start, database: str, sql: asyncpg.Connection
+    start: Start, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writer, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(hooks, "ANSWER_S", 60.0)
     apps = [await start(), await start()]
     await add(database, "pay", "stripe")
     deliveries = []
