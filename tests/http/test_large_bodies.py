@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from notifier.core import publishing
 from notifier.core.messages import NewMessage
 from notifier.core.webhooks import kept
 from notifier.core.webhooks.sources import check_source
-from notifier.offload import INLINE
+from notifier.offload import INLINE, SWITCH_S, offload
 from notifier.postgres.sources import add_source
 
 SECRET = "a secret"
@@ -97,3 +98,9 @@ async def test_errors_in_large_and_small_bodies_are_reported_alike(app: Running)
         async with app.client.post(path, data=body, headers={"Content-Type": "application/json"}) as response:
             assert response.status == 400
             assert (await response.json())["code"] == "invalid_json"
+
+
+async def test_a_thread_gives_way_soon() -> None:
+    """The event loop asks for its turn several times in each request."""
+    await offload(INLINE + 1, int)
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)

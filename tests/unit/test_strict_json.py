@@ -281,6 +281,15 @@ def test_strings_are_left_out_wherever_the_pieces_end(monkeypatch, chunk):
     assert outside_strings(text) == b"{: [, , , 1], : }"
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("number", [b"9" * 401, b"1e999", b"-1E+400", b"0." + b"1" * 400])
+def test_a_number_that_is_too_large_is_found_wherever_the_pieces_end(monkeypatch, chunk, number):
+    monkeypatch.setattr(strict_json, "_CHUNK", chunk)
+    for before in range(8):
+        assert not is_json(b"[" + b" " * before + number + b", 1]")
+    assert is_json(b"[" + b"9" * 300 + b', "' + number + b'"]')
+
+
 @pytest.mark.parametrize(
     "body",
     [
