@@ -175,6 +175,9 @@ declare
         (255 - length(regexp_replace(tg_argv[0], '{[^{}]*}', '', 'g'))) / (cardinality(parts) / 2) end;
     paired boolean := tg_op = 'UPDATE';
     columns text;
+    new_row json;
+    old_row json;
+    many boolean;
 begin
     if tg_op = 'TRUNCATE' then
         insert into notifier.outbox (topic, data) values (
@@ -197,6 +200,21 @@ begin
     if paired and pg_partition_root(tg_relid) is not null then
         -- A row that is moved to another partition is only gone where a trigger there does not let it in.
         paired := (select count(*) from notifier_old) = (select count(*) from notifier_new);
+    end if;
+    if columns is not null and (paired or tg_op <> 'UPDATE') then
+        -- To plan this takes a quarter of what it takes to plan the whole.
+        execute format('select %s, %s, exists (select from %s offset 1)',
+            case when tg_op <> 'DELETE' then
+                format('(select row_to_json(c.*) from (select %s from notifier_new r limit 1) c)', columns) else 'null' end,
+            case when tg_op <> 'INSERT' then
+                format('(select row_to_json(c.*) from (select %s from notifier_old r limit 1) c)', columns) else 'null' end,
+            case when tg_op <> 'DELETE' then 'notifier_new' else 'notifier_old' end
+        ) into new_row, old_row, many;
+        if not many then
+            insert into notifier.outbox (topic, data)
+                select m.topic, m.data from notifier.row_messages(parts, share, shown, new_row, old_row) m;
+            return null;
+        end if;
     end if;
     -- No name of a column may be taken for one of ours: columns are named with their table only.
     if paired and columns is null then

@@ -14,6 +14,8 @@ from support.outbox import changes, sent
 from support.roles import as_role, name_of
 from support.servers import Postgres
 
+from notifier.postgres.migrations import migrate
+
 TRIGGERS = "select count(*) from pg_trigger where tgfoid = to_regproc('notifier.row_changed')"
 
 
@@ -201,6 +203,41 @@ async def test_a_writer_needs_no_right_of_ours_and_an_owner_only_usage(
     finally:
         await admin(database, f"drop owned by {writer}", f"drop role {writer}")
     assert await sent(sql) == [("orders/1", {"op": "insert", "new": {"id": 1}})]
+
+
+@pytest.mark.rule("Q-27")
+async def test_the_schema_may_belong_to_a_role_that_may_not_read_the_table(postgres: str, empty_database: str) -> None:
+    name = name_of(empty_database)
+    ours, theirs = (f"{kind}_{uuid.uuid4().hex[:8]}" for kind in ("ours", "theirs"))
+    for role in (ours, theirs):
+        await admin(empty_database, f"create role {role} login password 'secret'")
+    try:
+        await admin(empty_database, f"grant create on database {name} to {ours}, {theirs}")
+        await migrate(as_role(postgres, ours, name))
+        await admin(
+            as_role(postgres, ours, name),
+            f"grant usage on schema notifier to {theirs}",
+        )
+        await admin(
+            as_role(postgres, theirs, name),
+            "create schema app; create type app.mood as enum ('ok')",
+            "create schema a; create table a.t (id int); select notifier.watch('a.t', 't/{id}')",
+            "create table a.u (id int, m app.mood); select notifier.watch('a.u', 'u/{id}')",
+            "insert into a.t values (1), (2); insert into a.u values (1, 'ok'), (2, 'ok'); update a.u set m = null",
+            "update a.t set id = id + 10; delete from a.u; truncate a.t",
+        )
+        sql = await asyncpg.connect(as_role(postgres, ours, name))
+        assert [m["op"] for _, m in await sent(sql)] == [
+            *["insert"] * 4,
+            *["update"] * 2,
+            *["insert", "delete"] * 2,
+            *["delete"] * 2,
+            "truncate",
+        ]
+        await sql.close()
+    finally:
+        for role in (theirs, ours):
+            await admin(empty_database, f"drop owned by {role} cascade", f"drop role {role}")
 
 
 @pytest.mark.rule("Q-27")
