@@ -1,4 +1,4 @@
-"""The console at `/`, and the files that it and pages of users load. They contain no data and need no key."""
+"""The console at `/` and `/topics`, and the files that pages load. They contain no data and need no key."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -31,6 +31,8 @@ _FROM_ANYWHERE = {
     "client.js": {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"},
 }
 
+_PAGES = {"/": "console.html", "/topics": "topics.html"}
+
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 # A client that the service serves knows where the service is; one in a bundle must be told.
@@ -40,20 +42,24 @@ _ADDRESS = (b"const HOME = undefined;", b"const HOME = import.meta.url;")
 def setup(app: web.Application) -> None:
     """Add the page and its files, which are read once, here."""
     aiohttp_jinja2.setup(app, loader=FileSystemLoader(resource_dir("templates")), undefined=StrictUndefined)
-    app.router.add_get("/", _console)
+    for path, template in _PAGES.items():
+        app.router.add_get(path, _page(template))
     static = resource_dir("static")
-    for path in sorted(static.rglob("*")):
-        if path.suffix in _TYPES:
-            name = path.relative_to(static).as_posix()
-            body = path.read_bytes().replace(*_ADDRESS)
-            app.router.add_get(f"/{name}", _file(body, _TYPES[path.suffix], _FROM_ANYWHERE.get(name, {})))
+    for file in sorted(static.rglob("*")):
+        if file.suffix in _TYPES:
+            name = file.relative_to(static).as_posix()
+            body = file.read_bytes().replace(*_ADDRESS)
+            app.router.add_get(f"/{name}", _file(body, _TYPES[file.suffix], _FROM_ANYWHERE.get(name, {})))
 
 
-async def _console(request: web.Request) -> web.Response:
-    request.app[ACCESS].check_host(request)
-    response = aiohttp_jinja2.render_template("console.html", request, {"version": __version__})
-    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
-    return _fresh(response)
+def _page(template: str) -> Handler:
+    async def page(request: web.Request) -> web.Response:
+        request.app[ACCESS].check_host(request)
+        response = aiohttp_jinja2.render_template(template, request, {"version": __version__})
+        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+        return _fresh(response)
+
+    return page
 
 
 def _file(body: bytes, content_type: str, headers: Mapping[str, str]) -> Handler:

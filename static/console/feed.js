@@ -1,6 +1,7 @@
 /** The feed: a row for each message, newest first. */
 
 import { fragment } from "./commands.js";
+import { age, clock, hue } from "./looks.js";
 import { $, copyOf, element, moves } from "./page.js";
 
 const ROWS = 500; // on the page: a tab must last for weeks
@@ -8,12 +9,6 @@ const TEXT = 10_000; // characters of a message that are kept, for its row and t
 const LINE = 300; // characters of them that a row can show
 const FRESH = 5_000; // milliseconds for which a row says how long its message took
 const FLASHES = 20; // rows in one frame; in a burst, hundreds that change at once would take longer than to arrive
-const AGES = [
-  [86_400_000, "d"],
-  [3_600_000, "h"],
-  [60_000, "min"],
-  [1_000, "s"],
-];
 
 const list = $("messages");
 const scroller = $("feed");
@@ -64,34 +59,6 @@ function build(message) {
   part(".age").textContent = age(time);
   entries.set(item, entry);
   return item;
-}
-
-// Made once: that takes ten times as long as to use them, and in a burst it was half of the work.
-const dayOf = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
-const timeOf = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit",
-  minute: "2-digit",
-  second: "2-digit",
-  fractionalSecondDigits: 3,
-  hourCycle: "h23",
-});
-
-function clock(time) {
-  const date = new Date(time);
-  return (Date.now() - date > 43_200_000 ? `${dayOf.format(date)} ` : "") + timeOf.format(date);
-}
-
-function age(time) {
-  const past = Date.now() - Date.parse(time);
-  const [length, unit] = AGES.find(([each]) => past >= each) ?? [1_000, "s"];
-  return `${Math.max(0, Math.floor(past / length))} ${unit}`;
-}
-
-/** The same colour for all topics with the same first segment. */
-function hue(topic) {
-  let sum = 0;
-  for (const character of topic.split("/", 1)[0]) sum = (sum * 31 + character.codePointAt(0)) % 360;
-  return sum;
 }
 
 /** Puts in `messages`, oldest first, that have just come. Those published after `began` tell how long they took. */

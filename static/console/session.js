@@ -31,8 +31,9 @@ export async function get(path) {
     throw new Error("The server cannot be reached now.");
   }
   if (response.ok) return response;
-  const { detail } = (await response.json().catch(() => {})) ?? {};
-  throw Object.assign(new Error(detail ?? `The server answers with ${response.status}.`), { status: response.status });
+  const { status } = response;
+  const { detail = `The server answers with ${status}.` } = (await response.json().catch(() => {})) ?? {};
+  throw Object.assign(new Error(detail), { status, detail });
 }
 
 let afterKey = () => {};

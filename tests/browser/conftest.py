@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 import pytest_asyncio
-from conftest import Server
+from conftest import ROOT, Server
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from support.npm import installed
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -62,20 +64,34 @@ async def strict_page(context: BrowserContext, *servers: str) -> AsyncIterator[P
     assert not wrong
 
 
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The program of axe, which knows what keeps people from using a page."""
+    return (installed(ROOT / "tests" / "browser" / "axe") / "axe-core" / "axe.min.js").read_text()
+
+
+async def complaints(axe: str, page: Page) -> list[str]:
+    """What axe finds on the page as it is now."""
+    if not await page.evaluate("typeof axe === 'object'"):
+        await page.evaluate(axe)
+    results = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
+    return [f"{each['id']}: {node['html']}" for each in results["violations"] for node in each["nodes"]]
+
+
 async def publish(server: Server, topic: str, data: object, **fields: object) -> str:
     """Publish from outside the browser; the id. Bytes and text go as they are, under the type in `content_type`."""
     content_type = str(fields.pop("content_type", "application/json"))
     key = server.env.get("NOTIFIER_ADMIN_KEY")
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return (await _post(f"{server.url}/v1/topics/{topic}?{urlencode(fields)}", body, content_type, key))["id"]
+    return (await post(f"{server.url}/v1/topics/{topic}?{urlencode(fields)}", body, content_type, key))["id"]
 
 
 async def publish_all(server: Server, topic: str, data: list[object]) -> list[str]:
     body = json.dumps([{"topic": topic, "data": value} for value in data]).encode()
-    return (await _post(f"{server.url}/v1/messages", body, "application/json"))["ids"]
+    return (await post(f"{server.url}/v1/messages", body, "application/json"))["ids"]
 
 
-async def _post(url: str, body: bytes, content_type: str, key: str | None = None) -> Any:
+async def post(url: str, body: bytes, content_type: str, key: str | None = None) -> Any:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": content_type})
     if key:
         request.add_header("Authorization", f"Bearer {key}")

@@ -5,16 +5,16 @@ import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from conftest import ROOT, Server
+from conftest import Server
 from playwright.async_api import Browser, Locator, Page, Route, expect
-from support.npm import installed
 
-from browser.conftest import publish, publish_all
+from browser.conftest import complaints, publish, publish_all
 
 pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
 
@@ -625,12 +625,6 @@ async def test_every_control_has_a_name_and_can_be_reached_by_keyboard(console: 
     } <= reached
 
 
-@pytest.fixture(scope="session")
-def axe() -> str:
-    """The program of axe, which knows what keeps people from using a page."""
-    return (installed(ROOT / "tests" / "browser" / "axe") / "axe-core" / "axe.min.js").read_text()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_axe_finds_nothing_in_any_state(
@@ -640,12 +634,7 @@ async def test_axe_finds_nothing_in_any_state(
         viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True
     )
 
-    async def found() -> list[str]:
-        if not await page.evaluate("typeof axe === 'object'"):
-            await page.evaluate(axe)
-        results = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
-        return [f"{each['id']}: {node['html']}" for each in results["violations"] for node in each["nodes"]]
-
+    found = partial(complaints, axe, page)
     await opened(page, server)
     assert await found() == []
     for topic in ("orders/1", "weather/home", "builds", "x", "deploys", "stripe", "github/a", "alerts"):

@@ -5,6 +5,7 @@ from conftest import Running
 
 FILES = {
     "/": "text/html",
+    "/topics": "text/html",
     "/client.js": "text/javascript",
     "/console/console.js": "text/javascript",
     "/console/json.js": "text/javascript",
@@ -23,7 +24,7 @@ async def test_files_have_their_type_and_are_revalidated_each_time(app: Running,
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", list(FILES)[1:])
+@pytest.mark.parametrize("path", list(FILES)[2:])
 async def test_an_unchanged_file_is_not_sent_again(app: Running, path: str) -> None:
     async with app.client.get(path) as response:
         etag = response.headers["ETag"]
@@ -35,8 +36,9 @@ async def test_an_unchanged_file_is_not_sent_again(app: Running, path: str) -> N
         assert response.status == 200
 
 
-async def test_the_page_loads_only_from_its_own_server_and_runs_nothing_inline(app: Running) -> None:
-    async with app.client.get("/") as response:
+@pytest.mark.parametrize("path", ["/", "/topics"])
+async def test_a_page_loads_only_from_its_own_server_and_runs_nothing_inline(app: Running, path: str) -> None:
+    async with app.client.get(path) as response:
         policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
         page = await response.text()
     assert policy.pop("default-src") == "'none'"
