@@ -453,8 +453,13 @@ export class Connection {
   #lost;
   /** Whether a new token has been asked for since the last answer. */
   #renewed = false;
-  /** No two polls have the same URL: Chrome's cache makes equal requests wait for one another. */
+  /**
+   * No two polls have the same URL at a time: Chrome's cache makes equal requests wait for one another. And under one URL
+   * cursors only grow: then an old answer that a cache gives again is behind, and is known by that.
+   */
   #nonce = nonce();
+  /** @type {string | undefined} the cursor asked for last */
+  #asked;
   /**
    * Whether the service gets to see our headers, which another network may change. Where it does not, all is in the
    * URL, and no two requests have the same.
@@ -863,7 +868,10 @@ export class Connection {
       const aborted = new Promise((_, reject) => request.signal.addEventListener("abort", reject));
       // A function may take forever.
       attempt.token = await Promise.race([this.#credential.token(), aborted]);
-      const { limit } = attempt;
+      const { limit, after = this.#asked } = attempt;
+      const grows = this.#asked === undefined || after === this.#asked || compare(after, this.#asked) > 0;
+      if (!grows) this.#nonce = nonce();
+      this.#asked = after;
       const [place, another] = loop.asked.keys();
       // One that begins keeps its URL; where there are several, none does.
       const more = { ...(another ? {} : place.begin), limit: limit === LIMIT ? undefined : limit, nonce: this.#nonce };

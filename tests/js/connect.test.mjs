@@ -178,6 +178,20 @@ test("a backlog is read beside the poll of the others", async (t) => {
   assert.deepEqual(old.at(-1), 60);
 });
 
+test("one URL is never asked from a cursor further back, so that an old answer of a cache is known", async (t) => {
+  const { server, notifier } = await together(t, ["a"]);
+  const paths = [];
+  for (const after of ["5", "3", "earliest"]) {
+    notifier.subscribe("b", () => {}, { after });
+    const its = await server.request();
+    assert.equal(its.asks, `/v1/topics/b after ${after} wait=0`);
+    paths.push(its.path);
+    its.empty("8");
+    if (after === "5") await server.request(); // the poll of both lists, which the others join
+  }
+  assert.equal(new Set(paths).size, 3);
+});
+
 test("lists that do not fit into one poll make two", async (t) => {
   const { server, notifier } = await connected(t);
   const list = (name) => Array.from({ length: 60 }, (_, n) => `${name}/${n}`);
