@@ -61,7 +61,7 @@ async def test_an_internal_error_is_500_and_its_cause_is_only_in_the_log(
     async def fail(*_: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(app.service, "publish", fail)
+    monkeypatch.setattr(app.service, "publish_once", fail)
     with caplog.at_level(logging.ERROR, "notifier"):
         detail = await refusal(await app.client.post("/v1/topics/t", data=b"1"), 500, "internal")
     assert "hunter2" not in detail
@@ -86,7 +86,7 @@ async def test_an_unreachable_database_is_503_with_retry_after(app: Running, mon
     async def away(*_: object) -> None:
         raise Unavailable("The database is away; nothing was stored. Try again.")
 
-    monkeypatch.setattr(app.service, "publish", away)
+    monkeypatch.setattr(app.service, "publish_once", away)
     async with app.client.post("/v1/topics/t", data=b"1") as response:
         assert int(response.headers["Retry-After"]) > 0
         assert "nothing was stored" in await refusal(response, 503, "unavailable")
@@ -97,7 +97,7 @@ async def test_an_unknown_outcome_is_504_without_retry_after(app: Running, monke
     async def unknown(*_: object) -> None:
         raise OutcomeUnknown("The database went away during the commit: the message may or may not be stored.")
 
-    monkeypatch.setattr(app.service, "publish", unknown)
+    monkeypatch.setattr(app.service, "publish_once", unknown)
     async with app.client.post("/v1/topics/t", data=b"1") as response:
         assert "Retry-After" not in response.headers
         assert "may or may not be stored" in await refusal(response, 504, "outcome_unknown")
