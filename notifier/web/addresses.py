@@ -3,6 +3,10 @@
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+
+# IPv6 with a port has 54 characters; the rest is room for the zone of a link.
+MAX_ADDRESS = 100
 
 # 203.0.113.9:443, [2001:db8::1]:443, [2001:db8::1]: some proxies add the port.
 _WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([^\]]+)\](?::[0-9]{1,5})?", re.ASCII)
@@ -24,6 +28,12 @@ def client_address(peer: str, forwarded: Sequence[str], proxies: int) -> str:
 
 
 def _parse(text: str) -> str | None:
+    return _parsed(text) if len(text) <= MAX_ADDRESS else None
+
+
+# A connection has the same for each of its requests, and behind a proxy many have.
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> str | None:
     if found := _WITH_PORT.fullmatch(text):
         text = found[1] or found[2]
     try:

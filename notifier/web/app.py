@@ -18,6 +18,8 @@ from notifier.web.origins import ORIGINS, Origins, answering_options
 from notifier.web.server import Runner
 
 TOPICS = "/v1/topics/"
+# One for all methods: it is matched once.
+LISTS = f"{TOPICS}{{topics:(?s:.*)}}"
 # Senders join the URL of this server and the path, each with a slash or not.
 HOOKS = "/{_:/?}hooks/{source}{__:/?}"
 
@@ -63,9 +65,9 @@ def create_app(service: Service) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/topics", listing.topics, allow_head=False),
-            web.get("/v1/topics/{list:(?s:.*)}", subscribe.subscribe, allow_head=False),
-            web.post("/v1/topics/{topic:(?s:.*)}", publish.publish),
-            web.put("/v1/topics/{topic:(?s:.*)}", publish.publish),
+            web.get(LISTS, subscribe.subscribe, allow_head=False),
+            web.post(LISTS, publish.publish),
+            web.put(LISTS, publish.publish),
             web.post("/v1/messages", publish.publish_batch),
             web.get("/v1/messages/{id}", publish.message),
             web.delete("/v1/scheduled/{id}", publish.unschedule),
