@@ -67,6 +67,24 @@ async def test_polls_wait_and_are_woken_through_nginx(proxy: str) -> None:
 
 
 @pytest.mark.all
+@pytest.mark.rule("S-42")
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+async def test_streams_come_through_nginx_message_by_message(proxy: str, accept: str) -> None:
+    """It buffers answers, but for those that tell it not to."""
+    async with (
+        reached(proxy) as http,
+        http.get(f"{proxy}/v1/topics/t", headers={"Accept": accept}) as stream,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        assert stream.content_type == accept
+        for n in range(5):
+            async with http.post(f"{proxy}/v1/topics/t", json=n) as response:
+                assert response.status == 201
+            while f'"data": {n}'.encode() not in (line := await stream.content.readline()):
+                assert b'"data"' not in line
+
+
+@pytest.mark.all
 @pytest.mark.rule("W-6")
 async def test_the_headers_of_a_webhook_come_back_through_nginx(proxy: str, database: str) -> None:
     """nginx takes a head of 4 kB from the servers behind it, and nothing that is no header."""

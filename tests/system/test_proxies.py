@@ -5,7 +5,7 @@ import csv
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -92,3 +92,19 @@ async def test_equal_polls_do_not_wait_for_one_another_in_a_varnish(app: Running
             for answered in await asyncio.gather(*polls):
                 assert answered == [1]
             path = f"/v1/topics/t?after={published}"
+
+
+@pytest.mark.rule("S-42")
+async def test_equal_streams_come_through_a_varnish_message_by_message(app: Running, tmp_path: Path) -> None:
+    port = free_port()
+    backend = f"{app.client.host}:{app.client.port}"
+    command = ["varnishd", "-F", "-j", "none", "-n", str(tmp_path), "-a", f"127.0.0.1:{port}", "-b", backend]
+    async with proxy([*command, "-s", "malloc,16m"], port) as http, AsyncExitStack() as stack:
+        headers = {"Accept": "text/event-stream"}
+        async with asyncio.timeout(DEADLINE_S):
+            streams = [await stack.enter_async_context(http.get("/v1/topics/t", headers=headers)) for _ in range(4)]
+            for n in range(3):
+                await app.publish("t", str(n))
+                for stream in streams:
+                    while f'"data": {n}'.encode() not in (line := await stream.content.readline()):
+                        assert b'"data"' not in line
