@@ -10,7 +10,6 @@ messages came since.
 
 import asyncio
 import logging
-import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -22,11 +21,9 @@ from notifier.core.messages import Message
 from notifier.core.polls import Answer
 from notifier.core.topics import TopicList
 from notifier.core.window import Window
+from notifier.deadlines import Deadlines
 
 log = logging.getLogger(__name__)
-
-# Deadlines are rounded up to this: a poll is answered this much after its wait at most, and one timer serves all.
-TICK_S = 0.25
 
 # What one turn of the loop may cost, in units of about a microsecond, whatever the number of lists, polls and messages:
 # two to four milliseconds. With all of 15,000 polls in one turn, a health check waits for 0.2-0.4 s.
@@ -47,8 +44,6 @@ MAX_TOPICS = 10_000
 # Polls with the same answer share it. This much is kept while many polls are being answered.
 MAX_SHARED_BYTES = 16 * 1024 * 1024
 MAX_SHARED = 1000
-
-_NEVER = 2**62
 
 
 class Parked(Protocol):
@@ -140,11 +135,9 @@ class ParkingLot:
         self._max_per_address = max_parked_per_address
         self._hub: Hub[Parked] = Hub(memory)
         self._addresses: dict[str, int] = {}  # empty without a maximum
-        self._buckets: dict[int, dict[Parked, None]] = {}
-        self._ticking = False
+        self._deadlines: Deadlines[Parked] = Deadlines(self._start)
         self._search = Search(self._hub)  # for groups to check
         self._queue: OrderedDict[Group[Parked], _Look] = OrderedDict()  # groups to check
-        self._overdue: deque[Parked] = deque()
         self._suspects: deque[Parked] = deque()  # to see whether they have ended
         self._suspect_again = False  # then all, once more
         self._shared: dict[tuple[int, tuple[int, ...]], Answer] = {}
@@ -161,7 +154,7 @@ class ParkingLot:
     @property
     def busy(self) -> bool:
         """Whether polls are about to be answered, some in each turn of the loop."""
-        return bool(self._queue or self._search or self._overdue or self._suspects)
+        return bool(self._queue or self._search or self._deadlines.overdue or self._suspects)
 
     def has_room(self, address: str) -> bool:
         """Whether one more poll, from `address`, may be parked."""
@@ -189,17 +182,12 @@ class ParkingLot:
 
     def watch(self, parked: Parked, deadline: float) -> None:
         """At `deadline` (loop time) it is answered, or expires if it is not parked then. Replaces its last deadline."""
-        parked.due = due = math.ceil(deadline / TICK_S)
-        # A later deadline leaves it in its bucket: most are replaced long before they are over.
-        if not 0 < parked.tick <= due:
-            self._leave_bucket(parked)
-            self._enter_bucket(parked)
+        self._deadlines.set(parked, deadline)
 
     def forget(self, parked: Parked) -> None:
         """Remove it: it has its last answer, or its client has disconnected. Idempotent."""
         self._unpark(parked)
-        self._leave_bucket(parked)
-        parked.due = _NEVER
+        self._deadlines.forget(parked)
 
     def wake(self, messages: Iterable[Message], before: int) -> None:
         """`messages`, which are in the window, came when its head was `before`: answer the polls that they match."""
@@ -236,42 +224,7 @@ class ParkingLot:
         """All that are parked or watched."""
         for group in self._hub.all_groups():
             yield from list(group.parked)
-        for bucket in list(self._buckets.values()):
-            yield from [parked for parked in bucket if parked.group is None]
-        yield from [parked for parked in self._overdue if parked.group is None]
-
-    # --- deadlines
-
-    def _enter_bucket(self, parked: Parked) -> None:
-        parked.tick = parked.due
-        self._buckets.setdefault(parked.tick, {})[parked] = None
-        if not self._ticking:
-            self._ticking = True
-            self._loop.call_later(TICK_S, self._tick)
-
-    def _leave_bucket(self, parked: Parked) -> None:
-        if parked.tick:
-            bucket = self._buckets[parked.tick]
-            del bucket[parked]
-            if not bucket:
-                del self._buckets[parked.tick]
-            parked.tick = 0
-
-    def _tick(self) -> None:
-        now = self._loop.time() / TICK_S
-        for tick in [tick for tick in self._buckets if tick <= now]:
-            for parked in self._buckets.pop(tick):
-                parked.tick = 0
-                if parked.due <= now:
-                    self._overdue.append(parked)
-                else:
-                    self._enter_bucket(parked)
-        if self._overdue:
-            self._start()
-        if self._buckets:
-            self._loop.call_later(TICK_S, self._tick)
-        else:
-            self._ticking = False
+        yield from [parked for parked in self._deadlines.everything() if parked.group is None]
 
     # --- the queue
 
@@ -311,15 +264,16 @@ class ParkingLot:
     def _work(self) -> None:
         """Check queued groups, for one TURN in all."""
         budget = TURN
-        now = math.floor(self._loop.time() / TICK_S)
+        now = self._deadlines.now()
+        overdue = self._deadlines.overdue
         # At most half for these, so that neither they nor woken ones hold up the others.
         while self._suspects and budget > TURN * 3 // 4:
             budget -= self._dismiss(self._suspects.popleft())
         if self._suspect_again and not self._suspects:
             self._suspect_again = False
             self.dismiss()
-        while self._overdue and budget > (TURN // 2 if self._queue or self._search else 0):
-            budget -= self._end(self._overdue.popleft(), now)
+        while overdue and budget > (TURN // 2 if self._queue or self._search else 0):
+            budget -= self._end(overdue.popleft(), now)
         while self._search and budget > (TURN // 4 if self._queue else 0):
             budget -= self._find()
         while self._queue and budget > 0:

@@ -173,7 +173,7 @@ async def start(database: str, fast: bool) -> AsyncIterator[Start]:
             await made.client.close()
             await made.parked(0)
             await until(lambda made=made: not held(made))
-            assert not made.service.lot._buckets
+            assert not made.service.lot._deadlines
             assert not made.service.lot._addresses
             assert not made.service.lot._hub._groups
             assert not made.service.lot._hub._exact

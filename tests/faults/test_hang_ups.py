@@ -29,7 +29,7 @@ async def test_a_client_that_disconnects_while_parked_is_forgotten(app: Running,
     assert not hub._groups
     assert not hub._exact
     assert not hub._patterns
-    assert not app.service.lot._buckets
+    assert not app.service.lot._deadlines
 
 
 @pytest.mark.rule("S-27")

@@ -183,7 +183,7 @@ async def test_a_wake_at_the_end_of_the_wait_answers_once_and_loses_nothing(
         lot = app.service.lot
         for parked in lot.everybody():
             lot.watch(parked, 0.0)
-        lot._tick()
+        lot._deadlines._tick()
 
     def at_once(messages: list) -> None:
         steps = [lambda: on_messages(messages), time_out]

@@ -19,7 +19,8 @@ from notifier.core.memory import MemoryBudget
 from notifier.core.messages import NewMessage
 from notifier.core.polls import Latest, Poll
 from notifier.core.topics import TopicList
-from notifier.parking import TICK_S, Waiter
+from notifier.deadlines import TICK_S
+from notifier.parking import Waiter
 from notifier.web import handover as module
 from notifier.web import memory, repolls
 from notifier.web.handover import ParkedConnection
@@ -192,7 +193,7 @@ async def test_two_thousand_clients_that_disconnect_at_once_leave_nothing_behind
     await app.parked(0)
     lot = app.service.lot
     assert not connections(app)
-    assert (lot._buckets, lot._hub._groups, lot._hub._exact) == ({}, {}, {})
+    assert (len(lot._deadlines), lot._hub._groups, lot._hub._exact) == (0, {}, {})
 
 
 def lists() -> int:
@@ -305,7 +306,7 @@ async def test_a_client_that_reads_slowly_gets_its_answer_to_the_end(
         [held] = connections(app)
         await app.service.publish([large()] * 4)
         await until(lambda: held.paused)
-        app.service.lot._overdue.append(held)
+        app.service.lot._deadlines.overdue.append(held)
         app.service.lot._work()
         assert not held.transport.is_closing()
 

@@ -204,7 +204,7 @@ async def test_a_client_that_disconnects_leaves_nothing_behind(app: Running) -> 
         await app.parked(1)
         half_closed.writer.write_eof()
         await app.parked(0)
-    assert not app.service.lot._buckets
+    assert not app.service.lot._deadlines
     assert not app.service.lot._addresses
 
 

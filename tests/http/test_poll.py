@@ -11,7 +11,7 @@ from conftest import Running, Start, data, ids
 from support.protocol import DEADLINE_S, JSON, empty_window, exactly, line, refusal
 
 from notifier.core import window
-from notifier.parking import TICK_S
+from notifier.deadlines import TICK_S
 
 pytestmark = pytest.mark.both_paths
 
@@ -184,7 +184,7 @@ async def wait_of(app, path, headers=None):
     poll = asyncio.create_task(app.client.get(path, headers=headers))
     now = asyncio.get_running_loop().time()
     await app.parked()
-    [tick] = app.service.lot._buckets
+    [tick] = app.service.lot._deadlines._buckets
     await app.publish("t")
     async with await poll as response:
         return tick * TICK_S - now, response.headers

@@ -287,7 +287,7 @@ async def test_whatever_happens_before_a_list_is_found_its_polls_miss_nothing(
     for _ in range(turns):
         await asyncio.sleep(0)
     assert lot._search
-    lot._overdue.append(due)
+    lot._deadlines.overdue.append(due)
     due.due = 0
     if one_is_back:
         parked(lot, rare, 11, read=False)  # another process has told it
@@ -390,6 +390,6 @@ async def test_the_bytes_of_answers_to_polls_whose_time_is_over_count_against_th
     messages = [Message(1, "t", NOON, b"x" * parking.BYTES_PER_UNIT * TURN)]  # a turn's worth
     window.extend(messages)
     lot._search.add(["t"], before)
-    lot._tick()  # their time ends before they are found
-    assert len(lot._overdue) == 99
+    lot._deadlines._tick()  # their time ends before they are found
+    assert len(lot._deadlines.overdue) == 99
     assert sum(waiter.future.done() for waiter in waiters) <= 2  # one of each kind

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from notifier import parking
+from notifier import deadlines, parking
 from notifier.core import window as windows
 from notifier.core.messages import Message
 from notifier.core.polls import Answer
@@ -263,7 +263,7 @@ class Simulation:
     def turn(self) -> None:
         self.clock.turn()
         if parking.TURN >= FAIR_TURN:
-            over = self.clock.now - parking.TICK_S
+            over = self.clock.now - deadlines.TICK_S
             for client in self.clients:
                 if client.waits and (client.ended or client.deadline < over):
                     client.late += 1
@@ -281,7 +281,7 @@ class Simulation:
             if client.waits:
                 assert not self.logged(client, self.window.head)
                 assert not client.ended
-                assert client.deadline > self.clock.now - 2 * parking.TICK_S
+                assert client.deadline > self.clock.now - 2 * deadlines.TICK_S
 
     def run(self) -> None:
         happenings = {
@@ -317,7 +317,7 @@ class Simulation:
         while self.clients:
             self.leave()
         lot, hub = self.lot, self.lot._hub
-        left = [lot._buckets, lot._queue, lot._overdue, lot._suspects, lot._shared, lot._search]
+        left = [lot._deadlines, lot._queue, lot._deadlines.overdue, lot._suspects, lot._shared, lot._search]
         assert not any(map(len, [*left, hub, hub._groups, hub._exact]))
         assert not hub._patterns
 
