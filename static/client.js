@@ -634,15 +634,16 @@ export class Connection {
     });
   }
 
-  /** Those that have everything, in lists as long as the service takes them. */
+  /** Those that have everything, in lists as long as the service takes them: one, mostly. */
   #waiting() {
-    /** @type {Place[][]} */
-    const lists = [];
     // What is slow leaves the others: what comes next is kept by the service.
     for (const place of this.#places) if (place.queue.length > 2 * LIMIT) place.fresh = false;
-    if (this.#shares && !this.#tabs?.leads) return lists; // another tab polls
-    for (const place of [...this.#places, ...(this.#tabs?.others() ?? [])]) {
-      if (!place.fresh) continue;
+    if (this.#shares && !this.#tabs?.leads) return []; // another tab polls
+    const places = [...this.#places, ...(this.#tabs?.others() ?? [])].filter(({ fresh }) => fresh);
+    if (fit(places)) return places.length ? [places] : [];
+    /** @type {Place[][]} */
+    const lists = [];
+    for (const place of places) {
       const list = lists.find((each) => fit([...each, place]));
       if (list) list.push(place);
       else lists.push([place]);
