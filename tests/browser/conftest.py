@@ -5,11 +5,13 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from conftest import ROOT, Server
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from support.npm import installed
@@ -76,6 +78,30 @@ async def complaints(axe: str, page: Page) -> list[str]:
         await page.evaluate(axe)
     results = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
     return [f"{each['id']}: {node['html']}" for each in results["violations"] for node in each["nodes"]]
+
+
+@asynccontextmanager
+async def elsewhere(server: Server, page: Path) -> AsyncIterator[str]:
+    """The URL of a page of the documents on another origin, which the server is told about."""
+    text = page.read_text()
+    assert text.count("http://127.0.0.1:8080") == 1
+    text = text.replace("http://127.0.0.1:8080", server.url)
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get(f"/{page.name}", show)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        origin = f"http://localhost:{runner.addresses[0][1]}"
+        server.env["NOTIFIER_ORIGINS"] = origin
+        await asyncio.to_thread(server.restart)
+        yield f"{origin}/{page.name}"
+    finally:
+        await runner.cleanup()
 
 
 async def publish(server: Server, topic: str, data: object, **fields: object) -> str:

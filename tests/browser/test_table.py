@@ -1,42 +1,29 @@
 """The recipe of a watched table that a page shows, on another origin, in a real Chromium."""
 
-from pathlib import Path
-
 import asyncpg
 import pytest
-from aiohttp import web
 from conftest import ROOT, Server
 from playwright.async_api import BrowserContext
 
-from browser.conftest import strict_page
+from browser.conftest import elsewhere, strict_page
 
 pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
 
 RECIPES = ROOT / "docs" / "recipes"
 
 
-async def test_a_page_shows_a_table_as_it_changes(
-    context: BrowserContext, server: Server, database: str, tmp_path: Path
-) -> None:
-    page_text = (RECIPES / "table.html").read_text()
-    assert page_text.count("http://127.0.0.1:8080") == 1
-    (tmp_path / "table.html").write_text(page_text.replace("http://127.0.0.1:8080", server.url))
-    app = web.Application()
-    app.router.add_static("/", tmp_path)
-    runner = web.AppRunner(app)
-    await runner.setup()
+async def test_a_page_shows_a_table_as_it_changes(context: BrowserContext, server: Server, database: str) -> None:
     sql = await asyncpg.connect(database)
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        origin = f"http://localhost:{runner.addresses[0][1]}"
-        server.env |= {"NOTIFIER_ORIGINS": origin}
-        server.restart()
         await sql.execute((RECIPES / "table.sql").read_text())
         await sql.execute(
             "insert into orders values (1, 'new', 5), (2, 'new', 9.9); update orders set total = 6 where id = 1"
         )
-        async with strict_page(context, origin, server.url) as page:
-            await page.goto(f"{origin}/table.html")
+        async with (
+            elsewhere(server, RECIPES / "table.html") as url,
+            strict_page(context, url.rsplit("/", 1)[0], server.url) as page,
+        ):
+            await page.goto(url)
 
             async def shows(*rows: str) -> None:
                 await page.wait_for_function(
@@ -59,4 +46,3 @@ async def test_a_page_shows_a_table_as_it_changes(
             await shows("5 <b> 0")
     finally:
         await sql.close()
-        await runner.cleanup()

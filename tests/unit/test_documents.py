@@ -59,7 +59,7 @@ QUOTED = re.compile(
 CODE = {"python", "js", "html", "ruby"}
 
 
-@pytest.mark.parametrize("name", ["access.md", "django.md", "recipes.md"])
+@pytest.mark.parametrize("name", ["access.md", "django.md", "examples.md", "recipes.md"])
 def test_a_page_shows_exactly_what_the_files_have(name: str) -> None:
     quoted = list(QUOTED.finditer((ROOT / "docs" / name).read_text()))
     assert quoted
