@@ -96,7 +96,8 @@ class Scheduled:
                         await connection.execute(LOCK.format(local="local"))
                     return await connection.fetchrow(statement, *arguments)
         except asyncpg.PostgresError as error:
-            if error.severity_en is None or str(error.sqlstate)[:2] in {"22", "23", "54"}:
+            # Data exceptions, also those that asyncpg finds; constraints; program limits.
+            if isinstance(error, asyncpg.DataError) or str(error.sqlstate)[:2] in {"23", "54"}:
                 raise Unprocessable(UNFIT_TEXT) from error  # its text quotes the message
             log.warning("scheduled: %s", explain(error))
             if sent and writes and error.severity_en != "ERROR":

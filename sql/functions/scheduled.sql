@@ -62,7 +62,8 @@ end;
 -- (after_at, after_id) on; null: from the beginning. A row that another transaction has locked is left for later: it is being deleted, perhaps by
 -- one that stays open.
 --
--- moved: how many; null while another server pumps. last_seq: the seq of the last of them. looked_at: what is due by then
+-- moved: how many; null while another server pumps, or the table is locked. last_seq: the seq of the last of them.
+-- looked_at: what is due by then
 -- has been looked at; with reached_id, there is more after (reached_at, reached_id). due_s: seconds until the next is due;
 -- null: there is none.
 create or replace function notifier.pump_due(
@@ -83,6 +84,7 @@ declare
 begin
     begin
         lock table notifier.pump_lock in share update exclusive mode nowait;
+        lock table notifier.scheduled in row exclusive mode nowait;  -- else the outbox would wait as well
     exception when lock_not_available then
         return;
     end;

@@ -61,6 +61,14 @@ async def test_everything_works_through_a_pooler(pooler: Pgbouncer, url_of_ours:
         assert await response.read() == b"1"
     async with app.client.post("/hooks/nobody", data=b"{}") as response:
         assert response.status == 404
+    for when in ("2020-01-01T00:00:00Z", "1h"):
+        headers = {"Content-Type": "application/json", "At": when, "Idempotency-Key": when}
+        async with app.client.post("/v1/topics/later", data=b"2", headers=headers) as response:
+            assert response.status == 202
+            scheduled = (await response.json())["scheduled"]
+    assert data(await app.poll("later", after="earliest", wait=20)) == [2]
+    async with app.client.delete(f"/v1/scheduled/{scheduled}") as response:
+        assert response.status == 204
 
 
 async def test_keys_and_the_policy_work_through_a_pooler(pooler: Pgbouncer, url_of_ours: str, start: Start) -> None:

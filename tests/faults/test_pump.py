@@ -12,6 +12,7 @@ from support.log import backends, numbers
 from support.servers import Postgres
 
 from notifier.postgres import pump
+from notifier.postgres.pump import Due
 
 HELD = 78
 LOOKED_AT = """
@@ -205,3 +206,21 @@ async def test_beside_an_old_snapshot_what_has_gone_out_is_not_stepped_over_each
     # Once while they went out, and once from the beginning.
     assert rows <= await sql.fetchval(LOOKED_AT_DUE) < 4 * rows
     await old.close()
+
+
+@pytest.mark.rule("Q-5")
+async def test_a_lock_on_what_is_scheduled_does_not_hold_up_the_outbox(
+    app: Running, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pumping = await backends(sql, "pump")
+    other = await asyncpg.connect(database)
+    later = app.service.pump._later
+    looks: list[object] = []
+    async with other.transaction():
+        await other.execute("lock table notifier.scheduled")
+        monkeypatch.setattr(later, "end", lambda row, *times: (looks.append(row["moved"]), Due.end(later, row, *times)))
+        await until(lambda: looks[-1:] == [None])
+        await sql.execute("select notifier.publish('orders', '1')")
+        assert data(await app.poll("orders", after="earliest", wait=20)) == [1]
+    await other.close()
+    assert await backends(sql, "pump") == pumping

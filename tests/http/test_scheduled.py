@@ -314,3 +314,23 @@ async def test_keys_are_kept_for_four_days(app: Running, database: str, sql: asy
     await prune(Database(database), timedelta(days=7))
     assert [row["scheduled_id"] for row in await sql.fetch("select scheduled_id from notifier.scheduled_key")] == [2]
     assert await sql.fetchval("select count(*) from notifier.scheduled") == 2
+
+
+@pytest.mark.rule("P-20")
+async def test_a_connection_that_breaks_while_it_stores_leaves_the_outcome_unknown(
+    app: Running, database: str, sql: asyncpg.Connection
+) -> None:
+    sending = (
+        "select pid from pg_stat_activity where application_name = 'notifier-scheduled' "
+        "and datname = current_database() and wait_event_type = 'Lock'"
+    )
+    async with sql.transaction():
+        await sql.execute("lock table notifier.scheduled")
+        posting = asyncio.create_task(app.client.post("/v1/topics/t?delay=1h", data=b"1"))
+        other = await asyncpg.connect(database)
+        [backend] = await eventually(lambda: other.fetch(sending))
+        await other.close()
+        await sql.execute("select pg_terminate_backend($1)", backend["pid"])
+        await refusal(await posting, 504, "outcome_unknown")
+    await schedule(app, Delay="1h")
+    assert await sql.fetchval("select count(*) from notifier.scheduled") == 1
