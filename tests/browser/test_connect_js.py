@@ -129,3 +129,30 @@ async def test_retry_now_does_not_wait_for_the_next_attempt(page: Page, server: 
     await asyncio.to_thread(server.start)
     await page.evaluate("notifier.retryNow()")
     await page.wait_for_function("notifier.state === 'live'")
+
+
+async def test_a_minute_offline_costs_nothing(page: Page, server: Server) -> None:
+    await page.clock.install()
+    await page.goto(f"{server.url}/icon.svg")
+    await page.evaluate(
+        """async () => {
+            const { connect } = await import("/client.js");
+            Object.assign(window, { seen: { "a": [], "b/*": [] }, failures: 0 });
+            window.notifier = connect({ onError: () => (failures += 1) });
+            for (const topics in seen) notifier.subscribe(topics, ({ data }) => void seen[topics].push(data));
+        }"""
+    )
+    await page.wait_for_function("notifier.state === 'live'")
+    await publish(server, "a", 0)
+    await page.wait_for_function("seen.a.length")
+    await page.context.set_offline(offline=True)
+    await page.wait_for_function("notifier.state === 'retrying'")
+    await publish_all(server, "a", [1, 2])
+    await publish_all(server, "b/1", [3, 4])
+    for _ in range(12):
+        await page.clock.run_for(5_000)
+    await page.wait_for_function("failures > 5")
+    await page.context.set_offline(offline=False)
+    await page.wait_for_function("Object.values(seen).flat().length >= 5")
+    await page.wait_for_function("notifier.state === 'live'")
+    assert await page.evaluate("seen") == {"a": [0, 1, 2], "b/*": [3, 4]}
