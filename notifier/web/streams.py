@@ -175,6 +175,9 @@ class Stream(asyncio.Protocol):
         streams.lot.watch(self, now + BEAT_S)
         return not self.paused
 
+    def _watch(self) -> None:
+        self.streams.lot.watch(self, self.streams.loop.time() + BEAT_S)
+
     def _go_on(self) -> None:
         """From the cursor: in the window, in the lot's turn; or in the table."""
         streams = self.streams
@@ -224,6 +227,8 @@ class Stream(asyncio.Protocol):
             if answer.cursor < window.start:
                 self.cursor = answer.cursor
                 self.streams.read(self)
+                if not self.tick:  # its time was over: it is known by its deadline while it is not parked
+                    self._watch()
                 return False
             if self.cursor == answer.cursor < window.head:
                 # The window could not be read for it. Its client comes back, and is told why.
@@ -233,8 +238,8 @@ class Stream(asyncio.Protocol):
 
     def expire(self) -> None:
         """A sign of life where it is not parked; unless its client reads nothing, which is for `clients` to bound."""
-        if self.paused:
-            self.streams.lot.watch(self, self.streams.loop.time() + BEAT_S)
+        if self.paused or self.transport.is_closing():
+            self._watch()
         elif self.ended:
             self._end()
         elif self._send(Answer((), self.cursor)) and not self.reading:

@@ -13,6 +13,7 @@ from support.protocol import line, refusal
 
 from notifier.core.errors import Unavailable
 from notifier.core.messages import NewMessage
+from notifier.core.polls import Answer
 from notifier.web import streams
 from notifier.web.handover import HANDOVER
 from notifier.wire import ndjson, sse
@@ -320,3 +321,20 @@ async def test_equal_streams_are_written_once(app: Running, monkeypatch: pytest.
         assert {(await follower.message())["data"] for follower in followers} == {1}
         assert set(written) == {sse.SSE, ndjson.NDJSON}
         assert len(written) == 2
+
+
+async def test_a_stream_is_known_while_it_reads_or_closes(app: Running) -> None:
+    """By its deadline, also where that was over: a stop closes those that it knows."""
+    async with follow(app, "t") as stream:
+        await app.parked()
+        [parked] = app.service.lot.everybody()
+        app.service.lot._deadlines.forget(parked)
+        await app.publish("other")
+        app.service.window.reset(app.service.window.head)
+        app.service.lot._answer(parked, Answer((), 1))
+        assert (parked.group, list(app.service.lot.everybody())) == (None, [parked])
+        await app.parked()
+        parked._end()
+        app.service.lot._deadlines.forget(parked)
+        parked.expire()  # writes nothing more
+        assert (await stream.end()).endswith("\n\n")
