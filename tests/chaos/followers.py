@@ -1,6 +1,7 @@
 """Followers: each keeps a cursor, and does with it what clients do, and what they should not."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Sequence
@@ -83,6 +84,8 @@ class Follower:
             await self._begin_anew()
         elif act < 0.28:
             self._hang_up()
+        elif act < 0.31:
+            await self._stream()
         elif act < (0.5 if self.sleepy else 0.36):
             await asyncio.sleep(rng.uniform(5, 9) if self.sleepy else rng.uniform(0, 1.5))
         else:
@@ -112,9 +115,9 @@ class Follower:
         asked = Asked(self.topics, self.limit, self.cursor)
         return asked, wait_s, self._request(asked, wait_s)
 
-    def _request(self, asked: Asked, wait_s: float, **begin: int | str) -> bytes:
+    def _request(self, asked: Asked, wait_s: float, *, accept: str | None = None, **begin: int | str) -> bytes:
         query = {**begin, "wait": wait_s, "limit": asked.limit}
-        headers = {}
+        headers = {"Accept": accept} if accept else {}
         if asked.after is not None:
             if self.rng.random() < 0.2:
                 headers["Last_Event_ID"] = str(asked.after)
@@ -165,6 +168,31 @@ class Follower:
                 await self._take(connection, poll[0], due_s, asked_at)
             if self._connection is not connection:
                 return  # the server has closed it; what it had not answered is asked again
+
+    async def _stream(self) -> None:
+        """Follow a stream for a while: each event is what a poll from the one before it could be told."""
+        connection = await self._connected()
+        asked = Asked(self.topics, self.limit, self.cursor)
+        connection.send(self._request(asked, 0.3, accept="text/event-stream"))
+        response = await connection.answer()
+        if response.status != 200:
+            if not self.routes.may_fail(self._port, response):
+                self.recorder.fault(f"{self.name} asked for a stream at {self._port} and got {response}")
+            self._hang_up()
+            return
+        self.recorder.counts["streams"] += 1
+        gap = None
+        async for event in connection.events(self.rng.uniform(0.1, 6.0)):
+            if event.get("event") == "gap":
+                gap = json.loads(event["data"])
+            elif "id" in event:
+                messages = [json.loads(event["data"])] if "data" in event else []
+                answer = {"messages": messages, "cursor": event["id"]} | ({"gap": gap} if gap else {})
+                gap = None
+                asked = Asked(self.topics, self.limit, self.cursor)
+                self.cursor = self.recorder.saw(self.name, asked, json.dumps(answer).encode()).cursor
+                self.recorder.counts["events"] += 1
+        self._hang_up()
 
     async def _abort(self) -> None:
         """Go away in the midst of a request, of the wait, or of the answer."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -72,7 +73,7 @@ class Connection:
         self._writer.write(data)
 
     async def answer(self, wait_s: float = 0) -> Response:
-        """The next response; Hung where it does not come."""
+        """The next response, of a stream only its head; Hung where it does not come."""
         try:
             async with asyncio.timeout(wait_s + HANGS_S):
                 head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -82,6 +83,23 @@ class Connection:
             raise Hung from None
         self.used = True
         return Response(int(head[0].split()[1]), headers, body)
+
+    async def events(self, lasts_s: float) -> AsyncIterator[dict[str, str]]:
+        """The events of a stream, for so long; Hung where none comes, although one has to every 15 s."""
+        end = asyncio.get_running_loop().time() + lasts_s
+        data = b""
+        while asyncio.get_running_loop().time() < end:
+            try:
+                async with asyncio.timeout(HANGS_S):
+                    size = int(await self._reader.readuntil(b"\r\n"), 16)
+                    data += (await self._reader.readexactly(size + 2))[:-2]
+            except TimeoutError:
+                raise Hung from None
+            if not size:
+                return
+            *events, data = data.split(b"\n\n")
+            for event in events:
+                yield dict(line.split(": ", 1) for line in event.decode().split("\n"))
 
     async def some_bytes(self, count: int, wait_s: float) -> None:
         """Read at most `count` bytes of an answer, for at most `wait_s`."""
