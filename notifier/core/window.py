@@ -186,8 +186,10 @@ class Window:
         parts = []
         for topic in names:
             of_topic = self._by_topic.get(topic)
-            if of_topic and of_topic[-1].seq > after:
-                parts.append(_newer(of_topic, after, limit + 1))
+            if of_topic and (last := of_topic[-1]).seq > after:
+                # Nearly always one message is new.
+                one = len(of_topic) == 1 or of_topic[-2].seq <= after
+                parts.append([last] if one else _newer(of_topic, after, limit + 1))
         if len(parts) <= 1:
             picked = parts[0] if parts else []
             self.looked += len(names) + len(picked)
