@@ -88,6 +88,7 @@ class Crowd:
         self.empty = 0  # answers without a message: the wait was over
         self.delivered = 0
         self.newest = 0  # the number of the last message on the one topic
+        self.due: dict[int, int] = {}  # the number of the last message for each client, where they have their own
         self.on_message: Callable[[Member, tuple[int, ...]], None] | None = None
         self._target = sys.maxsize
         self._reached: asyncio.Future[float] | None = None
@@ -192,6 +193,10 @@ class Crowd:
         """So many more messages are to come."""
         self._target = self.delivered + deliveries
         self._reached = asyncio.get_running_loop().create_future()
+
+    def left(self) -> int:
+        """How many of those have not come."""
+        return max(self._target - self.delivered, 0)
 
     def expect_one_each(self) -> None:
         self.newest += 1

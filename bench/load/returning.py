@@ -30,7 +30,8 @@ async def crowd_come(port: int, seconds: float, count: int, deliveries: int) -> 
         if deliveries:
             ended = max(ended, await crowd.arrived(FAN_OUT_S))
     except TimeoutError:
-        crowd.complain(f"{deliveries} messages, and not all of them came")
+        crowd.complain(f"{deliveries} messages, of which {deliveries - crowd.left()} came")
+        crowd.inquest([member for member in crowd.members.values() if member.seen < crowd.due.get(member.number, 0)])
     return {"began": began, "ended": ended, **state()}
 
 
@@ -42,6 +43,7 @@ async def publish_past(port: int, count: int) -> None:
     for turn in range(count):
         number = turn % len(crowd.topics)
         seen[number] += 1
+        crowd.due[number] = seen[number]
         topic = json.dumps(crowd.topics[number])
         messages.append(b'{"topic": %b, "data": %b}' % (topic.encode(), message(seen[number])))
     publisher = await Client.open(port)
