@@ -61,10 +61,12 @@ class Senders:
         """Send until cancelled; then return when all have their answers."""
         timeout = aiohttp.ClientTimeout(total=WAIT_S)
         async with (
-            # Without limits: where a loaded machine takes long to restart, what waits for a connection here would give
-            # up after WAIT_S without having been sent.
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0), timeout=timeout) as fresh,
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as kept,
+            # Room for what a loaded machine takes long to answer: what waits for a connection here would give up after
+            # WAIT_S without having been sent. Together they fit into the usual limit of 1024 open files.
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True, limit=600), timeout=timeout
+            ) as fresh,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200), timeout=timeout) as kept,
             asyncio.TaskGroup() as group,
         ):
             ways = itertools.cycle(
