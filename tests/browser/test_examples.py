@@ -1,9 +1,13 @@
 """The examples in docs/examples, each as it is, in a real Chromium, on another origin than the service."""
 
 import asyncio
+import re
+import sys
+from pathlib import Path
 
+import asyncpg
 import pytest
-from conftest import ROOT, Server
+from conftest import DEADLINE_S, ROOT, Server, free_port
 from playwright.async_api import BrowserContext, Page, expect
 
 from browser.conftest import elsewhere, publish, strict_page
@@ -84,6 +88,51 @@ async def test_two_people_edit_one_list(context: BrowserContext, server: Server)
         await late.goto(url)
         await expect(late.locator("label")).to_have_text([" <i>Tea</i>", " Milk"])  # by their newest message
         await expect(late.get_by_label("Milk")).to_be_checked()
+
+
+async def test_a_bell_with_what_is_unread_in_a_table(
+    context: BrowserContext, server: Server, database: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    origin = f"http://localhost:{port}"
+    secret = "a-secret-of-32-bytes-or-more-for-tests"
+    server.env |= {"NOTIFIER_JWT_SECRET": secret, "NOTIFIER_ORIGINS": origin}
+    await asyncio.to_thread(server.restart)
+    sql = await asyncpg.connect(database)
+    await sql.execute((EXAMPLES / "bell.sql").read_text())
+    await sql.execute("insert into notification (user_id, text) values (7, 'Old'), (8, 'Not for you')")
+    page_file = tmp_path / "bell.html"
+    page_file.write_text((EXAMPLES / "bell.html").read_text().replace("http://127.0.0.1:8080", server.url))
+    env = {**server.env, "DATABASE_URL": database, "PORT": str(port)}
+    app = await asyncio.create_subprocess_exec(sys.executable, EXAMPLES / "bell.py", page_file, env=env)
+    try:
+        async with strict_page(context, origin, server.url) as page:
+            await reached(port)
+            await page.goto(origin)
+            await expect(page.locator("li")).to_have_text([re.compile("Old")])
+            await sql.execute("insert into notification (user_id, text) values (7, '<b>New</b>'), (8, 'Nor this')")
+            await expect(page.locator("li")).to_have_text([re.compile("Old"), re.compile("<b>New</b>")])
+            await expect(page.locator("output")).to_have_text("2")
+            await page.locator("li", has_text="Old").get_by_role("button").click()
+            await expect(page.locator("li")).to_have_text([re.compile("<b>New</b>")])
+            await page.reload()
+            await expect(page.locator("li")).to_have_text([re.compile("<b>New</b>")])
+    finally:
+        app.terminate()
+        await app.wait()
+        await sql.close()
+
+
+async def reached(port: int) -> None:
+    """Return once somebody listens there."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                return writer.close()
 
 
 async def test_github_live(context: BrowserContext, server: Server) -> None:
