@@ -121,7 +121,8 @@ class Scheduled:
                     await connection.execute(LOCK.format(local=""))
             yield connection
         except BaseException as error:
-            if connection and not (isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"):
+            # What is wrong with a message leaves it as it was. After anything else it may lead to the wrong server.
+            if connection and not isinstance(error, (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)):
                 connection.terminate()
                 connection = None
             raise

@@ -334,3 +334,19 @@ async def test_a_connection_that_breaks_while_it_stores_leaves_the_outcome_unkno
         await refusal(await posting, 504, "outcome_unknown")
     await schedule(app, Delay="1h")
     assert await sql.fetchval("select count(*) from notifier.scheduled") == 1
+
+
+@pytest.mark.rule("P-19")
+async def test_after_a_fail_over_it_leaves_the_server_that_can_only_be_read(app: Running) -> None:
+    for _ in range(scheduled.CONNECTIONS):
+        await schedule(app, Delay="1h")
+    idle = app.service.scheduled._idle
+    for _ in range(scheduled.CONNECTIONS):
+        connection = idle.get_nowait()
+        assert connection
+        await connection.execute("set default_transaction_read_only = on")
+        idle.put_nowait(connection)
+    for _ in range(scheduled.CONNECTIONS):
+        response = await app.client.post("/v1/topics/t?delay=1h", data=b"1")
+        assert "nothing was stored" in await refusal(response, 503, "unavailable")
+    await schedule(app, Delay="1h")
