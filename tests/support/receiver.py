@@ -47,9 +47,9 @@ class Receiver:
     def ids(self) -> list[str | None]:
         return [each.id for each in self.arrived]
 
-    async def count(self, count: int) -> None:
+    async def count(self, count: int, deadline_s: float = 3 * DEADLINE_S) -> None:
         """Wait until `count` requests have come."""
-        async with asyncio.timeout(3 * DEADLINE_S), self._came:
+        async with asyncio.timeout(deadline_s), self._came:
             await self._came.wait_for(lambda: len(self.arrived) >= count)
 
     def answers(self, *statuses: int, **headers: str) -> None:
