@@ -136,6 +136,10 @@ export type Publishing = {
     priority?: number;
     tags?: string | string[];
 };
+export type Sending = {
+    signal?: AbortSignal;
+    idempotencyKey?: string;
+};
 /**
  * A connection to the service: any number of subscriptions, which one poll serves, and what is published.
  *
@@ -154,11 +158,10 @@ export declare function subscribe<T = any>(topics: string | string[], options?: 
  * Publishes one message, as `connect(options).publish(topic, data, options)` does.
  *
  * @param {string} topic  @param {any} data
- * @param {Connecting & Publishing & { contentType?: string, signal?: AbortSignal }} [options]
+ * @param {Connecting & Publishing & Sending & { contentType?: string }} [options]
  */
-export declare function publish(topic: string, data: any, options?: Connecting & Publishing & {
+export declare function publish(topic: string, data: any, options?: Connecting & Publishing & Sending & {
     contentType?: string;
-    signal?: AbortSignal;
 }): Promise<{
     id: string;
     topic: string;
@@ -343,13 +346,14 @@ export declare class Connection {
      * Blobs, buffers, and strings with a `contentType` (such as "text/plain") are sent as they are; all else as JSON. What
      * JSON would change or leave out is a TypeError.
      *
+     * With an `idempotencyKey`, such as `crypto.randomUUID()`, it can be sent again: it is stored once.
+     *
      * @param {string} topic  @param {any} data
-     * @param {Publishing & { contentType?: string, signal?: AbortSignal }} [options]
+     * @param {Publishing & Sending & { contentType?: string }} [options]
      * @returns {Promise<{ id: string, topic: string }>}
      */
-    publish(topic: string, data: any, { title, click, priority, tags, contentType, signal }?: Publishing & {
+    publish(topic: string, data: any, { title, click, priority, tags, contentType, ...sending }?: Publishing & Sending & {
         contentType?: string;
-        signal?: AbortSignal;
     }): Promise<{
         id: string;
         topic: string;
@@ -357,15 +361,13 @@ export declare class Connection {
     /**
      * Publishes up to 1000 messages, all or none; resolves with their ids.
      *
-     * @param {(Publishing & { topic: string, data: any })[]} messages  @param {{ signal?: AbortSignal }} [options]
+     * @param {(Publishing & { topic: string, data: any })[]} messages  @param {Sending} [sending]
      * @returns {Promise<string[]>}
      */
     publishAll(messages: (Publishing & {
         topic: string;
         data: any;
-    })[], { signal }?: {
-        signal?: AbortSignal;
-    }): Promise<string[]>;
+    })[], sending?: Sending): Promise<string[]>;
     /**
      * A page of what was: the `last` messages (100 unless given, 1000 at most) before a cursor, or the newest, oldest
      * first. `before` of the answer leads to the page before it; null is the beginning.

@@ -71,6 +71,8 @@
  * @property {string | string[]} [tags]
  */
 
+/** @typedef {{ signal?: AbortSignal, idempotencyKey?: string }} Sending */
+
 // Where this module came from, which the service writes here when it serves it. In a bundle it is not there to be found.
 const HOME = undefined;
 
@@ -128,7 +130,7 @@ export function subscribe(topics, options = {}) {
  * Publishes one message, as `connect(options).publish(topic, data, options)` does.
  *
  * @param {string} topic  @param {any} data
- * @param {Connecting & Publishing & { contentType?: string, signal?: AbortSignal }} [options]
+ * @param {Connecting & Publishing & Sending & { contentType?: string }} [options]
  */
 export async function publish(topic, data, options = {}) {
   return connect(options).publish(topic, data, options);
@@ -519,28 +521,30 @@ export class Connection {
    * Blobs, buffers, and strings with a `contentType` (such as "text/plain") are sent as they are; all else as JSON. What
    * JSON would change or leave out is a TypeError.
    *
+   * With an `idempotencyKey`, such as `crypto.randomUUID()`, it can be sent again: it is stored once.
+   *
    * @param {string} topic  @param {any} data
-   * @param {Publishing & { contentType?: string, signal?: AbortSignal }} [options]
+   * @param {Publishing & Sending & { contentType?: string }} [options]
    * @returns {Promise<{ id: string, topic: string }>}
    */
-  async publish(topic, data, { title, click, priority, tags, contentType, signal } = {}) {
+  async publish(topic, data, { title, click, priority, tags, contentType, ...sending } = {}) {
     if (Array.isArray(tags) && tags.some((tag) => String(tag).includes(","))) throw new TypeError("a tag has no comma");
     const { body, type } = written(data, contentType);
     // Display fields travel in the query, because a header can only contain Latin-1.
     const url = address(this.#options.url, [topic]) + query({ title, click, priority, tags });
-    return this.#request(url, ({ id }) => typeof id === "string", signal, body, type);
+    return this.#request(url, ({ id }) => typeof id === "string", sending, body, type);
   }
 
   /**
    * Publishes up to 1000 messages, all or none; resolves with their ids.
    *
-   * @param {(Publishing & { topic: string, data: any })[]} messages  @param {{ signal?: AbortSignal }} [options]
+   * @param {(Publishing & { topic: string, data: any })[]} messages  @param {Sending} [sending]
    * @returns {Promise<string[]>}
    */
-  async publishAll(messages, { signal } = {}) {
+  async publishAll(messages, sending = {}) {
     const { body, type } = written(messages);
     const url = address(this.#options.url, ["a"]).replace(/topics\/a$/, "messages");
-    return (await this.#request(url, ({ ids }) => Array.isArray(ids), signal, body, type)).ids;
+    return (await this.#request(url, ({ ids }) => Array.isArray(ids), sending, body, type)).ids;
   }
 
   /**
@@ -553,7 +557,7 @@ export class Connection {
    */
   async history(topics, { before = "latest", last, signal } = {}) {
     const url = address(this.#options.url, [topics].flat()) + query({ before, limit: last });
-    return this.#request(url, (answer) => Array.isArray(answer.messages) && "before" in answer, signal);
+    return this.#request(url, (answer) => Array.isArray(answer.messages) && "before" in answer, { signal });
   }
 
   /** Calls `listener` when the state changes, and before each pause; what is returned ends that. */
@@ -944,10 +948,10 @@ export class Connection {
   /**
    * A request whose answer is `right`, or an error. Without an answer the outcome of one with a body is unknown.
    *
-   * @param {string} url  @param {(answer: any) => boolean} right  @param {AbortSignal} [signal]
+   * @param {string} url  @param {(answer: any) => boolean} right  @param {Sending} sending
    * @param {any} [body]  @param {string} [type]  @returns {Promise<any>}
    */
-  async #request(url, right, signal, body, type) {
+  async #request(url, right, { signal, idempotencyKey: key }, body, type) {
     const { fetch, parse = JSON.parse } = this.#options;
     const control = new AbortController();
     const abort = () => control.abort(signal?.reason);
@@ -961,7 +965,7 @@ export class Connection {
         const aborted = new Promise((_, reject) => control.signal.addEventListener("abort", reject));
         const token = await Promise.race([this.#credential.token(), aborted]);
         const post = body === undefined ? {} : { method: "POST", body };
-        const headers = { ...this.#sent(token), ...(type && { "Content-Type": type }) };
+        const headers = { ...this.#sent(token), ...(type && { "Content-Type": type }), ...(key && { "Idempotency-Key": key }) };
         const response = await send(url, { ...post, headers, signal: control.signal }, fetch);
         if (response.ok) {
           const text = await response.text();

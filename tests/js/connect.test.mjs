@@ -406,3 +406,15 @@ test("one that ended can be followed again", async (t) => {
     await poll.gone;
   }
 });
+
+for (const call of ["publish", "publishAll"]) {
+  test(`${call} sends the idempotency key that it is given`, async (t) => {
+    const { server, notifier } = await connected(t);
+    const args = call === "publish" ? ["a", 1] : [[{ topic: "a", data: 1 }]];
+    const sent = notifier[call](...args, { idempotencyKey: "order-42" });
+    const request = await server.request();
+    assert.equal(request.headers["idempotency-key"], "order-42");
+    request.answer({ id: "8", topic: "a", ids: ["8"], duplicate: true });
+    assert.deepEqual(await sent, call === "publish" ? { id: "8", topic: "a", ids: ["8"], duplicate: true } : ["8"]);
+  });
+}

@@ -1,7 +1,7 @@
 /** Uses everything that the package says it has, so that `tsc` finds what its declarations do not allow, or allow wrongly. */
 
 import { NotifierError, connect, publish, subscribe } from "pg-notifier";
-import type { Connecting, Connection, Following, Gap, Message, Publishing, Retry, State, Store, Subscription } from "pg-notifier";
+import type { Connecting, Connection, Following, Gap, Message, Publishing, Retry, Sending, State, Store, Subscription } from "pg-notifier";
 
 interface Order {
   status: "new" | "paid";
@@ -61,7 +61,9 @@ async function all(): Promise<void> {
   const fields: Publishing = { title: "Paid", click: "https://x.example", priority: 4, tags: ["money"] };
   const published: { id: string; topic: string } = await notifier.publish("orders/42", { status: "paid" }, fields);
   await notifier.publish("log", "plain", { contentType: "text/plain", tags: "a,b", signal: AbortSignal.timeout(5) });
-  const ids: string[] = await notifier.publishAll([{ topic: "a", data: 1 }, { topic: "b", data: null, ...fields }]);
+  const batch = [{ topic: "a", data: 1 }, { topic: "b", data: null, ...fields }];
+  const sending: Sending = { idempotencyKey: crypto.randomUUID(), signal: AbortSignal.timeout(5_000) };
+  const ids: string[] = await notifier.publishAll(batch, sending);
   let before: string | null = "latest";
   while (before) {
     const page: { messages: Message<Order>[]; before: string | null } = await notifier.history<Order>("orders/*", {
