@@ -226,7 +226,7 @@ async def test_a_role_that_lacks_rights_is_told_which_and_can_serve_with_them(
         with pytest.raises(MigrationError, match=f"The role {role} lacks rights") as told:
             await start(url)
         lacks, _, remedy = str(told.value).partition(". As the owner of it: ")
-        assert re.search(r": execute on notifier\.access_changed\(text\); .* and [0-9]+ more$", lacks), lacks
+        assert re.search(r": execute on notifier\..*access_changed\(text\); .* and [0-9]+ more$", lacks), lacks
         grants = remedy.rstrip(";").split("; ")
         for grant in grants:
             with pytest.raises(MigrationError, match="lacks rights"):
