@@ -392,6 +392,9 @@ async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_than_its_size(
     pieces = iter([b"%02d" % (n % 100) for n in range(20_000)])
 
     class Content:
+        def is_eof(self) -> bool:
+            return False
+
         async def readany(self) -> bytes:
             await asyncio.sleep(0)
             return next(pieces, b"")
