@@ -67,6 +67,10 @@ class Filling:
             self._task.cancel()
         self._task = asyncio.create_task(self._work(), name="filling")
 
+    def is_over(self) -> bool:
+        """Whether the window has all that it gets."""
+        return self._task is not None and self._task.done()
+
     async def stop(self) -> None:
         if self._task:
             self._task.cancel()

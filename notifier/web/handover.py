@@ -3,8 +3,9 @@
 The promise: a client gets, byte for byte, what aiohttp alone would send; this is only cheaper. There is one
 implementation of HTTP, aiohttp's, and no second parser to attack:
 
-- aiohttp parses, routes and authorises the first poll of a connection like any other request. When it must wait, its
-  handler hands the transport over to a `ParkedConnection`, and aiohttp's objects are dropped.
+- aiohttp parses, routes and authorises the first poll of a connection like any other request. When it must wait, or is
+  answered with what its client has missed, its handler hands the transport over to a `ParkedConnection`, and aiohttp's
+  objects are dropped.
 - The next request on that connection usually differs from the last in its cursor alone. When all the bytes around
   it are the same (tier 1), or when aiohttp's own parser finds a request of a known shape (tier 2, for proxies that
   number each request), it is a re-poll: answered or parked again at once.
@@ -69,9 +70,10 @@ class Handover:
         self._returning: deque[ParkedConnection] = deque()
 
     def hand_over(
-        self, request: web.Request, poll: Poll, wait: Wait, address: str, grant: Grant
+        self, request: web.Request, poll: Poll, found: Wait | Answer, address: str, grant: Grant
     ) -> web.StreamResponse | None:
-        """Park `poll`, and its connection with it. None where that is impossible: then it waits in its handler."""
+        """Park `poll`, and its connection with it; or answer it, so that the next one is known. None where that is
+        impossible: then it waits, or is answered, in its handler."""
         handler = request.protocol
         head = handler.only(request) if isinstance(handler, ConnectionHandler) else None
         message = self.reader.read(head) if head else None
@@ -93,7 +95,10 @@ class Handover:
         transport = cast("ConnectionHandler", handler).leave()
         connection = ParkedConnection(self, shape, transport)
         transport.set_protocol(connection)
-        connection.park(wait)
+        if isinstance(found, Wait):
+            connection.park(found)
+        else:
+            connection.answer(found)
         return HandedOver()
 
     def hand_over_stream(self, request: web.Request, wanted: Wanted, answer: Answer) -> web.StreamResponse | None:

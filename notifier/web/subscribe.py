@@ -7,7 +7,7 @@ from aiohttp.http import HttpVersion11
 
 from notifier.core.errors import BadRequest
 from notifier.core.grants import Grant
-from notifier.core.polls import Answer, Before, Poll
+from notifier.core.polls import After, Answer, Before, Poll
 from notifier.core.topics import TopicList
 from notifier.polling import Wait
 from notifier.web.access import address, authorise_subscribe
@@ -54,12 +54,15 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         if handover and (handed_over := handover.hand_over_stream(request, wanted, found)):
             return handed_over
         return await in_handler(request, service, wanted, found, request.app[ORIGINS].headers(request))
+    # Nothing has been awaited since `look`, and nothing is until the poll is parked.
+    collapsed = _may_be_collapsed(request)
+    if collapsed and isinstance(found, Wait):
+        return await _in_two_parts(request, poll, found, client, grant)
+    # One of a crowd that comes back, and gets what it has missed, polls again with the same bytes but for the cursor.
+    goes_on = isinstance(found, Wait) or (bool(found.messages) and isinstance(poll.begin, After) and not collapsed)
+    if goes_on and handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
+        return handed_over
     if isinstance(found, Wait):
-        # Nothing has been awaited since `look`, and nothing is until the poll is parked.
-        if _may_be_collapsed(request):
-            return await _in_two_parts(request, poll, found, client, grant)
-        if handover and (handed_over := handover.hand_over(request, poll, found, client, grant)):
-            return handed_over
         found = await polling.wait(poll, found, client, grant)
     return respond(found, preference(poll), headers=poll.headers)
 

@@ -38,7 +38,7 @@ async def test_it_is_filled_until_there_is_no_more_room(start: Start, monkeypatc
     monkeypatch.setattr(older.Window.__init__, "__defaults__", (9, 32 * 1024 * 1024, None))
     again = await start()
     await until(lambda: len(again.service.window) == 9)
-    await until(lambda: again.service.filling._task.done())
+    await until(again.service.filling.is_over)
     assert not again.service.window.whole
     assert data(await again.poll("a", after=published[2], wait=0)) == list(range(3, 20))
     assert data(await again.poll("a", last=15, wait=0)) == list(range(5, 20))
@@ -50,7 +50,7 @@ async def test_what_retention_has_taken_is_still_told(start: Start, sql: asyncpg
     await sql.execute("update notifier.message set time = time - interval '9 days' where seq <= $1", int(published[5]))
     await sql.execute("select notifier.prune(now() - interval '7 days', 1000)")
     again = await start()
-    await until(lambda: again.service.filling._task.done())
+    await until(again.service.filling.is_over)
     assert again.service.window.start >= int(published[5])
     found = await again.poll("a", after=published[2], wait=0)
     assert data(found) == list(range(6, 20))
@@ -95,6 +95,6 @@ async def test_a_window_that_begins_anew_meanwhile_gets_nothing_of_before(
     window = again.service.window
     window.reset(window.head + 10)  # without telling
     go_on.set()
-    await until(lambda: again.service.filling._task.done())
+    await until(again.service.filling.is_over)
     assert len(window) == 0
     assert window.start == window.head

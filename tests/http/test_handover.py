@@ -161,13 +161,35 @@ async def test_a_wait_begins_anew_with_each_poll(app: Running) -> None:
 async def test_a_parked_connection_holds_no_task(app: Running) -> None:
     socks = await connect(app, 1)
     await until(lambda: not app.client.server.runner.server.connections)
+    await until(app.service.filling.is_over)
     before = len(asyncio.all_tasks())
     socks += await connect(app, 499)
     await until(lambda: not app.client.server.runner.server.connections)
-    assert len(asyncio.all_tasks()) == before
+    assert len(asyncio.all_tasks()) <= before
     for sock in socks:
         sock.close()
     await app.parked(0)
+
+
+async def test_one_that_comes_back_and_gets_what_it_missed_is_known_from_then_on(app: Running) -> None:
+    begin = head(app)
+    await app.publish("t")
+    async with line(app) as raw:
+        await raw.send(f"GET /v1/topics/t?after={begin} HTTP/1.1")
+        cursor = json.loads((await raw.answer()).body)["cursor"]
+        [held] = connections(app)
+        for _ in range(2):
+            assert await park(app, raw, after=cursor) is held
+            cursor = await wake(app, raw)
+
+
+async def test_what_varnish_may_hold_back_stays_with_aiohttp_also_when_it_was_answered(app: Running) -> None:
+    begin = head(app)
+    await app.publish("t")
+    async with line(app) as raw:
+        await raw.send(f"GET /v1/topics/t?after={begin} HTTP/1.1", "X-Varnish: 1")
+        assert b'"messages": [{' in (await raw.answer()).body
+        assert not connections(app)
 
 
 async def test_a_handler_is_freed_without_the_garbage_collector(app: Running) -> None:
