@@ -302,7 +302,7 @@ async def test_the_program_of_the_readme_runs_on_a_page(
 ) -> None:
     await admit(server, site)
     id_ = await publish(server, "user/42/orders", "for you")
-    _, program = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    *_, program = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     program = program.replace("https://notifier.example.com", service.url).replace("token }", "token, last: 1 }")
     shown = await page.evaluate(
         f"""async () => {{
