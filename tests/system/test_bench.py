@@ -47,6 +47,7 @@ WORKS = (
     "| health request, p99 during a fan-out, against the time to all | 200 |",
     "| health request, longest while all hang up | 200 |",
     "| publish → delivered, inboxes, p50 | 100 |",
+    "| memory per stream | 100 |",
     "| until all are parked | 6,000 |",
     "| reads of the table | 20,000 |",
     "| CPU per client that comes back, nothing known of it | 100 |",
