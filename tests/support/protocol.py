@@ -23,6 +23,7 @@ def exactly(path: str) -> URL:
 
 def empty_window(app: Any) -> None:
     """From here on everything published so far is read from the table."""
+    app.service.filling._task.cancel()
     app.service.window.reset(app.service.window.head)
 
 
