@@ -7,6 +7,6 @@ else
 fi
 # With a key of its own, a repeated request is not a second message: so all failures can be tried again.
 printf '%s' "$log" | curl -sS --fail --retry 8 --retry-all-errors --output /dev/null --data-binary @- \
-  -H "Authorization: Bearer $NOTIFIER_KEY" -H "Idempotency-Key: backup-$(hostname)-$(date +%s)" \
+  -H "Authorization: Bearer $NOTIFIER_KEY" -H "Idempotency-Key: backup-$(hostname)-$(date +%s)-$$" \
   -H 'Content-Type: text/plain; charset=utf-8' -H "Title: $2" -H "Priority: $3" \
   "$NOTIFIER/v1/topics/backup/$1"

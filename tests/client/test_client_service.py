@@ -34,7 +34,7 @@ async def test_what_is_published_is_what_subscribers_get(client):
         await client.publish("t/empty", b"", content_type="image/png"),
     ]
     json_, text, bytes_, empty = messages = await take(client.subscribe("t/*", after="earliest"), 4)
-    assert [(message.id, message.topic) for message in messages] == published
+    assert [(message.id, message.topic) for message in messages] == [(each.id, each.topic) for each in published]
     assert json_.data == {"a": [1, 2.5, None, "é"]}
     assert (json_.title, json_.click, json_.tags) == ("Grüße", "https://a.b", ("x", "y z"))
     assert (text.data, text.content_type, text.priority) == ("zwei\nZeilen", "text/plain; charset=utf-8", 5)

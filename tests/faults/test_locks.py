@@ -82,7 +82,7 @@ async def test_a_server_frozen_before_its_commit_does_not_stop_the_others(
     connection = await frozen.connect("frozen", command_timeout_s=5)
     transaction = frozen.calls(connection)
     await transaction.__aenter__()
-    await connection.fetch(writer.APPEND_POOLED, ["orders"], [b"1"], [None], [None], [None], 0, None)
+    await connection.fetch("select * from notifier.append(array['orders'], array[$1::bytea], $2, $2, $2)", b"1", [None])
     await app.publish("orders", "2")
     with pytest.raises(AWAY):
         await transaction.__aexit__(None, None, None)

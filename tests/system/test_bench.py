@@ -92,7 +92,7 @@ def test_a_quick_run_reports_every_row_and_no_void(tmp_path: Path) -> None:
         (figure["section"], figure["what"], figure.get("peer")) for figure in figures
     }
     judged = {(figure["section"], figure["what"]) for figure in figures if "required" in figure or "aim" in figure}
-    elsewhere = {"before", "proxy", "last", "tokens", "coming"}  # another revision, nginx, nchan, node
+    elsewhere = {"before", "proxy", "last", "tokens", "coming", "streams"}  # another revision, nginx, nchan, node
     assert judged >= {
         (scenario.name, bound.what)
         for scenario in SCENARIOS

@@ -415,6 +415,7 @@ def test_whatever_is_signed_becomes_a_message_byte_for_byte_or_a_handshake(name,
 
 
 def test_the_page_on_webhooks_has_every_scheme():
-    page = (ROOT / "docs" / "webhooks.md").read_text()
+    _, page = (ROOT / "docs" / "webhooks.md").read_text().split("\n## Schemes\n")
+    page, *_ = page.split("\n## ")
     listed = {name for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert listed == set(SCHEMES)

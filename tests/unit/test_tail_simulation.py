@@ -162,7 +162,7 @@ class Connection:
             after, _, _, to, _ = args
             seqs: list[int | None] = sorted(seq for seq in log.rows if after < seq <= to)[: log.random.choice([2, 9])]
             shared = {"deleted_seq": log.deleted, "epoch": log.epochs[-1][0], "unseen": unseen, "fields": None}
-            shared |= {"name": "t", "time": NOON, "content_type": "text/plain"}
+            shared |= {"name": "t", "time": NOON, "content_type": "text/plain", "headers": None}
             found = [{**shared, "seq": seq, "body": log.rows[seq] if seq else b""} for seq in seqs or [None]]
         else:
             found = list(log.epochs)
