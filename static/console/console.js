@@ -82,6 +82,7 @@ async function follow(beginning) {
       ...beginning,
       limit: MOST,
       key: accessKey(),
+      share: true, // a browser has six connections to a server over HTTP/1.1, for all tabs together
       onState: (next, retry) => current() && tell(next, retry),
       onGap: (gap) => current() && (draw(), feed.addGap(gap)),
     });

@@ -29,6 +29,7 @@ async function find() {
     mine = subscription = subscribe(match, {
       limit: 1_000,
       key: accessKey(),
+      share: true,
       onState: (state, retry) => mine === subscription && tell(state, retry),
     });
     await load("");

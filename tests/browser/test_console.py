@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from conftest import Server
-from playwright.async_api import Browser, Locator, Page, Route, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, expect
 
-from browser.conftest import complaints, publish, publish_all
+from browser.conftest import complaints, publish, publish_all, strict_page
 
 pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
 
@@ -430,6 +431,19 @@ async def test_a_restart_of_the_server_loses_and_repeats_nothing(console: Page, 
     await live(console)
     await expect(lines(console)).to_have_text(["2", "1"])
     await expect(console.get_by_role("button", name="Reconnect now")).to_be_hidden()
+
+
+async def test_seven_tabs_load_and_publish(context: BrowserContext, server: Server) -> None:
+    async with AsyncExitStack() as stack:
+        tabs = [await stack.enter_async_context(strict_page(context, server.url)) for _ in range(7)]
+        for n, tab in enumerate(tabs):
+            await opened(tab, server, f"#tabs/{n},all")
+        for tab in tabs:
+            await tab.get_by_role("button", name="Send a test message").click()
+            await expect(lines(tab)).to_have_text(["It works"])
+        await publish(server, "all", "for all")
+        for tab in tabs:
+            await expect(lines(tab)).to_have_text(['"for all"', "It works"])
 
 
 async def test_a_click_connects_again_at_once(page: Page, server: Server) -> None:
