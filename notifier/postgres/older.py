@@ -105,7 +105,7 @@ class Filling:
                 return  # it is full, and moves on
             below = state["bottom"] if done else messages[0].seq - 1
             if not self._window.prepend(messages, below, whole=done and state["complete"]) or done:
-                log.info("window: begins with the newest %d messages", len(self._window))
+                log.debug("window: begins with the newest %d messages", len(self._window))
                 return
             await asyncio.sleep(PAUSE_S)
 
