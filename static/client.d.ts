@@ -77,9 +77,9 @@ export type Connecting = {
     share?: boolean | string;
     fetch?: typeof globalThis.fetch;
     /**
-     * sent with each request, beside our own
+     * sent with each request, beside our own; one that cannot be sent is a TypeError
      */
-    headers?: Record<string, string>;
+    headers?: HeadersInit;
     /**
      * reads an answer in the place of JSON.parse, which rounds large numbers
      */

@@ -41,7 +41,7 @@
  * @property {boolean | string} [share]  true or a name: the tabs of a browser with the same service, user and name have
  *   one poll together. Where a browser cannot, each has its own
  * @property {typeof globalThis.fetch} [fetch]
- * @property {Record<string, string>} [headers]  sent with each request, beside our own
+ * @property {HeadersInit} [headers]  sent with each request, beside our own; one that cannot be sent is a TypeError
  * @property {(text: string) => any} [parse]  reads an answer in the place of JSON.parse, which rounds large numbers
  */
 
@@ -104,6 +104,7 @@ const FOREIGN = "foreign_answer";
 const STALE = "stale_answer";
 const UNKNOWN = "outcome_unknown";
 const DOUBT = " The message may be stored or not.";
+const OURS = /^(accept|content-type|idempotency-key|last-event-id|prefer)$/; // headers
 const FOREVER = 2 ** 31 - 1; // the longest that timers can
 
 /**
@@ -437,6 +438,8 @@ export class Connection {
   /** @type {Connecting} */
   #options;
   #credential;
+  /** Headers of the user's. */
+  #given;
   #line = new Line();
   /** @type {Set<Place>} */
   #places = new Set();
@@ -479,7 +482,7 @@ export class Connection {
   constructor(/** @type {Connecting} */ options) {
     this.#options = options;
     this.#credential = new Credential(options);
-    address(options.url, ["a"]); // throws where it is none
+    this.#given = sendable(options, address(options.url, ["a"])); // both throw where they are none
   }
 
   /** Whether it has no subscriptions. */
@@ -942,7 +945,7 @@ export class Connection {
 
   /** The headers that every request has. @returns {Record<string, string>} */
   #sent(/** @type {string | undefined} */ token) {
-    return { ...this.#options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+    return { ...this.#given, ...(token && { Authorization: `Bearer ${token}` }) };
   }
 
   /**
@@ -1283,6 +1286,20 @@ function checked(/** @type {string | null | undefined} */ given) {
   const token = String(given ?? "").trim();
   if (/^[!-~]*$/.test(token)) return token || undefined;
   throw new TypeError("what the option token is, or returns, is not a token: it has spaces or is not ASCII");
+}
+
+/**
+ * The headers of the user's, each of which can be sent: no request fails later because of one, or goes without it.
+ *
+ * @param {Connecting} options  @param {string} url
+ */
+function sendable({ headers, key, token = key }, url) {
+  const given = new Headers(headers); // throws for what is no header
+  const { headers: sent } = new Request(url, { headers: given }); // browsers leave out what pages may not set
+  for (const [name] of given)
+    if (!sent.has(name) || OURS.test(name) || (token && name === "authorization"))
+      throw new TypeError(`the header ${name} cannot be given: the browser or this client sets it`);
+  return Object.fromEntries(given);
 }
 
 /**

@@ -156,3 +156,31 @@ async def test_a_minute_offline_costs_nothing(page: Page, server: Server) -> Non
     await page.wait_for_function("Object.values(seen).flat().length >= 5")
     await page.wait_for_function("notifier.state === 'live'")
     assert await page.evaluate("seen") == {"a": [0, 1, 2], "b/*": [3, 4]}
+
+
+async def test_headers_go_with_each_request_and_one_that_browsers_keep_to_themselves_is_refused(
+    page: Page, server: Server
+) -> None:
+    await page.goto(f"{server.url}/icon.svg")
+    async with page.expect_request(lambda request: "/v1/topics/a" in request.url) as asked:
+        await page.evaluate(
+            """async () => {
+                const { connect } = await import("/client.js");
+                window.notifier = connect({ headers: { "X-Tenant": "acme" }, onError: () => {} });
+                notifier.subscribe("a", () => {});
+            }"""
+        )
+    assert (await (await asked.value).all_headers())["x-tenant"] == "acme"
+    for name in ("Cookie", "Host", "Prefer"):
+        refused = await page.evaluate(
+            """async (name) => {
+                const { connect } = await import("/client.js");
+                try {
+                    connect({ headers: { [name]: "1" } });
+                } catch (error) {
+                    return String(error);
+                }
+            }""",
+            name,
+        )
+        assert refused == f"TypeError: the header {name.lower()} cannot be given: the browser or this client sets it"

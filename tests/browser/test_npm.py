@@ -23,7 +23,7 @@ pytestmark = pytest.mark.all
 FOLDER = ROOT / "tests" / "npm"
 NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 # Bytes, minified and gzipped. It grows only where somebody decides that it may.
-LARGEST = 8_500
+LARGEST = 8_650
 
 
 def run(*command: object, cwd: Path = FOLDER) -> str:

@@ -287,19 +287,46 @@ test("a batch ends before a gap, which is told before the next one", async (t) =
   assert.deepEqual([(await first).value.length, gaps], [1, ["7"]]);
 });
 
-test("the options of a connection go with each request", async (t) => {
-  const headers = { "X-Tenant": "acme" };
-  const { server, notifier } = await connected(t, { token: "t1", headers });
+for (const headers of [{ "X-Tenant": "acme" }, new Headers({ "X-Tenant": "acme" }), [["X-Tenant", "acme"]]]) {
+  test(`the options of a connection go with each request, headers as ${headers.constructor.name}`, async (t) => {
+    const { server, notifier } = await connected(t, { token: "t1", headers });
+    notifier.subscribe("a", () => {});
+    const published = notifier.publishAll([{ topic: "a", data: 1, title: "One" }]);
+    const requests = [await server.request(), await server.request()];
+    for (const request of requests) {
+      assert.deepEqual([request.headers["x-tenant"], request.headers.authorization], ["acme", "Bearer t1"]);
+      if (request.method === "POST") request.answer({ ids: ["8"] }, { status: 201 });
+    }
+    assert.deepEqual(await published, ["8"]);
+    const { path, body } = requests.find(({ method }) => method === "POST");
+    assert.deepEqual([path, JSON.parse(body)], ["/v1/messages", [{ topic: "a", data: 1, title: "One" }]]);
+  });
+}
+
+for (const headers of [
+  { "two words": "1" },
+  { "X-Tenant": "a\nb" },
+  { "X-Tenant": "☃" },
+  { prefer: "wait=3" },
+  { "Last-Event-ID": "7" },
+  { Accept: "text/event-stream" },
+  { "content-type": "text/plain" },
+  { "Idempotency-Key": "1" },
+  { Authorization: "Basic eDp5" },
+]) {
+  test(`the header ${JSON.stringify(headers)} cannot be sent, which is said at once`, () => {
+    const name = Object.keys(headers)[0];
+    const options = { url: "http://127.0.0.1:1", headers, token: () => "t1" };
+    const told = (error) => error instanceof TypeError && /header|ByteString/.test(error.message);
+    assert.throws(() => connect(options), told, name);
+    assert.throws(() => subscribe("a", options), told, name);
+  });
+}
+
+test("without a token, Authorization may be another's, as that of a proxy", async (t) => {
+  const { server, notifier } = await connected(t, { headers: { Authorization: "Basic eDp5" } });
   notifier.subscribe("a", () => {});
-  const published = notifier.publishAll([{ topic: "a", data: 1, title: "One" }]);
-  const requests = [await server.request(), await server.request()];
-  for (const request of requests) {
-    assert.deepEqual([request.headers["x-tenant"], request.headers.authorization], ["acme", "Bearer t1"]);
-    if (request.method === "POST") request.answer({ ids: ["8"] }, { status: 201 });
-  }
-  assert.deepEqual(await published, ["8"]);
-  const { path, body } = requests.find(({ method }) => method === "POST");
-  assert.deepEqual([path, JSON.parse(body)], ["/v1/messages", [{ topic: "a", data: 1, title: "One" }]]);
+  assert.equal((await server.request()).headers.authorization, "Basic eDp5");
 });
 
 test("a batch that JSON would change is refused before it is sent", async () => {

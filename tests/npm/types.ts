@@ -19,7 +19,7 @@ const options: Connecting = {
 const notifier: Connection = connect(options);
 connect();
 connect({ url: "https://notifier.example.com", key: "nk_1", share: "shop" });
-connect({ token: "t1" });
+connect({ token: "t1", headers: new Headers({ "X-Tenant": "acme" }) });
 
 const store: Store = localStorage;
 const asynchronous: Store = { getItem: async () => null, setItem: async (_key: string, _cursor: string) => {} };
