@@ -3,7 +3,7 @@
 # Newest first; `make run PYTHONS=/opt/python/bin/python3` picks another.
 PYTHONS ?= python3.14 python3.13 python3.12 python3.11 python3
 # More than there are processors, mostly: tests wait for servers and databases most of the time.
-PYTEST ?= -q -n 3 --dist worksteal
+PYTEST ?= -q -n 4 --dist worksteal
 
 python := .venv/bin/python
 compile := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(LOCK)
