@@ -13,9 +13,11 @@ from notifier.access.last_use import LastUse
 from notifier.access.policy import Policy
 from notifier.core.cursors import Epochs
 from notifier.core.idempotency import Once
+from notifier.core.listing import Place, Schedule
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message, NewMessage
 from notifier.core.times import Later
+from notifier.core.topics import TopicList
 from notifier.core.window import Window
 from notifier.parking import ParkingLot
 from notifier.polling import DRAIN_RETRY_S, Polling
@@ -28,7 +30,7 @@ from notifier.postgres.older import Filling
 from notifier.postgres.policy import PolicyFunction
 from notifier.postgres.pump import Pump
 from notifier.postgres.retention import prune_for_ever
-from notifier.postgres.scheduled import Added, Scheduled
+from notifier.postgres.scheduled import Added, Scheduled, read_schedule
 from notifier.postgres.sealing import Seal
 from notifier.postgres.sources import Sources
 from notifier.postgres.tail import Tail, first_position
@@ -150,6 +152,14 @@ class Service:
         if added.due_s is not None:
             self.pump.scheduled(added.due_s)
         return added
+
+    async def waiting(self, match: TopicList, after: Place | None, limit: int, deadline: float) -> Schedule:
+        """A page of what is scheduled to topics that `match`."""
+
+        async def read(connection: Connection) -> Schedule:
+            return await read_schedule(connection, match, after, limit)
+
+        return await self.history.shared(("scheduled", match, after, limit), read, deadline)
 
     async def message(self, seq: int, *, whole: bool = False) -> Stored | None:
         """The message of that id, unless there is none or it is older than the retention; with a large body only where

@@ -50,6 +50,22 @@ examples:
   notifier forward 'stripe/**' https://billing.internal/hooks --state stripe.cursor
 """
 
+LIST_SCHEDULED = """It lists what the key may publish, and so take back; without bodies, which it need not be allowed to
+read.
+
+examples:
+  notifier scheduled list | head
+  notifier scheduled list 'reminders/*' --json
+"""
+
+CANCEL_SCHEDULED = """Status 1: one of them is not scheduled any more, or never was. The others are taken back all the
+same.
+
+examples:
+  notifier scheduled cancel 7
+  notifier scheduled list reminders | cut -f 1 | xargs -r notifier scheduled cancel
+"""
+
 ADD_SOURCE = """examples:
   openssl rand -hex 20 | tee secret.txt | notifier source add github --scheme github --secret - \\
       --topic 'github/{repository.full_name}/{header:X-GitHub-Event}'

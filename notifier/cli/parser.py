@@ -11,12 +11,14 @@ from notifier import __version__
 from notifier.cli.forward import forward
 from notifier.cli.help_texts import (
     ADD_SOURCE,
+    CANCEL_SCHEDULED,
     CHANGE_KEY,
     CREATE_KEY,
     DATABASE,
     ENVIRONMENT_OF_CLIENTS,
     ENVIRONMENT_OF_SERVERS,
     FORWARD,
+    LIST_SCHEDULED,
     PUBLISH,
     ROTATE,
     SIGN,
@@ -26,6 +28,7 @@ from notifier.cli.help_texts import (
 from notifier.cli.key import change_key, create_key, list_keys, revoke_key
 from notifier.cli.migrate import migrate
 from notifier.cli.publish import TEXT, publish
+from notifier.cli.scheduled import cancel_scheduled, list_scheduled
 from notifier.cli.serve import serve
 from notifier.cli.source import add_source, list_sources, remove_source, rotate_source, show_source, test_source
 from notifier.cli.status import EXPLAINED
@@ -52,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_publish(commands)
     _add_subscribe(commands)
     _add_forward(commands)
+    _add_scheduled(commands)
     _add_source(commands)
     _add_key(commands)
     _add_token(commands)
@@ -180,6 +184,21 @@ def _add_begin(command: argparse.ArgumentParser) -> "argparse._MutuallyExclusive
     return begin
 
 
+def _add_scheduled(commands: Commands) -> None:
+    scheduled = _add(commands, "scheduled", "manage what is published later", "").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    purpose = "list what waits for its time, next first: id, topic, time"
+    listed = _add(scheduled, "list", purpose, LIST_SCHEDULED + ENVIRONMENT_OF_CLIENTS, list_scheduled)
+    listed.add_argument("match", metavar="TOPIC", nargs="?", default="**", help="a topic or pattern; default **")
+    listed.add_argument("--json", action="store_true", help="print one object a line")
+    _add_url(listed)
+    purpose = "never publish what is scheduled"
+    cancel = _add(scheduled, "cancel", purpose, CANCEL_SCHEDULED + ENVIRONMENT_OF_CLIENTS, cancel_scheduled)
+    cancel.add_argument("ids", metavar="ID", nargs="+", type=_id, help="what `publish --delay` or `list` has printed")
+    _add_url(cancel)
+
+
 def _add_source(commands: Commands) -> None:
     sources = _add(commands, "source", "manage the senders of webhooks", "").add_subparsers(
         metavar="ACTION", required=True
@@ -293,7 +312,7 @@ def _positive(text: str) -> int:
 
 def _id(text: str) -> str:
     if not re.fullmatch("[1-9][0-9]{0,18}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a message")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id")
     return text
 
 

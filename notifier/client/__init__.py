@@ -8,9 +8,19 @@
 A program of its own: it needs aiohttp and nothing of the server.
 """
 
-from notifier.client.client import Client, NewMessage, Published
+from notifier.client.client import Client, NewMessage, Published, Scheduled
 from notifier.client.http import NotifierClientError
 from notifier.client.messages import Batch, Gap, Message
 from notifier.client.subscription import Subscription
 
-__all__ = ["Batch", "Client", "Gap", "Message", "NewMessage", "NotifierClientError", "Published", "Subscription"]
+__all__ = [
+    "Batch",
+    "Client",
+    "Gap",
+    "Message",
+    "NewMessage",
+    "NotifierClientError",
+    "Published",
+    "Scheduled",
+    "Subscription",
+]

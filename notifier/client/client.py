@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -37,6 +37,14 @@ class Published(NamedTuple):
     id: str
     topic: str
     at: str | None = None
+
+
+class Scheduled(NamedTuple):
+    """A message that waits for its time, in RFC 3339; `id` is for `take_back`."""
+
+    id: str
+    topic: str
+    at: str
 
 
 class Client:
@@ -110,6 +118,24 @@ class Client:
                 return False
             raise
         return True
+
+    async def scheduled(self, match: str = "**") -> AsyncIterator[Scheduled]:
+        """What is scheduled to the topics that `match`, a topic or a pattern, matches; next first. What is published
+        or taken back meanwhile may be left out. NotifierClientError."""
+        query = {"match": match}
+        while True:
+            answer = await self._http.request("GET", "/v1/scheduled", query, READ_PATIENCE_S)
+            try:
+                page = json.loads(answer.body)
+                found = [Scheduled(str(one["id"]), str(one["topic"]), str(one["at"])) for one in page["scheduled"]]
+                following = page["next"]
+            except (ValueError, LookupError, TypeError):
+                raise NotifierClientError(200, "foreign_answer", "What answers is no Notifier.") from None
+            for one in found:
+                yield one
+            if following is None or following == query.get("after"):
+                return
+            query["after"] = str(following)
 
     async def publish_many(
         self,

@@ -1,4 +1,4 @@
-"""What `GET /v1/topics` lists."""
+"""What `GET /v1/topics` and `GET /v1/scheduled` list."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,3 +20,26 @@ class Listing:
 
     topics: Sequence[Topic]
     next: str | None
+
+
+class Place(NamedTuple):
+    """Where something stands among what is scheduled. `at` is written as RFC 3339 with microseconds, in UTC; SQL takes
+    years of more than four digits, which no datetime has."""
+
+    at: str
+    id: int
+
+
+class Waiting(NamedTuple):
+    """A message that waits for its time."""
+
+    place: Place
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What is scheduled, next first, and the place to go on after; None at the end."""
+
+    messages: Sequence[Waiting]
+    next: Place | None

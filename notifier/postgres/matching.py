@@ -1,7 +1,7 @@
 """Which topics of the table a list matches."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import asyncpg
 
@@ -41,7 +41,7 @@ async def resolve(connection: Connection, topics: TopicList, exact: Iterable[int
     return sorted(known)
 
 
-async def matching(rows: Sequence[asyncpg.Record], topics: TopicList) -> list[int]:
+async def matching(rows: Iterable[asyncpg.Record | tuple[int, str]], topics: TopicList) -> list[int]:
     """The numbers, which come first, of the rows whose topics, which come next, are in the list."""
     matches: dict[str, bool] = {}
     left = most = MATCHED // topics.weight

@@ -1,4 +1,4 @@
-"""What is published later: stored until then, and taken back. The pump publishes it."""
+"""What is published later: stored until then, listed, and taken back. The pump publishes it."""
 
 import asyncio
 import logging
@@ -11,11 +11,14 @@ import asyncpg
 
 from notifier.core.errors import IdempotencyConflict, OutcomeUnknown, TooLarge, Unavailable, Unprocessable
 from notifier.core.idempotency import Once
+from notifier.core.listing import Place, Schedule, Waiting
 from notifier.core.messages import NewMessage
 from notifier.core.times import Later
+from notifier.core.topics import TopicList
 from notifier.postgres.appending import CONFLICT
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.failures import UNAVAILABLE, explain, state
+from notifier.postgres.matching import matching
 from notifier.postgres.writer import AWAY_TEXT, CONFLICT_TEXT, UNFIT_TEXT, UNKNOWN_TEXT
 
 log = logging.getLogger(__name__)
@@ -32,9 +35,18 @@ LOCK = "set {local} lock_timeout = 2000"
 # As a check of the table has it: its JSON is checked there once more.
 MAX_BODY = 16 * 1024 * 1024
 
+# What one page of the list looks at: what is scheduled is in no order of topics.
+MAX_LOOKED_AT = 2000
+
 ADD = "select * from notifier.schedule($1, $2, $3, $4, $5, $6, $7, $8)"
 TOPIC = "select s.topic from notifier.scheduled s where s.id = $1"
 DELETE = "delete from notifier.scheduled s where s.id = $1 and s.topic = $2 returning s.id"
+
+# `at` comes and goes as text: no datetime has the years that SQL takes.
+WAITING = """
+select s.id, s.topic, to_char(s.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at
+from notifier.scheduled s where (s.at, s.id) > ($1::text::timestamptz, $2) order by s.at, s.id limit $3
+"""
 
 
 class Added(NamedTuple):
@@ -128,3 +140,16 @@ class Scheduled:
             raise
         finally:
             self._idle.put_nowait(connection)
+
+
+async def read_schedule(connection: Connection, match: TopicList, after: Place | None, limit: int) -> Schedule:
+    """What is scheduled behind `after`, to topics that `match`: at most `limit` of the next MAX_LOOKED_AT; in a
+    transaction in which tables are read by their indexes."""
+    looked_at = await connection.fetch(WAITING, *(after or ("-infinity", 0)), MAX_LOOKED_AT)
+    found = set(await matching([(row["id"], row["topic"]) for row in looked_at], match))
+    messages = [Waiting(Place(row["at"], row["id"]), row["topic"]) for row in looked_at if row["id"] in found]
+    if len(messages) > limit:
+        return Schedule(messages[:limit], messages[limit - 1].place)
+    if len(looked_at) < MAX_LOOKED_AT:
+        return Schedule(messages, None)
+    return Schedule(messages, Place(looked_at[-1]["at"], looked_at[-1]["id"]))

@@ -70,6 +70,7 @@ def create_app(service: Service) -> web.Application:
             web.put(LISTS, publish.publish),
             web.post("/v1/messages", publish.publish_batch),
             web.get("/v1/messages/{id}", publish.message),
+            web.get("/v1/scheduled", listing.scheduled, allow_head=False),
             web.delete("/v1/scheduled/{id}", publish.unschedule),
             web.post("/", publish.publish_ntfy),
             web.put("/", publish.publish_ntfy),

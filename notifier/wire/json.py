@@ -10,7 +10,7 @@ from base64 import b64encode
 
 import msgspec
 
-from notifier.core.listing import Listing
+from notifier.core.listing import Listing, Schedule
 from notifier.core.messages import FORM, Message, is_json_type, media_type
 from notifier.core.percent import unquote
 from notifier.core.polls import Answer
@@ -80,6 +80,15 @@ def encode_listing(listing: Listing) -> bytes:
         for topic in listing.topics
     ]
     return json.dumps({"topics": topics, "next": listing.next}).encode()
+
+
+def encode_schedule(schedule: Schedule) -> bytes:
+    """The JSON of a page of what is scheduled."""
+    scheduled = [
+        {"id": str(message.place.id), "topic": message.topic, "at": message.place.at} for message in schedule.messages
+    ]
+    after = schedule.next and f"{schedule.next.at},{schedule.next.id}"
+    return json.dumps({"scheduled": scheduled, "next": after}).encode()
 
 
 def _encode(message: Message) -> tuple[bytes, bytes, bytes]:

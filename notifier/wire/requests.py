@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from notifier.core.cursors import parse_cursor
 from notifier.core.errors import BadRequest
+from notifier.core.listing import Place
 from notifier.core.percent import unquote
 from notifier.core.polls import (
     DEFAULT_LIMIT,
@@ -34,6 +35,8 @@ _COUNT = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 # A request may have tens of thousands of them, which would take as many microseconds.
 _MAX_PARAMETERS = 1000
 _MAX_PREFERENCES = 100
+_PLACE = re.compile(r"(?P<year>[0-9]{4,6})(?P<rest>-[0-9-]{5}T[0-9:]{8}\.[0-9]{6}Z),(?P<id>[0-9]{1,19})", re.ASCII)
+_LAST_YEAR = 294275  # of Postgres, whole
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.ASCII | re.IGNORECASE)
 
 
@@ -108,6 +111,23 @@ def parse_listing(query: str) -> tuple[TopicList, str, int]:
     after = check_topic(given["after"]) if "after" in given else ""
     limit = _count("limit", given["limit"]) if "limit" in given else DEFAULT_LIMIT
     return TopicList([given.get("match", "**")]), after, limit
+
+
+def parse_schedule(query: str) -> tuple[TopicList, Place | None, int]:
+    """The same for what is scheduled, which stands behind a place; None: from the beginning."""
+    given = parse_query(query, ("match", "after", "limit"))
+    after = _place(given["after"]) if "after" in given else None
+    limit = _count("limit", given["limit"]) if "limit" in given else DEFAULT_LIMIT
+    return TopicList([given.get("match", "**")]), after, limit
+
+
+def _place(text: str) -> Place:
+    found = _PLACE.fullmatch(text)
+    # The calendar repeats itself after 400 years.
+    year = int(found["year"]) if found else 0
+    if not found or not 1 <= year <= _LAST_YEAR or not parse_time(f"{2000 + year % 400}{found['rest']}"):
+        raise BadRequest("after is the `next` of the page before.")
+    return Place(f"{found['year']}{found['rest']}", parse_cursor(found["id"]))
 
 
 def _after(text: str) -> Begin:

@@ -15,7 +15,7 @@ from notifier.cli.parser import make_parser
 NOTIFIER = [sys.executable, "-m", "notifier"]
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
-COMMANDS = ["serve", "migrate", "publish", "subscribe", "forward", "source", "key", "token"]
+COMMANDS = ["serve", "migrate", "publish", "subscribe", "forward", "scheduled", "source", "key", "token"]
 
 
 @pytest.mark.rule("L-1")
@@ -27,7 +27,17 @@ def test_help_lists_the_commands_and_what_each_exit_status_means():
 
 
 @pytest.mark.parametrize(
-    "command", [["publish"], ["subscribe"], ["forward"], ["source", "add"], ["key", "create"], ["token"]]
+    "command",
+    [
+        ["publish"],
+        ["subscribe"],
+        ["forward"],
+        ["scheduled", "list"],
+        ["scheduled", "cancel"],
+        ["source", "add"],
+        ["key", "create"],
+        ["token"],
+    ],
 )
 def test_the_help_of_a_command_has_examples_and_its_environment(command):
     done = run(*NOTIFIER, *command, "--help", env=ENV)
@@ -66,6 +76,10 @@ def test_the_version_is_printed():
         [],
         ["fly"],
         ["source"],
+        ["scheduled"],
+        ["scheduled", "cancel"],
+        ["scheduled", "cancel", "07"],
+        ["scheduled", "cancel", "7", "x/../8"],
         ["key"],
         ["key", "create"],
         ["key", "revoke"],

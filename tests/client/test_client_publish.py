@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from notifier.client import Client, NotifierClientError, Published
+from notifier.client import Client, NotifierClientError, Published, Scheduled
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,37 @@ async def test_what_is_published_later_has_a_time_and_can_be_taken_back(scripted
     assert (scripted.requests[1].method, scripted.requests[1].path) == ("DELETE", "/v1/scheduled/7")
     scripted.refuses(404, "not_found")
     assert await client.take_back(published.id) is False
+
+
+async def test_what_is_scheduled_is_read_page_by_page(scripted, client):
+    at = "2026-12-01T09:00:00.000000Z"
+    first, second = Scheduled("7", "a/1", at), Scheduled("9", "a/2", at)
+    scripted.answers(json.dumps({"scheduled": [first._asdict()], "next": f"{at},8"}))
+    scripted.answers(json.dumps({"scheduled": [], "next": f"{at},8+"}))
+    scripted.answers(json.dumps({"scheduled": [second._asdict()], "next": None}))
+    assert [one async for one in client.scheduled("a/*")] == [first, second]
+    assert [request.query for request in scripted.requests] == [
+        {"match": "a/*"},
+        {"match": "a/*", "after": f"{at},8"},
+        {"match": "a/*", "after": f"{at},8+"},
+    ]
+    assert {(request.method, request.path.partition("?")[0]) for request in scripted.requests} == {
+        ("GET", "/v1/scheduled")
+    }
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"scheduled": [1], "next": null}', '{"scheduled": []}'])
+async def test_what_answers_in_place_of_the_server_lists_nothing(scripted, client, body):
+    scripted.answers(body)
+    with pytest.raises(NotifierClientError) as error:
+        _ = [one async for one in client.scheduled()]
+    assert error.value.code == "foreign_answer"
+
+
+async def test_a_page_that_comes_again_and_again_is_the_last(scripted, client):
+    for _ in range(2):
+        scripted.answers('{"scheduled": [], "next": "x"}')
+    assert [one async for one in client.scheduled()] == []
 
 
 async def test_a_time_without_a_time_zone_is_refused(scripted, client):

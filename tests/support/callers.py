@@ -21,51 +21,51 @@ ANOTHER = "another's token"
 
 # ok: 2xx · who: 401 unauthorized · bad: 401 invalid_token · no: 403 forbidden · gone: 404 not_found
 TABLE = """
-                          exact equal narrower wider list own other absent publish batch mixed put   ntfy
-nobody                    who   who   who      who   who  who who   who    who     who   who   who   who
-empty header              bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-no scheme                 bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-other scheme              bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-scheme alone              bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-broken basic              bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-two headers               bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-two good headers          bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-high byte                 bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-high byte in a token      bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
+                        exact equal narrower wider list own  other absent publish batch mixed put  ntfy listed all  undo
+nobody                  who   who   who      who   who  who  who   who    who     who   who   who  who  who    who  who
+empty header            bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+no scheme               bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+other scheme            bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+scheme alone            bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+broken basic            bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+two headers             bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+two good headers        bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+high byte               bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+high byte in a token    bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
 
-wrong key                 bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-half a key                bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-revoked key               bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-expired key               bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-publish-only key          no    no    no       no    no   gone gone gone   ok      ok    no    ok    ok
-subscribe-only key        ok    ok    ok       no    no   ok  gone  gone   no      no    no    no    no
-other pattern key         no    no    no       no    no   gone ok   gone   no      no    no    no    no
-admin key                 ok    ok    ok       ok    ok   ok  ok    gone   ok      ok    ok    ok    ok
-key in the settings       ok    ok    ok       ok    ok   ok  ok    gone   ok      ok    ok    ok    ok
-the same as a password    ok    ok    ok       ok    ok   ok  ok    gone   ok      ok    ok    ok    ok
+wrong key               bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+half a key              bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+revoked key             bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+expired key             bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+publish-only key        no    no    no       no    no   gone gone  gone   ok      ok    no    ok   ok   ok     no   gone
+subscribe-only key      ok    ok    ok       no    no   ok   gone  gone   no      no    no    no   no   no     no   gone
+other pattern key       no    no    no       no    no   gone ok    gone   no      no    no    no   no   no     no   gone
+admin key               ok    ok    ok       ok    ok   ok   ok    gone   ok      ok    ok    ok   ok   ok     ok   gone
+key in the settings     ok    ok    ok       ok    ok   ok   ok    gone   ok      ok    ok    ok   ok   ok     ok   gone
+the same as a password  ok    ok    ok       ok    ok   ok   ok    gone   ok      ok    ok    ok   ok   ok     ok   gone
 
-token                     ok    ok    ok       no    no   ok  gone  gone   ok      ok    no    ok    ok
-token as a password       ok    ok    ok       no    no   ok  gone  gone   ok      ok    no    ok    ok
-RS256 token               ok    ok    ok       no    no   ok  gone  gone   ok      ok    no    ok    ok
-without claims            no    no    no       no    no   gone gone gone   no      no    no    no    no
-other pattern             no    no    no       no    no   gone ok   gone   no      no    no    no    no
-expired                   bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-not yet valid             bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-no exp                    bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-too long a lifetime       bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-alg none                  bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-signed with public key    bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-other secret              bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-no signature              bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-wrong aud                 bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-no aud                    bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-wrong iss                 bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-unknown kid               bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-jku                       bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-exp is text               bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-exp is huge               bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-subject revoked later     bad   bad   bad      bad   bad  bad bad   bad    bad     bad   bad   bad   bad
-subject revoked before    ok    ok    ok       no    no   ok  gone  gone   ok      ok    no    ok    ok
+token                   ok    ok    ok       no    no   ok   gone  gone   ok      ok    no    ok   ok   ok     no   gone
+token as a password     ok    ok    ok       no    no   ok   gone  gone   ok      ok    no    ok   ok   ok     no   gone
+RS256 token             ok    ok    ok       no    no   ok   gone  gone   ok      ok    no    ok   ok   ok     no   gone
+without claims          no    no    no       no    no   gone gone  gone   no      no    no    no   no   no     no   gone
+other pattern           no    no    no       no    no   gone ok    gone   no      no    no    no   no   no     no   gone
+expired                 bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+not yet valid           bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+no exp                  bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+too long a lifetime     bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+alg none                bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+signed with public key  bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+other secret            bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+no signature            bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+wrong aud               bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+no aud                  bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+wrong iss               bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+unknown kid             bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+jku                     bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+exp is text             bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+exp is huge             bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+subject revoked later   bad   bad   bad      bad   bad  bad  bad   bad    bad     bad   bad   bad  bad  bad    bad  bad
+subject revoked before  ok    ok    ok       no    no   ok   gone  gone   ok      ok    no    ok   ok   ok     no   gone
 """
 
 OUTCOMES = {
@@ -105,6 +105,9 @@ REQUESTS = {
     "mixed": Request("POST /v1/messages", body=json.dumps([*BATCH, {"topic": "other", "data": 1}]).encode()),
     "put": Request("PUT /v1/topics/jobs/1", body=b"1"),
     "ntfy": Request("POST /", body=b'{"topic": "jobs/1", "message": "1"}'),
+    "listed": Request("GET /v1/scheduled?match=jobs/*"),
+    "all": Request("GET /v1/scheduled"),
+    "undo": Request("DELETE /v1/scheduled/9000000000000000000"),
 }
 OPEN_REQUESTS = {
     "webhook": Request("POST /hooks/open", body=b"{}"),
@@ -124,7 +127,7 @@ def expected() -> dict[str, dict[str, str]]:
     first, *rows = (line for line in TABLE.splitlines() if line.strip())
     names = first.split()
     assert names == list(REQUESTS)
-    found = {row[:26].strip(): dict(zip(names, row[26:].split(), strict=True)) | OPEN for row in rows}
+    found = {row[:24].strip(): dict(zip(names, row[24:].split(), strict=True)) | OPEN for row in rows}
     assert len(found) == len(rows)
     return found
 
