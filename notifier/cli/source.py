@@ -13,6 +13,7 @@ from notifier.cli.database import with_database
 from notifier.cli.status import FAILED, OK, USAGE, notice
 
 if TYPE_CHECKING:
+    from notifier.core.webhooks import receive
     from notifier.postgres.sealing import Seal
 
 MAX_SECRET = 4096
@@ -115,9 +116,28 @@ def test_source(arguments: argparse.Namespace) -> int:
             sys.stdout.write(f"It is a handshake, and would be answered: {found.body.decode()}\n")
         else:
             sys.stdout.write(f"It would be published to {found.message.topic}\n")
+            await _tell_delivery(url, source.name, found)
         return OK
 
     return with_database(work)
+
+
+async def _tell_delivery(url: str, name: str, found: "receive.Read") -> None:
+    """Its id, and the message that it is stored as."""
+    from notifier.core.idempotency import AGE
+    from notifier.postgres import sources
+
+    if found.once is None:
+        sys.stdout.write("It has no delivery id that counts: sent again, it would be stored again\n")
+        return
+    # In a terminal; it comes from whoever has sent it.
+    shown = " ".join(ascii(part.decode(errors="replace"))[1:-1] for part in found.id)
+    seq = await sources.delivered(url, found.once)
+    sys.stdout.write(f"Its delivery id is {shown}\n")
+    if seq is None:
+        sys.stdout.write(f"It is not stored: no webhook of {name} with this id has come in {AGE.days} days\n")
+    else:
+        sys.stdout.write(f"It is stored already, as message {seq}, and would be answered as a duplicate\n")
 
 
 def rotate_source(arguments: argparse.Namespace) -> int:

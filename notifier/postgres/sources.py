@@ -9,6 +9,7 @@ from datetime import timedelta
 import asyncpg
 
 from notifier.core.errors import InvalidSource, Unavailable
+from notifier.core.idempotency import Once
 from notifier.core.webhooks.sources import Source, check_source
 from notifier.postgres.commands import command
 from notifier.postgres.database import Connection
@@ -76,6 +77,13 @@ async def _find(connection: Connection, name: str, seal: Seal) -> Source:
     if row is None:
         raise InvalidSource(f"There is no source {name[:63]!r}.")
     return _opened(_source(row), seal)
+
+
+async def delivered(url: str, once: Once) -> int | None:
+    """The id of the message that a webhook has become, in the days that it is known for."""
+    async with command(url, "source") as connection:
+        seq: int | None = await connection.fetchval("select seq from notifier.idempotency where key = $1", once.key)
+        return seq
 
 
 async def remove_source(url: str, name: str) -> bool:

@@ -104,11 +104,14 @@ def test_a_malformed_source_is_status_2_with_a_sentence(arguments, sentence):
     assert SECRET not in done.stderr
 
 
-def deliver(url: str, body: bytes, secret: str) -> int:
+def signed(body: bytes, secret: str) -> dict[str, str]:
     mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    headers = {"X-Hub-Signature-256": f"sha256={mac}", "X-GitHub-Event": "push", "Content-Type": "application/json"}
+    return {"X-Hub-Signature-256": f"sha256={mac}", "X-GitHub-Event": "push", "Content-Type": "application/json"}
+
+
+def deliver(url: str, body: bytes, secret: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, body, signed(body, secret)), timeout=20) as response:
             return response.status
     except urllib.error.HTTPError as error:
         with error:
@@ -133,7 +136,10 @@ def test_a_source_with_its_secret_from_standard_input_takes_signed_webhooks(serv
     mac = hmac.new(b"the newest", body, hashlib.sha256).hexdigest()
     test = ["test", "github", "--header", f"X-Hub-Signature-256: sha256={mac}", "--header", "X-GitHub-Event: push"]
     would = source(database, *test, stdin=body.decode())
-    assert (would.returncode, would.stdout) == (0, "It would be published to github/octo/hello/push\n")
+    told = (
+        "It would be published to github/octo/hello/push\nIt has no delivery id that counts: sent again, it would be "
+    )
+    assert (would.returncode, would.stdout) == (0, f"{told}stored again\n")
     would = source(database, *test, stdin=body.decode() + "\n")
     assert (would.returncode, would.stdout) == (1, "")
     assert "does not fit the body and the secret" in would.stderr
@@ -143,3 +149,31 @@ def test_a_source_with_its_secret_from_standard_input_takes_signed_webhooks(serv
     with urllib.request.urlopen(f"{server.url}/v1/topics/github/**?after=0&wait=0", timeout=20) as response:
         messages = json.load(response)["messages"]
     assert [message["topic"] for message in messages] == ["github/octo/hello/push"] * 3
+
+
+@pytest.mark.rule("L-4", "W-17")
+def test_it_says_which_message_a_webhook_is_stored_as(server, database):
+    source(database, "add", "github", "--scheme", "github", "--topic", TOPIC, "--secret", SECRET)
+    body = b'{"repository": {"full_name": "octo/hello"}}'
+    # It is shown in a terminal, and comes from whoever has sent it.
+    headers = signed(body, SECRET) | {"X-GitHub-Delivery": "72d3162e\u001b[2J"}
+    arguments = [text for name, value in headers.items() for text in ("--header", f"{name}: {value}")]
+    told = [
+        "It would be published to github/octo/hello/push",
+        r"Its delivery id is 72d3162e\x1b[2J",
+        "It is not stored: no webhook of github with this id has come in 4 days",
+    ]
+    would = source(database, "test", "github", *arguments, stdin=body.decode())
+    assert (would.returncode, would.stdout.splitlines(), would.stderr) == (0, told, "")
+    headers["X-GitHub-Delivery"] = "72d3162e"
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{server.url}/hooks/github", body, headers), timeout=20
+    ) as response:
+        stored = json.load(response)["id"]
+    arguments = [text for name, value in headers.items() for text in ("--header", f"{name}: {value}")]
+    would = source(database, "test", "github", *arguments, stdin=body.decode())
+    told[1:] = [
+        "Its delivery id is 72d3162e",
+        f"It is stored already, as message {stored}, and would be answered as a duplicate",
+    ]
+    assert (would.returncode, would.stdout.splitlines(), would.stderr) == (0, told, "")

@@ -1,4 +1,4 @@
-"""What four vendors send, in the shapes that they were recorded in; shortened, and with names of nobody."""
+"""What four vendors send, in the shapes of their documentation; shortened, and with names of nobody."""
 
 import json
 import time

@@ -1,5 +1,6 @@
 """What becomes of a webhook: verified, answered where it is a handshake, otherwise a message."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from notifier.core.errors import BadSignature
@@ -16,10 +17,11 @@ __all__ = ["Read", "Reply", "fits", "read"]
 
 
 class Read(NamedTuple):
-    """The message, and what makes a repeat of it known: without a signature nothing does, or strangers could send the
-    ids of webhooks that are still to come."""
+    """The message, the id of the delivery by its parts, if it has one, and what makes a repeat of it known: without a
+    signature nothing does, or strangers could send the ids of webhooks that are still to come."""
 
     message: NewMessage
+    id: Sequence[bytes]
     once: Once | None
 
 
@@ -31,7 +33,7 @@ def read(source: Source, delivery: Delivery, now: float) -> Read | Reply:
     row = verify(source.rows, source.secrets, delivery, now, source.options.get("url"))
     if reply := answer("POST", *asked, signed=True):
         return reply
-    given_id = id_of(row, delivery) if row else None
+    given_id = id_of(row, delivery) if row else []
     message = message_of(
         delivery,
         topic_for(source.topic, delivery),
@@ -40,7 +42,7 @@ def read(source: Source, delivery: Delivery, now: float) -> Read | Reply:
         first=source.telling,
         without=source.secret_headers,
     )
-    return Read(message, of_delivery(source.name, given_id) if given_id else None)
+    return Read(message, given_id, of_delivery(source.name, repr(given_id).encode()) if given_id else None)
 
 
 def fits(source: Source, delivery: Delivery, now: float) -> bool:

@@ -56,13 +56,14 @@ def verify(
     return None
 
 
-def id_of(row: Row, delivery: Delivery) -> bytes | None:
-    """The id of a delivery, in which senders repeat themselves; None where it has none, or more than one."""
+def id_of(row: Row, delivery: Delivery) -> list[bytes]:
+    """The id of a delivery, in which senders repeat themselves, by its parts; empty where it has none, or more than
+    one."""
     for alternative in row.id.split("|"):
         parts = [_part(place, delivery) for place in alternative.split()]
-        if parts and all(parts):
-            return repr(parts).encode()
-    return None
+        if all(parts):
+            return parts
+    return []
 
 
 def _part(place: str, delivery: Delivery) -> bytes:
