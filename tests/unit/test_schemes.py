@@ -283,31 +283,6 @@ def test_json_from_twilio_without_its_hash_is_refused():
     check(source, deliver({"X-Twilio-Signature": b64(mac(PLAIN, URL, digest="sha1"))}, ""))
 
 
-# The vendors' published examples
-
-
-def test_slacks_published_example_is_accepted():
-    body = (
-        "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name="
-        "foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2F"
-        "hooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id="
-        "398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
-    )
-    headers = {
-        "X-Slack-Signature": "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
-        "X-Slack-Request-Timestamp": "1531420618",
-    }
-    slack = check_source("s", "slack", "t", ["8f742231b10e8888abcd99yyyzzz85a5"])
-    check(slack, deliver(headers, body), 1531420618)
-
-
-def test_twilios_published_example_is_accepted():
-    body = "CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212"
-    source = check_source("s", "twilio", "t", ["12345"], {"url": "https://mycompany.com/myapp.php"})
-    headers = {"Content-Type": FORM, "X-Twilio-Signature": "RSOYDt4T1cUTdK1PDd93/VVr8B8="}
-    check(source, deliver(headers, body, "foo=1&bar=2"))
-
-
 # Sources
 
 
