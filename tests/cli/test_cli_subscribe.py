@@ -158,7 +158,9 @@ def test_the_headers_of_webhooks_are_printed_where_they_are_asked_for(server: Se
 def test_without_a_beginning_only_what_is_new_is_printed(server, follow):
     old = publish(server, "t")
     follower = follow("t", "--count", "1")
+    ends = time.monotonic() + DEADLINE_S
     while follower.process.poll() is None:
+        assert time.monotonic() < ends, follower.errors()
         publish(server, "t")
     assert follower.wait() == 0
     assert int(follower.message()["id"]) > int(old)

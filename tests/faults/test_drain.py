@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
-from conftest import Server, data, until
+from conftest import DEADLINE_S, Server, data, until
 from support.by_hand import Client, ask, request
 from support.halting import eventually
 from support.log import backends
@@ -142,9 +142,10 @@ async def test_a_stop_by_ctrl_c_does_not_wait_for_routers_to_notice(
 async def test_more_signals_change_nothing(server: Server) -> None:
     clients = await parked(server, 10)
     assert server.process
-    while server.process.poll() is None:
-        terminate(server)
-        await asyncio.sleep(0.0005)
+    async with asyncio.timeout(DEADLINE_S):
+        while server.process.poll() is None:
+            terminate(server)
+            await asyncio.sleep(0.0005)
     assert server.process.returncode == 0
     for client in clients:
         assert (await client.answer())[0] == 200

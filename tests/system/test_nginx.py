@@ -81,6 +81,7 @@ async def test_streams_come_through_nginx_message_by_message(proxy: str, accept:
             async with http.post(f"{proxy}/v1/topics/t", json=n) as response:
                 assert response.status == 201
             while f'"data": {n}'.encode() not in (line := await stream.content.readline()):
+                assert line  # at the end it is empty, at once: no time-out would end this
                 assert b'"data"' not in line
 
 

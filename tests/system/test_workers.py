@@ -17,7 +17,7 @@ import asyncpg
 import psutil
 import pytest
 import pytest_asyncio
-from conftest import Server, admin, run, until
+from conftest import DEADLINE_S, Server, admin, run, until
 from support.by_hand import Client, ask
 from support.log import numbers
 from support.workers import SERVE, Workers, gone, put_away
@@ -274,9 +274,10 @@ async def test_stopping_workers_say_so_and_still_answer(workers: Workers) -> Non
 
 async def test_more_signals_change_nothing(workers: Workers) -> None:
     await workers.start()
-    while workers.process.poll() is None:
-        workers.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.0005)
+    async with asyncio.timeout(DEADLINE_S):
+        while workers.process.poll() is None:
+            workers.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.0005)
     assert workers.process.returncode == 0
     assert workers.said().count(" stopped\n") == 4
 
