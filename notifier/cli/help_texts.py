@@ -10,7 +10,7 @@ ENVIRONMENT_OF_SERVERS = """
 environment:
   DATABASE_URL  the database; else the embedded one in ./.notifier
   HOST, PORT    where it listens (127.0.0.1, 8080)
-  ...           the README has the table of all settings
+  ...           docs/settings.md has the table of all
 """
 
 DATABASE = """

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,11 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from conftest import ROOT, Running, Server, Start, until
+from conftest import Running, Server, Start, until
 from support.callers import ADMIN, ANOTHER, APP, LISTS, OPEN_REQUESTS, OUTCOMES, REQUESTS, Callers, expected
 from support.halting import eventually
 from support.keys import seen
-from support.nginx import nginx
+from support.nginx import documented, nginx
 from support.protocol import Answer, Line, line
 from support.seam import connections
 
@@ -296,9 +295,8 @@ TWICE = ("two headers", "two good headers")  # nginx takes one at most
 
 @asynccontextmanager
 async def behind_nginx(port: int, folder: Path, more: str = "") -> AsyncIterator[Any]:
-    """Where it listens. It is configured as the README says, and by `more`."""
-    [block] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    block = block.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("location / {", f"location / {{ {more}")
+    """Where it listens. It is configured as docs/operations.md says, and by `more`."""
+    block = documented().replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("location / {", f"location / {{ {more}")
     with nginx(block, folder) as url:
         address = urlsplit(url)
         await eventually(lambda: listens(address.port))

@@ -1,15 +1,22 @@
 """A real nginx, on loopback."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import DEADLINE_S, free_port
+from conftest import DEADLINE_S, ROOT, free_port
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+
+
+def documented() -> str:
+    """The configuration that docs/operations.md gives."""
+    [block] = re.findall(r"^```nginx\n(.*?)^```$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE | re.DOTALL)
+    return block
 
 
 @contextmanager

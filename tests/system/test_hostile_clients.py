@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak is rea
 MIB = 1024 * 1024
 LIMIT = 32 * MIB
 
-# What the README says beside the limit: the program and its window, and for each connection.
+# What docs/settings.md says beside the limit: the program and its window, and for each connection.
 BASE = 100 * MIB
 CONNECTION = 40 * 1024
 

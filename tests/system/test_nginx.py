@@ -1,7 +1,6 @@
-"""Behind a real nginx, with the configuration that the README gives."""
+"""Behind a real nginx, with the configuration that docs/operations.md gives."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -10,8 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp.client import URL
-from conftest import DEADLINE_S, ROOT, Server
-from support.nginx import nginx
+from conftest import DEADLINE_S, Server
+from support.nginx import documented, nginx
 
 from notifier.core.webhooks.sources import check_source
 from notifier.postgres.sources import add_source
@@ -19,9 +18,8 @@ from notifier.postgres.sources import add_source
 
 @pytest.fixture
 def block(server: Server) -> str:
-    """The configuration that the README gives, for `server`."""
-    [found] = re.findall(r"^  ```nginx\n(.*?)^  ```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    return found.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
+    """The configuration that docs/operations.md gives, for `server`."""
+    return documented().replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
 
 
 @pytest.fixture
