@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Server
 from playwright.async_api import BrowserContext
+from support.npm import installed
 
-from bench.peers.once import once, said
 from browser.conftest import publish
 
 pytestmark = pytest.mark.all
 
 FOLDER = ROOT / "tests" / "npm"
-NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 # Bytes, minified and gzipped. It grows only where somebody decides that it may.
 LARGEST = 8_650
 
@@ -35,8 +34,7 @@ def run(*command: object, cwd: Path = FOLDER) -> str:
 @pytest.fixture(scope="module")
 def tools() -> Path:
     """The folder of the programs that these tests need, installed as the lock file says."""
-    once(FOLDER / "node_modules", FOLDER / "package-lock.json", lambda: said(NPM, FOLDER))
-    return FOLDER / "node_modules" / ".bin"
+    return installed(FOLDER) / ".bin"
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import urllib.request
 
 import pytest
 from conftest import DEADLINE_S, ROOT, Server
+from support.npm import installed
 
 from notifier.core.webhooks.sources import check_source
 from notifier.postgres.sources import add_source
 
 FOLDER = ROOT / "tests" / "octokit"
 SECRET = "It's a Secret to Everybody"
-NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
 @pytest.mark.all
@@ -24,10 +24,7 @@ async def test_every_example_of_octokit_is_verified_routed_and_forwarded_as_octo
 ) -> None:
     template = "github/{repository.full_name|organization.login}/{header:X-GitHub-Event}"
     await add_source(database, check_source("github", "github", template, [SECRET]))
-    lock = FOLDER / "package-lock.json"
-    installed = FOLDER / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run(NPM, cwd=FOLDER, check=True, timeout=120)
+    installed(FOLDER)
     command = ("node", "deliver.mjs", server.url, SECRET)
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from conftest import DEADLINE_S, ROOT, Server
+from support.npm import installed
 
 from notifier.client import Client
 
 FOLDER = ROOT / "tests" / "eventsource"
-NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 pytestmark = pytest.mark.all
 
@@ -37,9 +36,7 @@ async def line(process: asyncio.subprocess.Process) -> dict:
 @pytest.mark.rule("S-43", "S-46")
 async def test_eventsource_of_npm_goes_on_over_a_restart(server: Server) -> None:
     """And brings a key, which that of browsers cannot."""
-    lock, installed = FOLDER / "package-lock.json", FOLDER / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run(NPM, cwd=FOLDER, check=True, timeout=120)
+    installed(FOLDER)
     server.stop()
     server.env |= {"NOTIFIER_ADMIN_KEY": "the-key-of-a-test"}
     server.start()
