@@ -25,13 +25,15 @@ class Workers(Server):
         self.env["WEB_CONCURRENCY"] = str(count)
         self.count = count
 
-    async def start(self, how: tuple[str, ...] = SERVE) -> None:
+    async def start(self, how: tuple[str, ...] = SERVE, patience_s: float = DEADLINE_S) -> None:
         """Return when all its workers serve."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *how], env=self.env, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
             )
-        await until(lambda: "notifier serves on" in self.said() or self.process.poll() is not None)
+        async with asyncio.timeout(patience_s):
+            while "notifier serves on" not in self.said() and self.process.poll() is None:
+                await asyncio.sleep(0.005)
         assert self.process.poll() is None, self.said()
 
     def said(self) -> str:

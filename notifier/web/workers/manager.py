@@ -34,6 +34,9 @@ HERE = getcwd()
 # A worker that fails as soon as it starts is tried again after this, and then after twice as long each time.
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 30.0
+# Of the workers, until all have been ready once, so many may be killed while others serve: a machine that is short of
+# memory takes one, and then has enough. More would say that it never has.
+MAX_KILLED = 4
 
 
 def manage(settings: Settings, listeners: Sequence[list[socket.socket]], variable: str) -> int:
@@ -102,8 +105,9 @@ class Log(Logger):  # type: ignore[misc]
 
 class Manager(Arbiter):  # type: ignore[misc]
     """The parent. It starts one worker, and the others once that one is ready, so that an error that keeps all of them
-    from starting is reported once. Until all have been ready, a failure ends everything. Later a worker that cannot
-    start is tried again, whatever the reason, while the others serve on.
+    from starting is reported once. Until all have been ready, a worker that says why it cannot start ends everything;
+    one that is killed is tried again, a few times, if another one serves. Later a worker that cannot start is tried
+    again, whatever the reason, while the others serve on.
 
     SIGHUP replaces the workers, one by one. A successor starts on the listeners of its slot; when it is ready, the one
     before it accepts no more, finishes what it has, and ends. When a successor cannot start, nothing more is replaced.
@@ -126,6 +130,7 @@ class Manager(Arbiter):  # type: ignore[misc]
         self._port: int = self.LISTENERS[0].getsockname()[1]
         self._served = False
         self._stopping = False
+        self._killed = 0
         self._not_before = 0.0
         self._pause_s = FIRST_PAUSE_S
         self._terminal = on_terminal()
@@ -230,17 +235,22 @@ class Manager(Arbiter):  # type: ignore[misc]
             log.error("worker %d cannot be replaced: the one before it serves on", worker.slot)
         elif state == READY and self._served:
             log.warning("worker %d (pid %s) has ended: another one takes its place", worker.slot, worker.pid)
+        elif state == READY:
+            self._failed()
         else:
-            self._failed(0 if state == READY else state)
+            self._failed(state)
             # No process accepts connections on this slot, perhaps for long: leave them to the others, which do listen.
             self.app.renew(worker.slot)
             self.LISTENERS = self.app.all_listeners()
 
     def _failed(self, code: int = 0) -> None:
-        """A worker could not start and ended with this exit code; 0: without one of ours."""
+        """A worker could not start and ended with this exit code; 0: without one of ours, as when it is killed."""
         if not self._served:
-            self.code = code or 1
-            raise StopIteration  # ends the main loop, and stops the others in order
+            self._killed += 1
+            serves = any(worker.slot != KEEPER and worker.state == READY for worker in self.WORKERS.values())
+            if code or not serves or self._killed > MAX_KILLED:
+                self.code = code or 1
+                raise StopIteration  # ends the main loop, and stops the others in order
         self._not_before = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LAST_PAUSE_S)
 
