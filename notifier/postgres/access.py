@@ -6,13 +6,18 @@ read is handed on. So no message that was published after the commit of a revoca
 or without NOTIFY. Transactions commit in any order, which is why no number of a change could stand for the snapshot.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from math import isfinite
+from math import inf
 from typing import Any, NamedTuple
 
+from notifier.core.errors import InvalidTopic
+from notifier.core.topics import check_item
 from notifier.postgres.database import Connection, Database
+
+log = logging.getLogger(__name__)
 
 # More changes than this at once are not applied one by one: everything is loaded anew.
 MAX_CHANGES = 10_000
@@ -180,6 +185,18 @@ def _changes(rows: Sequence[Any], keys: Sequence[Key] | None) -> Changes:
 async def _keys(connection: Connection) -> list[Key]:
     keys = []
     for key_id, name, digest, publish, subscribe, admin, until in await connection.fetch(KEYS):
-        ends = until is not None and isfinite(until)
-        keys.append(Key(key_id, name, digest, tuple(publish), tuple(subscribe), admin, until if ends else None))
+        publish, subscribe = _patterns(name, publish), _patterns(name, subscribe)
+        keys.append(Key(key_id, name, digest, publish, subscribe, admin, None if until == inf else until))
     return keys
+
+
+def _patterns(name: str, given: Sequence[str | None]) -> tuple[str, ...]:
+    """Those of the key `name`. A row may have been written by hand; what is not a pattern could match more than was
+    meant, and so allows nothing."""
+    found = []
+    for item in given:
+        try:
+            found.append(check_item(item or ""))
+        except InvalidTopic as error:
+            log.warning("the key %r: what it may do is malformed, and left out. %s", name[:100], error)
+    return tuple(found)

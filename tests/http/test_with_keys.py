@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from conftest import Running, Start, until
-from support.keys import seen
+from support.keys import seen, set_keys
 from support.protocol import JSON, refusal
 
 from notifier.access import last_use as module
@@ -74,6 +74,24 @@ async def test_a_key_expires(start: Start, database: str, sql: asyncpg.Connectio
     await sql.execute("update notifier.key set expires_at = now() + interval '1 h' where name = 'expired'")
     await seen(sql, app)
     assert await may(app, expired) == (201, 200)
+
+
+@pytest.mark.rule("A-8")
+async def test_a_row_that_was_written_by_hand_allows_no_more_than_it_says(
+    start: Start, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    patterns = ["**/b", "t/**/b", "", None, "t/a*", "t/only"]
+    await set_keys(sql, "by-hand", publish=patterns, subscribe=patterns)
+    app = await start(admin_keys=(KEY,))
+    assert [await may(app, "by-hand", topic) for topic in ("t/a", "t/x/b", "b", "t/only")] == [
+        *([(403, 403)] * 3),
+        (201, 200),
+    ]
+    assert caplog.text.count("is malformed, and left out") == 10
+    for expires_at, expected in (("infinity", (201, 200)), ("-infinity", (401, 401))):
+        await sql.execute(f"update notifier.key set expires_at = '{expires_at}'")
+        await seen(sql, app)
+        assert await may(app, "by-hand", "t/only") == expected
 
 
 # The last use
