@@ -8,7 +8,7 @@ from aiohttp import web
 
 from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
-from notifier.core.errors import BadRequest, NotFound, Unavailable, UnsupportedMedia
+from notifier.core.errors import BadRequest, NotFound, Unauthorized, Unavailable, UnsupportedMedia
 from notifier.core.grants import Grant
 from notifier.core.idempotency import check_key, of_later, of_publish
 from notifier.core.messages import (
@@ -29,7 +29,7 @@ from notifier.core.webhooks.kept import KEPT_AS, headers_of, kept_of
 from notifier.offload import offload
 from notifier.postgres.history import Stored
 from notifier.service import Service
-from notifier.web.access import address, authorise_publish, authorise_subscribe, may_publish, may_read
+from notifier.web.access import HOW, address, authorise_publish, authorise_subscribe, may_publish, may_read
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.headers import header_text
@@ -121,10 +121,13 @@ async def publish_ntfy(request: web.Request) -> web.Response:
 
 
 async def unschedule(request: web.Request) -> web.Response:
-    """Take back what is scheduled. What the caller may not publish is not there for it."""
+    """Take back what is scheduled. What the caller may not publish is not there for it. Ids are numbers that anybody
+    can count, so callers without a credential, who do not know one another, take back nothing."""
     service = request.app[SERVICE]
     client = address(request)
-    await authorise_publish(request, brake=lambda grant: service.brakes.publish(grant, client))
+    grant = await authorise_publish(request, brake=lambda grant: service.brakes.publish(grant, client))
+    if grant is service.callers.nobody and not grant.admin:
+        raise Unauthorized(f"Without a credential, nothing is taken back. {HOW}")
     scheduled_id = parse_cursor(request.match_info["id"])
     topic = await service.scheduled.topic(scheduled_id)
     if (

@@ -117,7 +117,7 @@ begin
     with gone as (
         delete from notifier.scheduled s where s.id = any (ids)
         returning s.at, s.id, s.topic, coalesce(s.body, convert_to(s.data::text, 'UTF8')) as body,
-            case when lower(btrim(split_part(s.content_type, ';', 1))) <> 'application/json' then s.content_type end as content_type,
+            case when lower(btrim(split_part(s.content_type, ';', 1)) collate "C") <> 'application/json' then s.content_type end as content_type,
             nullif(jsonb_strip_nulls(jsonb_build_object(
                 'title', s.title, 'click', s.click, 'priority', s.priority, 'tags', s.tags
             )), '{}')::text as fields
@@ -139,19 +139,22 @@ create or replace function notifier.schedule(
 ) language plpgsql as $$
 #variable_conflict use_variable
 begin
-    scheduled_id := nextval('notifier.scheduled_id_seq');
-    due_at := coalesce(at, clock_timestamp() + delay);
-    outcome := 'new';
-    if key is not null then
+    loop
+        scheduled_id := nextval('notifier.scheduled_id_seq');
+        due_at := coalesce(at, clock_timestamp() + delay);
+        outcome := 'new';
+        exit when key is null;
         -- It waits for the end of a transaction that has written the same key.
         insert into notifier.scheduled_key (key, digest, scheduled_id, at)
             values (schedule.key, schedule.digest, schedule.scheduled_id, due_at) on conflict do nothing;
-        if not found then
-            select k.scheduled_id, k.at, case when k.digest = schedule.digest then 'duplicate' else 'conflict' end
-                into scheduled_id, due_at, outcome from notifier.scheduled_key k where k.key = schedule.key;
+        exit when found;
+        select k.scheduled_id, k.at, case when k.digest = schedule.digest then 'duplicate' else 'conflict' end
+            into scheduled_id, due_at, outcome from notifier.scheduled_key k where k.key = schedule.key;
+        if found then
             return;
         end if;
-    end if;
+        -- It has been pruned in between.
+    end loop;
     insert into notifier.scheduled (id, at, topic, body, content_type, title, click, priority, tags)
     overriding system value values (
         scheduled_id, due_at, topic, body, coalesce(content_type, 'application/json'),

@@ -55,5 +55,13 @@ async def test_the_case_of_a_content_type_says_nothing(localised: str) -> None:
         for content_type in ("APPLICATION/JSON", "Application/Vnd.X+JSON; charset=utf-8"):
             with pytest.raises(asyncpg.InvalidTextRepresentationError):
                 await sql.execute("select notifier.publish_bytes('t', '{nonsense', $1)", content_type)
+        await sql.execute("select notifier.publish_bytes('t', '{}', 'APPLICATION/JSON')")
+        await sql.execute(
+            "insert into notifier.scheduled (topic, body, content_type, at) "
+            "values ('t', '{}', 'APPLICATION/JSON', now())"
+        )
+        await sql.execute("select notifier.pump(0, 1000, '{}', '{}', '{}', 1000, 1000000)")
+        await sql.execute("select notifier.pump_due(null, 0, 1000, 1000000)")
+        assert [row[0] for row in await sql.fetch("select content_type from notifier.message")] == [None, None]
     finally:
         await sql.close()

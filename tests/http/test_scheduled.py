@@ -236,6 +236,18 @@ async def test_a_caller_takes_back_only_what_it_may_publish(start: Start, sql: a
     assert await take_back(app, other["scheduled"], **admin) == 204
 
 
+@pytest.mark.rule("P-32")
+async def test_strangers_take_back_nothing(start: Start) -> None:
+    """Where anybody may publish, anybody could count the ids of what others have scheduled."""
+    app = await start(admin_keys=(KEY,), public_publish=("t",))
+    by_admin = await schedule(app, Delay="1h", Authorization=f"Bearer {KEY}")
+    by_anyone = await schedule(app, Delay="1h")
+    for answer in (by_admin, by_anyone):
+        path = f"/v1/scheduled/{answer['scheduled']}"
+        assert "credential" in await refusal(await app.client.delete(path), 401, "unauthorized")
+        assert await take_back(app, answer["scheduled"], Authorization=f"Bearer {KEY}") == 204
+
+
 @pytest.mark.rule("P-33")
 async def test_retention_deletes_nothing_that_is_not_due(start: Start, database: str, sql: asyncpg.Connection) -> None:
     app = await start(retention=timedelta(seconds=1))
@@ -350,3 +362,20 @@ async def test_after_a_fail_over_it_leaves_the_server_that_can_only_be_read(app:
         response = await app.client.post("/v1/topics/t?delay=1h", data=b"1")
         assert "nothing was stored" in await refusal(response, 503, "unavailable")
     await schedule(app, Delay="1h")
+
+
+@pytest.mark.rule("P-45")
+async def test_a_key_that_is_pruned_meanwhile_is_a_new_one(app: Running, sql: asyncpg.Connection) -> None:
+    """Between the moment when it is found to be there, and the look at what it stands for."""
+    first = await schedule(app, Delay="1h", **{"Idempotency-Key": "a-key"})
+    await sql.execute(
+        "create function pruned() returns trigger language plpgsql as $$ begin "
+        f"delete from notifier.scheduled_key where scheduled_id = {first['scheduled']}; return null; end $$;"
+        "create trigger pruned after insert on notifier.scheduled_key for each statement execute function pruned()"
+    )
+    second = await schedule(app, Delay="1h", **{"Idempotency-Key": "a-key"})
+    assert second["scheduled"] != first["scheduled"]
+    assert await sql.fetchval("select array_agg(id::text order by id) from notifier.scheduled") == [
+        first["scheduled"],
+        second["scheduled"],
+    ]
