@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 
-from notifier.core.errors import Unavailable
+from notifier.core.errors import InvalidSource, Unavailable
 from notifier.settings import SettingsError
 
 # What follows is base64: a nonce and the text, by AES-256-GCM with the name of the source.
@@ -24,7 +24,9 @@ class Seal:
         self._keys = [sha256(key.encode()).digest() for key in keys]
 
     def close(self, source: str, secret: str) -> str:
-        """What is stored for a secret of `source`."""
+        """What is stored for a secret of `source`. InvalidSource for one that would be taken for a sealed one."""
+        if secret.startswith(SEALED):
+            raise InvalidSource(f"A secret does not begin with {SEALED}, as sealed ones do. Give the secret itself.")
         if not self._keys:
             return secret
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -41,9 +43,9 @@ class Seal:
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-            raw = b64decode(stored.removeprefix(SEALED))
             for key in self._keys:
                 try:
+                    raw = b64decode(stored.removeprefix(SEALED))
                     return AESGCM(key).decrypt(raw[:_NONCE], raw[_NONCE:], source.encode()).decode()
                 except (InvalidTag, ValueError):
                     continue

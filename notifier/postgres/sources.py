@@ -113,6 +113,7 @@ class Sources:
         self._history = history
         self._seal = seal
         self._known: dict[str, tuple[Source, float]] = {}  # and when (loop time) it was asked for
+        self._unusable: set[str] = set()  # those that are there, and cannot be used
         self._asked: dict[str, asyncio.Future[Source | None]] = {}
         self._reading: asyncio.Task[None] | None = None
 
@@ -166,7 +167,7 @@ class Sources:
                     future.set_exception(error)
                     future.exception()  # retrieved, even if all have gone
             else:
-                found = {row["name"]: _source(row) for row in rows}
+                found = {row["name"]: row for row in rows}
                 for name, future in asked.items():
                     self._tell(future, name, found.get(name), at)
             finally:
@@ -174,19 +175,23 @@ class Sources:
                     future.cancel()
             await asyncio.sleep(PACE_S)
 
-    def _tell(self, future: asyncio.Future[Source | None], name: str, source: Source | None, at: float) -> None:
-        if source is None:
-            self._known.pop(name, None)
-        else:
-            try:
-                source = _opened(source, self._seal)
-            except Unavailable as error:
+    def _tell(self, future: asyncio.Future[Source | None], name: str, row: asyncpg.Record | None, at: float) -> None:
+        source: Source | None = None
+        try:
+            if row is None:
+                self._known.pop(name, None)
+            else:
+                source = _opened(_source(row), self._seal)
+                self._known[name] = source, at
+        except Unavailable as error:
+            if name not in self._unusable:  # it is told once: anybody can have it looked up
                 log.warning("the source %s cannot be used: %s", name, error)
-                future.set_exception(error)
-                future.exception()  # retrieved, even if all have gone
-                return
-            self._known[name] = source, at
-        future.set_result(source)
+            self._unusable.add(name)
+            future.set_exception(error)
+            future.exception()  # retrieved, even if all have gone
+        else:
+            self._unusable.discard(name)
+            future.set_result(source)
 
 
 def _opened(source: Source, seal: Seal) -> Source:
@@ -194,5 +199,8 @@ def _opened(source: Source, seal: Seal) -> Source:
 
 
 def _source(row: asyncpg.Record) -> Source:
+    """Unavailable where the row is none that this version has written."""
     options = json.loads(row["options"])
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        raise Unavailable("The options of this source are not those of this version of notifier.")
     return Source(row["name"], row["scheme"], row["topic"], tuple(row["secrets"]), options, row["old_until"])

@@ -528,14 +528,44 @@ async def test_a_sealed_secret_is_opened_by_any_of_the_keys_and_needs_one(
         response = await app.client.post("/hooks/github", data=PUSH, headers=signed(PUSH))
         assert "NOTIFIER_SEAL_KEY" in await refusal(response, 503, "unavailable")
         assert "the source github cannot be used" in caplog.text
+        caplog.clear()
+        response = await app.client.post("/hooks/github", data=PUSH, headers=signed(PUSH))
+        await refusal(response, 503, "unavailable")
+        assert caplog.text == ""  # anybody could fill the disk with it
     await sources.rotate_source(database, "github", "the next one", timedelta(days=1), Seal([new, old]))
     stored = await sql.fetchval("select secrets from notifier.source")
     assert all(each.startswith(SEALED) for each in stored)
     assert (await find_source(database, "github", Seal([new]))).secrets == ("the next one", SECRET)
+    with pytest.raises(InvalidSource, match="does not begin with sealed:1:"):
+        await sources.rotate_source(database, "github", stored[0], timedelta(0), Seal([new]))
     # What is sealed for one source opens no other.
     await sql.execute("update notifier.source set name = 'other'")
     with pytest.raises(Unavailable):
         await find_source(database, "other", Seal([new]))
+
+
+@pytest.mark.rule("W-8", "W-16")
+async def test_a_source_that_cannot_be_read_leaves_the_others_as_they_are(
+    start: Start, database: str, sql: asyncpg.Connection
+) -> None:
+    """Written by another version, or by hand."""
+    app = await start(seal_keys=("a key of at least 32 characters, or more",))
+    await add_source(database, check_source("ci", "none", "ci"))
+    add = "insert into notifier.source (name, scheme, topic, secrets, options) values ($1, 'github', 'a', $2, $3)"
+    for name, secret, options in (
+        ("a1", "x", "[]"),
+        ("a2", "x", '{"header": 1}'),
+        ("a3", f"{SEALED}!", "{}"),
+        ("a4", f"{SEALED}YQ==", "{}"),
+    ):
+        await sql.execute(add, name, [secret], options)
+    names = ("a1", "ci", "a2", "a3", "ci", "a4")
+    responses = await asyncio.gather(*(app.client.post(f"/hooks/{name}", data=b"{}") for name in names))
+    for name, response in zip(names, responses, strict=True):
+        if name == "ci":
+            assert response.status == 200
+        else:
+            await refusal(response, 503, "unavailable")
 
 
 @pytest.mark.rule("W-8")
@@ -599,6 +629,22 @@ async def test_a_handshake_is_answered_and_not_published(app: Running, database:
         assert (response.status, response.headers["WebHook-Allowed-Origin"]) == (200, "a.example")
         assert response.headers["Allow"] == "POST"
     assert await nothing_published(app)
+
+
+@pytest.mark.rule("W-2", "W-14")
+async def test_what_is_signed_for_anyone_is_not_from_the_sender(app: Running, database: str) -> None:
+    """X wants its challenges signed with the secret that its webhooks are signed with, and anybody can send one."""
+    await add_source(database, check_source("x", "x", "x", [SECRET]))
+    for challenge in ("abc", "1234567890", "null"):
+        async with app.client.get(f"/hooks/x?crc_token={challenge}") as response:
+            headers = {"x-twitter-webhooks-signature": (await response.json())["response_token"]}
+        response = await app.client.post("/hooks/x", data=challenge, headers=JSON | headers)
+        await refusal(response, 401, "bad_signature")
+    response = await app.client.get("/hooks/x", params={"crc_token": '{"a": 1}'})
+    await refusal(response, 400, "bad_request")
+    assert await nothing_published(app)
+    mac = base64.b64encode(hmac.digest(SECRET.encode(), PUSH, "sha256")).decode()
+    await deliver(app, "x", PUSH, JSON | {"x-twitter-webhooks-signature": f"sha256={mac}"})
 
 
 @pytest.mark.rule("W-14")

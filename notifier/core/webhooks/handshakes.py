@@ -20,6 +20,7 @@ from notifier.core.webhooks.templates import look_up
 MAX_HANDSHAKE = 4096
 
 # What is signed for a vendor must not be a webhook of that vendor, which begins with a brace, or a time and a colon.
+# `signed_for_anyone` sees to that.
 _TO_SIGN = re.compile(rb"[A-Za-z0-9_+/=.-]{1,200}")
 _TO_REPEAT = re.compile(rb"[ -~]{1,1024}")
 
@@ -99,6 +100,12 @@ def answer(
     return None
 
 
+def signed_for_anyone(scheme: str, body: bytes) -> bool:
+    """Whether a stranger could have had `body` signed, as a challenge: then its signature says nothing."""
+    signing = (row for row in HANDSHAKES if scheme in row.schemes and not row.signed and _signs(row))
+    return any(signing) and _TO_SIGN.fullmatch(body) is not None
+
+
 def allowed(delivery: Delivery) -> Reply | None:
     """The reply to a sender of CloudEvents that asks whether it may (HTTP Webhook, 4); None to any other."""
     origins = delivery.values("WebHook-Request-Origin")
@@ -137,9 +144,12 @@ def _values(row: Handshake, delivery: Delivery) -> Iterator[bytes]:
         yield delivery.parameters[name.encode()]
 
 
+def _signs(row: Handshake) -> bool:
+    return "{hex}" in row.json or "{base64}" in row.json
+
+
 def _reply(row: Handshake, value: bytes, secret: str) -> Reply:
-    signs = "{hex}" in row.json or "{base64}" in row.json
-    if not (_TO_SIGN if signs else _TO_REPEAT).fullmatch(value):
+    if not (_TO_SIGN if _signs(row) else _TO_REPEAT).fullmatch(value):
         raise BadRequest("This challenge is not one that is answered: it is too long, or has characters that none has.")
     if not row.json:
         return Reply(value)

@@ -7,7 +7,7 @@ from notifier.core.errors import BadSignature
 from notifier.core.idempotency import Once, of_delivery
 from notifier.core.messages import NewMessage
 from notifier.core.webhooks.delivery import Delivery
-from notifier.core.webhooks.handshakes import Reply, answer
+from notifier.core.webhooks.handshakes import Reply, answer, signed_for_anyone
 from notifier.core.webhooks.kept import message_of
 from notifier.core.webhooks.signatures import id_of, verify
 from notifier.core.webhooks.sources import Source
@@ -31,6 +31,8 @@ def read(source: Source, delivery: Delivery, now: float) -> Read | Reply:
     if reply := answer("POST", *asked, signed=False):
         return reply
     row = verify(source.rows, source.secrets, delivery, now, source.options.get("url"))
+    if signed_for_anyone(source.scheme, delivery.body):
+        raise BadSignature("This body is like a challenge, which is signed for anybody: its signature says nothing.")
     if reply := answer("POST", *asked, signed=True):
         return reply
     given_id = id_of(row, delivery) if row else []
