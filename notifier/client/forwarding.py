@@ -64,6 +64,7 @@ class Receiver:
         try:
             parts = urlsplit(url)
             self._url = URL(url)
+            (self._url.raw_host or "").encode("idna")  # as the resolver does: fails with a label that none has
             complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
         except ValueError:
             complete = None

@@ -82,7 +82,9 @@ class Http:
         try:
             parts = urlsplit(url)
             complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-            self._url = str(URL(url)).rstrip("/")
+            parsed = URL(url)
+            (parsed.raw_host or "").encode("idna")  # as the resolver does: fails with a label that none has
+            self._url = str(parsed).rstrip("/")
         except ValueError:
             raise ValueError(malformed) from None
         if not complete or parts.query or parts.fragment or re.search(r"\s", url):

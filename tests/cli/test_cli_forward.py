@@ -417,6 +417,8 @@ async def test_once_gives_up_on_a_receiver_that_takes_nothing(
         ["ftp://localhost/"],
         ["http://user:hunter2@localhost/"],
         ["http://localhost:3000/a b"],
+        ["http://a..b/"],
+        [f"http://{'a' * 64}.example/"],
         ["http://localhost", "--header", "X-Token hunter2"],
         ["http://localhost", "--header", "X Token: hunter2"],
         ["http://localhost", "--header", "X-Token: hunter2\r\nX: y"],
@@ -435,4 +437,5 @@ def test_wrong_arguments_are_2_and_show_no_secret(capsys: pytest.CaptureFixture[
     assert status == 2
     said = capsys.readouterr()
     assert said.err
+    assert "UTF-8" not in said.err
     assert "hunter2" not in said.err + said.out

@@ -301,6 +301,8 @@ async def test_cancelling_a_parked_subscription_ends_it(scripted, client):
         ("http://:key@localhost", None),
         ("http://a b/", None),
         ("http://localhost:70000", None),
+        ("http://a..b", None),
+        (f"http://{'a' * 64}.example", None),
         ("http://localhost", "two\nlines"),
     ],
 )
