@@ -212,6 +212,16 @@ def test_names_are_found_by_where_their_patterns_lie(steps, patterns, most):
         assert (names.between(ranges, most) is None) >= (len(wanted) > most)
 
 
+def test_names_that_left_are_forgotten_though_nobody_searches():
+    """Where each order is a topic, and all polls are for one, they would be all topics that there ever were."""
+    window = Window(max_count=10)
+    window.reset(0)
+    for seq in range(1, 1000):
+        window.extend([Message(seq, f"t/{seq}", NOON, b"")])
+        assert len(window._names) < 30
+    assert set(window._names.between([("t/", "t0")], 30)) == {f"t/{seq}" for seq in range(990, 1000)}
+
+
 def test_a_reset_forgets_everything():
     window = filled(log_of([(1, "a", 5)] * 5))
     window.reset(1000)
