@@ -108,6 +108,8 @@ def parse_listing(query: str) -> tuple[TopicList, str, int]:
     """What a raw query string asks for of the topics: the one item of a list that they match, the topic behind which
     they are, and how many. BadRequest."""
     given = parse_query(query, ("match", "after", "limit"))
+    for name in given.keys() & {"match", "after"}:
+        given[name] = given[name].replace(" ", "+")  # which topics may have, and URLs that are written by hand
     after = check_topic(given["after"]) if "after" in given else ""
     limit = _count("limit", given["limit"]) if "limit" in given else DEFAULT_LIMIT
     return TopicList([given.get("match", "**")]), after, limit

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 from conftest import Running, Start
 from support.log import append
-from support.protocol import DEADLINE_S, refusal
+from support.protocol import DEADLINE_S, exactly, refusal
 
 from notifier.postgres import listing
 
@@ -76,6 +76,16 @@ async def test_topics_without_a_message_are_left_out(app: Running, sql: asyncpg.
     assert await names(app) == ["c"]
     await append(sql, "a", "1")
     assert await names(app, limit=1) == ["a", "c"]
+
+
+@pytest.mark.rule("S-41")
+async def test_a_plus_may_be_written_as_it_is(app: Running) -> None:
+    """As topics may have one, and never a space, it is no space of a form."""
+    for topic in ("a+b/1", "a+b/2", "b"):
+        await app.publish(topic)
+    for query in ("match=a+b/*&after=a+b/1", "match=a%2Bb/*&after=a%2Bb/1", "match=a%20b/2"):
+        async with app.client.get(exactly(f"/v1/topics?{query}")) as response:
+            assert [topic["topic"] for topic in (await response.json())["topics"]] == ["a+b/2"]
 
 
 @pytest.mark.rule("S-41", "S-9")
