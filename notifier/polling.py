@@ -153,11 +153,14 @@ class Polling:
 
     async def _page(self, poll: Poll, before: int | None) -> Answer:
         """The page of the past that ends before that cursor, or with the newest message (None)."""
-        position = self.window.newest(poll.topics, poll.limit) if before is None and self._tail.up else None
+        position = None
+        if before is None and self._tail.up:
+            position = self.window.newest(poll.topics, poll.limit, or_all=True)
         if position is not None:
             found = self.window.read(poll.topics, position, poll.limit)
             if found.cursor == self.window.head:  # all of them fit
-                return Answer(*found, before=found.messages[0].seq)
+                there_may_be_more = len(found.messages) == poll.limit
+                return Answer(*found, before=found.messages[0].seq if there_may_be_more else 0)
         page = await self._history.page(poll.topics, before, poll.limit, self._loop.time() + GRACE_S)
         return page.answer()
 

@@ -112,6 +112,12 @@ async def test_the_newest_page_is_read_from_memory(app: Running, monkeypatch: py
     monkeypatch.setattr(app.service.history, "page", None)
     page = await app.poll("t", before="latest", limit=2)
     assert (data(page), page["before"]) == ([1, 2], page["messages"][0]["id"])
+    # All that there is, once that is known to be in memory.
+    await until(lambda: app.service.window.whole)
+    head = await app.publish("other")
+    for topics, expected in (("t", [0, 1, 2]), ("t,*/t", [0, 1, 2]), ("none", [])):
+        page = await app.poll(topics, before="latest")
+        assert (data(page), page["before"], page["cursor"]) == (expected, None, head)
 
 
 @pytest.mark.rule("S-40")
@@ -125,10 +131,10 @@ async def test_a_page_is_that_of_the_caller(start: Start) -> None:
 
 @pytest.mark.rule("S-29")
 async def test_a_frozen_database_holds_no_page_up(app: Running, sql: asyncpg.Connection) -> None:
-    await app.publish("t")
+    published = await app.publish("t")
     async with sql.transaction(), asyncio.timeout(DEADLINE_S):
         await sql.execute("lock table notifier.topic in access exclusive mode")
-        async with app.client.get("/v1/topics/t?before=latest&wait=28") as response:
+        async with app.client.get(f"/v1/topics/t?before={published}&wait=28") as response:
             assert response.headers["Retry-After"]
             await refusal(response, 503, "unavailable")
 
