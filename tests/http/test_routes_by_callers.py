@@ -12,20 +12,41 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from conftest import Running, Server, Start, until
-from support.callers import ADMIN, ANOTHER, APP, LISTS, OPEN_REQUESTS, OUTCOMES, REQUESTS, Callers, expected
+from conftest import DEADLINE_S, Running, Server, Start, until
+from support.callers import (
+    ADMIN,
+    ANOTHER,
+    APP,
+    LISTS,
+    OPEN_REQUESTS,
+    OUTCOMES,
+    READ_REQUESTS,
+    REQUESTS,
+    STREAMS,
+    Callers,
+    expected,
+)
 from support.halting import eventually
 from support.keys import seen
 from support.nginx import documented, nginx
 from support.protocol import Answer, Line, line
 from support.seam import connections
 
+from notifier import polling
 from notifier.core.messages import NewMessage
+from notifier.web import listing
 from notifier.web.handover import ParkedConnection
 
 SECRET = b'"a secret"'
 TOPICS = ("user/7/inbox", "user/7/a/x", "user/8/inbox", "jobs/1")
 NUMBER = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of requests read the table, on machines that are shared."""
+    monkeypatch.setattr(polling, "GRACE_S", DEADLINE_S)
+    monkeypatch.setattr(listing, "GRACE_S", DEADLINE_S)
 
 
 class Subject:
@@ -41,7 +62,7 @@ class Subject:
         await self.app.service.publish([NewMessage(topic, SECRET) for topic in (*TOPICS, "woken")])
 
     def request(self, route: str, caller: str, *more: str, version: str = "1.1") -> bytes:
-        first, headers, body = (REQUESTS | OPEN_REQUESTS)[route]
+        first, headers, body = (REQUESTS | READ_REQUESTS | OPEN_REQUESTS)[route]
         length = ["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []
         first = first.format(**self.ids)
         return raw(f"{first} HTTP/{version}", *self.callers.headers[caller], *headers, *length, *more, body=body)
@@ -115,6 +136,10 @@ async def each(subject: Subject, routes: Sequence[str]) -> AsyncIterator[list[Li
         yield [await stack.enter_async_context(line(subject.door)) for _ in routes]
 
 
+def goes_on(route: str, answer: Answer) -> bool:
+    return route in STREAMS and answer.status == 200
+
+
 async def answers(lines: Iterable[Line]) -> list[Answer]:
     return [await one.answer() for one in lines]
 
@@ -131,7 +156,8 @@ async def by_http_1_0(subject: Subject, caller: str, routes: Sequence[str]) -> l
         for one, route in zip(lines, routes, strict=True):
             one.writer.write(subject.request(route, caller, version="1.0"))
         found = await answers(lines)
-        assert [await one.reader.read() for one in lines] == [b""] * len(lines)
+        ended = [one for one, route, answer in zip(lines, routes, found, strict=True) if not goes_on(route, answer)]
+        assert [await one.reader.read() for one in ended] == [b""] * len(ended)
         return found
 
 
@@ -142,9 +168,11 @@ async def pipelined(subject: Subject, caller: str, routes: Sequence[str]) -> lis
             before, behind = (subject.request(name, ANOTHER) for name in ("other", "own"))
             one.writer.write(before + subject.request(route, caller) + behind)
         found = []
-        for one in lines:
-            before, answer, behind = [await one.answer() for _ in range(3)]
-            assert (before.status, behind.status) == (200, 200)
+        for one, route in zip(lines, routes, strict=True):
+            before, answer = [await one.answer() for _ in range(2)]
+            assert before.status == 200
+            if not goes_on(route, answer):
+                assert (await one.answer()).status == 200
             found.append(answer)
         return found
 

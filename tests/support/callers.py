@@ -83,6 +83,11 @@ LISTS = {
     "wider": "user/**",
     "list": "user/7/inbox,user/8/inbox",
 }
+# What else reads a list needs the same right as a poll of it.
+EVENTS = "Accept: text/event-stream"
+READS = {f"{what} of {name}": name for what in ("stream", "names", "page") for name in ("equal", "wider")}
+# These do not end, so nothing comes behind them.
+STREAMS = [name for name in READS if name.startswith("stream")]
 BATCH = [{"topic": "jobs/1", "data": 1}]
 PREFLIGHT = ("Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
 
@@ -109,6 +114,14 @@ REQUESTS = {
     "all": Request("GET /v1/scheduled"),
     "undo": Request("DELETE /v1/scheduled/9000000000000000000"),
 }
+READ_REQUESTS = {
+    name: {
+        "stream": Request(f"GET /v1/topics/{LISTS[of]}?after={{after}}", (EVENTS,)),
+        "names": Request(f"GET /v1/topics?match={LISTS[of]}"),
+        "page": Request(f"GET /v1/topics/{LISTS[of]}?before=latest"),
+    }[name.split()[0]]
+    for name, of in READS.items()
+}
 OPEN_REQUESTS = {
     "webhook": Request("POST /hooks/open", body=b"{}"),
     "healthz": Request("GET /healthz"),
@@ -123,13 +136,13 @@ OPEN = dict.fromkeys(OPEN_REQUESTS, "ok") | {"foreign preflight": "no"}
 
 
 def expected() -> dict[str, dict[str, str]]:
-    """The table, and what is open: caller -> route -> outcome."""
+    """The table, what else reads, and what is open: caller -> route -> outcome."""
     first, *rows = (line for line in TABLE.splitlines() if line.strip())
     names = first.split()
     assert names == list(REQUESTS)
     found = {row[:24].strip(): dict(zip(names, row[24:].split(), strict=True)) | OPEN for row in rows}
     assert len(found) == len(rows)
-    return found
+    return {caller: row | {name: row[of] for name, of in READS.items()} for caller, row in found.items()}
 
 
 class Key(NamedTuple):

@@ -65,11 +65,15 @@ class Line:
         await self.writer.drain()
 
     async def answer(self) -> Answer:
+        """The next one; of a stream of events, up to its first message."""
         async with asyncio.timeout(DEADLINE_S):
             first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             pairs = (line.split(": ", 1) for line in lines if line)
             headers = {name.lower(): value for name, value in pairs}
-            body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+            if headers.get("content-type") == "text/event-stream":
+                body = await self.reader.readuntil(b"}\n\n")
+            else:
+                body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(first.split()[1]), headers, body)
 
     def hang_up(self) -> None:
