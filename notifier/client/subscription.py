@@ -116,6 +116,10 @@ class Subscription:
                             raise NotifierClientError(None, "stale_answer", "Something repeats an old stream.")
                         heard = True
                         yield batch
+        if events.retry_s is not None:  # it is full, or about to stop
+            self._short_streams = 0
+            await asyncio.sleep(self._backoff.delay_s(time.monotonic(), events.retry_s, nobody=False))
+            return
         self._short_streams += 1
         if heard and time.monotonic() - began >= SHORT_S:
             self._short_streams = 0

@@ -7,7 +7,7 @@ import pytest
 from conftest import DEADLINE_S, Running, until
 from support.scripted import asked, take
 
-from notifier.client import Client, Gap
+from notifier.client import Client, Gap, streaming
 from notifier.client.streaming import Events
 from notifier.core.messages import NewMessage
 from notifier.web.streams import Stream
@@ -71,22 +71,58 @@ async def test_a_gap_in_a_stream_is_told_before_what_follows_it(app: Running) ->
     assert gaps == [Gap("reset", "0")]
 
 
+@pytest.mark.rule("C-30")
+async def test_a_server_that_stops_or_is_full_says_when_to_come_back(scripted, client, waits) -> None:
+    """However short its streams are: others are to come."""
+    scripted.sends([], cursor=7)
+    for _ in range(5):
+        scripted.answers("retry: 2000\n\nretry: 1000\nid: 7\n\n", Content_Type="text/event-stream")
+        scripted.sends([], cursor=7)
+    scripted.answers("retry: 2000\n\n" + event(8), Content_Type="text/event-stream")
+    assert await take(client.subscribe("t", stream=True), 1) == [8]
+    accepts = [request.headers["accept"] == "text/event-stream" for request in scripted.requests]
+    assert accepts == [False, True] * 6
+    assert [retry_s for _, retry_s in waits] == [1.0] * 5
+
+
+def event(number: int, data: str = "1") -> str:
+    message = f'{{"id": "{number}", "topic": "t", "time": "2026-11-20T17:00:00.000000Z", "data": {data}}}'
+    return f"id: {number}\ndata: {message}\n\n"
+
+
 def test_events_may_be_cut_anywhere() -> None:
     text = (
-        SSE.opening
-        + b'id: 5\ndata: {"id": "5", "topic": "t", "time": "2026-11-20T17:00:00.000000Z", "data": "\xe2\x82\xac"}\n\n'
-        + b"id: 6\n\n"
-        + b'event: gap\ndata: {"reason": "retention", "after": "6"}\n\n'
-        + b'id: 9\ndata: {"id": "9", "topic": "t", "time": "2026-11-20T17:00:00.000000Z", "data": [1]}\n\n'
-        + b"id: 12\n\n"
-    )
-    for size in (1, 2, 7, 60, len(text)):
+        SSE.opening.decode()
+        + event(5, '"€"')
+        + "id: 6\n\n"
+        + 'event: gap\ndata: {"reason": "retention", "after": "6"}\n\n'
+        + event(9, "[1]")
+        + "id: 12\n\n"
+        + 'event: gap\ndata: {"reason": "reset", "after": "2"}\n\n'
+        + "id: 2\n\n"
+        + 'event: gap\ndata: {"reason": "retention", "after": "2"}\n\n'
+        + event(4)
+    ).encode()
+    retention, reset, again = Gap("retention", "6"), Gap("reset", "2"), Gap("retention", "2")
+    for size in (*range(1, 130), len(text)):
         events = Events()
         batches = [batch for at in range(0, len(text), size) for batch in events.feed(text[at : at + size])]
         messages = [message for batch in batches for message in batch.messages]
-        assert [(message.id, message.data) for message in messages] == [("5", "€"), ("9", [1])]
-        assert batches[-1].cursor == "12"
-        [told] = [batch for batch in batches if batch.gap]
-        assert told.gap == Gap("retention", "6")
-        assert [message.id for message in told.messages] in (["9"], [])
-        assert [batch.cursor for batch in batches if int(batch.cursor) < 9][-1:] != ["9"]
+        assert [(message.id, message.data) for message in messages] == [("5", "€"), ("9", [1]), ("4", 1)]
+        # Each gap once, and with the cursor that comes after it.
+        assert [(batch.gap, batch.cursor) for batch in batches if batch.gap] in (
+            [(retention, one), (reset, "2"), (again, "4")] for one in ("9", "12")
+        )
+        after = 0
+        for batch in batches:
+            assert batch.answers(after)
+            after = int(batch.cursor)
+        assert events.retry_s is None
+
+
+def test_an_event_that_does_not_end_is_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "MAX_ANSWER", 1000)
+    events = Events()
+    assert events.feed(b"data: " + b"x" * 990) == []
+    with pytest.raises(ValueError, match="does not end"):
+        events.feed(b"x" * 10)
