@@ -28,9 +28,9 @@ from notifier.web.connections import MAX_BEHIND, ConnectionHandler
 from notifier.web.memory import Clients
 from notifier.web.origins import Origins
 from notifier.web.repolls import Shape, Shapes, place
-from notifier.web.responses import preference, render, variant
+from notifier.web.responses import preference, render, stream_head, variant
 from notifier.web.server import HandedOver, RequestReader, Server, same_request
-from notifier.web.streams import Stream, Streams, Wanted, head
+from notifier.web.streams import Stream, Streams, Wanted
 
 if TYPE_CHECKING:
     from notifier.core.hub import Group
@@ -110,7 +110,7 @@ class Handover:
         transport = handler.leave()
         stream = Stream(self.streams, wanted, transport)
         transport.set_protocol(stream)
-        stream.begin(head(wanted.encoding, self._origins.headers(request)), answer)
+        stream.begin(stream_head(wanted.encoding, self._origins.headers(request)), answer)
         return HandedOver()
 
     def recognise(self, data: bytes, peer: str) -> tuple[Shape, int] | None:

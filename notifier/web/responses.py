@@ -1,5 +1,5 @@
-"""Responses: the headers of all, a poll's answer (sent by aiohttp or, byte for byte the same, shared), and
-errors as in RFC 9457."""
+"""Responses: the headers of all, a poll's answer (sent by aiohttp or, byte for byte the same, shared), the beginning of
+a stream, and errors as in RFC 9457."""
 
 import json
 from functools import lru_cache
@@ -11,6 +11,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from notifier.core.polls import Answer, Poll
 from notifier.web.origins import Cors, allow
 from notifier.wire.json import encode_answer
+from notifier.wire.streams import Encoding
 
 # A body above this is written apart from its head, so that it is one object for all that get it.
 APART = 16 * 1024
@@ -89,6 +90,27 @@ def _front(variant: Variant, retry_after_s: int | None) -> bytes:
     add_default_headers(response, variant.cors)
     lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in response.headers.items()), "Content-Length: "]
     return "\r\n".join(lines).encode()
+
+
+def stream_head(encoding: Encoding, cors: Cors) -> bytes:
+    """What comes before the first chunk of a stream, as aiohttp would send it."""
+    date = rfc822_formatted_time().encode()
+    return b"%bDate: %b\r\nConnection: close\r\n\r\n" % (_stream_front(encoding, cors), date)
+
+
+# For each origin.
+@lru_cache(maxsize=512)
+def _stream_front(encoding: Encoding, cors: Cors) -> bytes:
+    headers = stream_response(encoding, cors).headers
+    lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers.items()), "Transfer-Encoding: chunked"]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def stream_response(encoding: Encoding, cors: Cors) -> web.StreamResponse:
+    # nginx sends on what comes, and does not wait for more, where that header tells it.
+    response = web.StreamResponse(headers={"Content-Type": encoding.content_type, "X-Accel-Buffering": "no"})
+    add_default_headers(response, cors)
+    return response
 
 
 def add_default_headers(response: web.StreamResponse, cors: Cors) -> None:

@@ -14,23 +14,22 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
 from notifier.core.errors import Unavailable
 from notifier.core.grants import Grant
 from notifier.core.polls import After, Answer, Poll
 from notifier.core.sharing import shared
-from notifier.polling import Wait
+from notifier.polling import DRAIN_RETRY_S, Wait
 from notifier.service import Service
 from notifier.web.memory import Clients
 from notifier.web.origins import Cors
-from notifier.web.responses import APART, add_default_headers
+from notifier.web.responses import APART, stream_response
 from notifier.wire.streams import Encoding
 
 if TYPE_CHECKING:
@@ -169,7 +168,9 @@ class Stream(asyncio.Protocol):
             self.transport.write(head + chunk)
         self.cursor = answer.cursor
         now = streams.loop.time()
-        if answer.retry_after_s is not None or streams.polling.draining or now >= self.ends:
+        if streams.polling.draining and answer.retry_after_s is None:
+            return self._send(_farewell(self.cursor))
+        if answer.retry_after_s is not None or now >= self.ends:
             self._end()
             return False
         streams.lot.watch(self, now + BEAT_S)
@@ -196,15 +197,15 @@ class Stream(asyncio.Protocol):
         found: Answer | Wait | None = None
         if not self.transport.is_closing():
             poll = Poll(self.topics, After(self.cursor), READ_S, self.limit)
-            try:
+            with suppress(Unavailable):
                 found = await streams.polling.look(poll, self.address, self.grant.until)
-            except Unavailable:
-                streams.lot.watch(self, streams.loop.time() + RETRY_S * random.uniform(0.5, 1.0))
         self.reading = False
-        if found is None or self.paused or self.transport.is_closing():
-            return  # until its deadline, until its client has read, or for ever
+        if self.paused or self.transport.is_closing():
+            return  # until its client has read, or for ever: one that is lost must not get a deadline again
         if self.ended:
             self._end()
+        elif found is None:
+            streams.lot.watch(self, streams.loop.time() + RETRY_S * random.uniform(0.5, 1.0))
         elif isinstance(found, Wait):
             self._park(Wait(found.cursor, streams.loop.time() + BEAT_S))
         elif self._send(found):
@@ -234,7 +235,13 @@ class Stream(asyncio.Protocol):
                 # The window could not be read for it. Its client comes back, and is told why.
                 self._end()
                 return False
-        return self._send(answer)
+        if not self._send(answer):
+            return False
+        if self.cursor <= self.streams.polling.window.head:
+            return True
+        # While the database was away, nobody could tell whether it has issued that cursor.
+        self.streams.read(self)
+        return False
 
     def expire(self) -> None:
         """A sign of life where it is not parked; unless its client reads nothing, which is for `clients` to bound."""
@@ -282,7 +289,7 @@ async def in_handler(
     polling = service.polling
     loop = asyncio.get_running_loop()
     ends = loop.time() + lifetime()
-    response = _response(encoding, cors)
+    response = stream_response(encoding, cors)
     response.force_close()
     if request.version == HttpVersion11:
         response.enable_chunked_encoding()
@@ -291,7 +298,10 @@ async def in_handler(
         await response.write(encoding.opening)
     while True:
         await response.write(encoding.encode(answer))
-        if answer.retry_after_s is not None or polling.draining or loop.time() >= ends:
+        if polling.draining and answer.retry_after_s is None:
+            await response.write(encoding.encode(_farewell(answer.cursor)))
+            break
+        if answer.retry_after_s is not None or loop.time() >= ends:
             break
         answer = await _following(service, wanted, answer.cursor)
         if not wanted.grant.alive:
@@ -305,12 +315,13 @@ async def _following(service: Service, wanted: Wanted, cursor: int) -> Answer:
     polling = service.polling
     _, _, address, grant = wanted
     while True:
-        poll = replace(wanted.poll, begin=After(cursor), wait_s=BEAT_S)
+        poll = replace(wanted.poll, begin=After(cursor), wait_s=READ_S)
         try:
             found = await polling.look(poll, address, grant.until)
             if isinstance(found, Answer):
                 return found
-            found = await polling.wait(poll, found, address, grant)
+            wait = found._replace(deadline=asyncio.get_running_loop().time() + BEAT_S)
+            found = await polling.wait(poll, wait, address, grant)
         except Unavailable:
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.0))
             return Answer((), cursor)
@@ -320,28 +331,13 @@ async def _following(service: Service, wanted: Wanted, cursor: int) -> Answer:
         cursor = found.cursor
 
 
+def _farewell(cursor: int) -> Answer:
+    """What a process that is about to stop says last, so that its clients do not come back to it at once."""
+    return Answer((), cursor, retry_after_s=DRAIN_RETRY_S)
+
+
 def lifetime() -> float:
     return random.uniform(SHORTEST_S, LONGEST_S)
-
-
-def head(encoding: Encoding, cors: Cors) -> bytes:
-    """What comes before the first chunk, as aiohttp would send it."""
-    return b"%bDate: %b\r\nConnection: close\r\n\r\n" % (_front(encoding, cors), rfc822_formatted_time().encode())
-
-
-# For each origin.
-@lru_cache(maxsize=512)
-def _front(encoding: Encoding, cors: Cors) -> bytes:
-    headers = _response(encoding, cors).headers
-    lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers.items()), "Transfer-Encoding: chunked"]
-    return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-def _response(encoding: Encoding, cors: Cors) -> web.StreamResponse:
-    # nginx sends on what comes, and does not wait for more, where that header tells it.
-    response = web.StreamResponse(headers={"Content-Type": encoding.content_type, "X-Accel-Buffering": "no"})
-    add_default_headers(response, cors)
-    return response
 
 
 def _chunk(data: bytes) -> bytes:

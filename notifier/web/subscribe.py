@@ -5,11 +5,11 @@ from dataclasses import replace
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from notifier.core.errors import BadRequest
+from notifier.core.errors import BadRequest, Unavailable
 from notifier.core.grants import Grant
 from notifier.core.polls import After, Answer, Before, Poll
 from notifier.core.topics import TopicList
-from notifier.polling import Wait
+from notifier.polling import Polling, Wait
 from notifier.web.access import address, authorise_subscribe
 from notifier.web.appkeys import SERVICE
 from notifier.web.handover import HANDOVER
@@ -44,10 +44,10 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         if poll.headers:
             stream = stream.with_headers
     polling = service.polling
-    found = await polling.look(poll, client, grant.until)
+    found = await _look(polling, poll, client, grant, is_stream=stream is not None)
     while not grant.alive:  # it ended while the table was read
         grant = await authorise_subscribe(request, items)
-        found = await polling.look(poll, client, grant.until)
+        found = await _look(polling, poll, client, grant, is_stream=stream is not None)
     handover = request.app.get(HANDOVER)
     if stream and isinstance(found, Answer):
         wanted = Wanted(poll, stream, client, grant)
@@ -65,6 +65,16 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     if isinstance(found, Wait):
         found = await polling.wait(poll, found, client, grant)
     return respond(found, preference(poll), headers=poll.headers)
+
+
+async def _look(polling: Polling, poll: Poll, client: str, grant: Grant, *, is_stream: bool) -> Answer | Wait:
+    try:
+        return await polling.look(poll, client, grant.until)
+    except Unavailable:
+        # EventSource gives up for good when it is refused. A stream that knows where to begin waits, as one that runs.
+        if is_stream and isinstance(poll.begin, After):
+            return Answer((), poll.begin.cursor)
+        raise
 
 
 def _may_be_collapsed(request: web.Request) -> bool:
