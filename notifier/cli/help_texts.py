@@ -37,6 +37,14 @@ examples:
   notifier subscribe 'orders/*' --once --state orders.cursor >> orders.ndjson
 """
 
+HISTORY = """The oldest comes first, and the command ends. The id in the first line, given as --before, leads
+further back; that in the last one, given as --after to subscribe, leads forwards.
+
+examples:
+  notifier history 'orders/*' --last 10
+  notifier history 'orders/**' builds/main --before 1795635427800822 | jq .data
+"""
+
 FORWARD = """Each message is posted to URL, one at a time and in order: its bytes and content type as they
 came, the headers of a webhook, and its id as Notifier-Id. A 5xx, 408, 425, 429 and no answer are
 tried again until there is another answer; nothing behind it is sent meanwhile. Any other answer

@@ -18,6 +18,7 @@ from notifier.cli.help_texts import (
     ENVIRONMENT_OF_CLIENTS,
     ENVIRONMENT_OF_SERVERS,
     FORWARD,
+    HISTORY,
     LIST_SCHEDULED,
     PUBLISH,
     ROTATE,
@@ -25,6 +26,7 @@ from notifier.cli.help_texts import (
     SUBSCRIBE,
     TEST_SOURCE,
 )
+from notifier.cli.history import history
 from notifier.cli.key import change_key, create_key, list_keys, revoke_key
 from notifier.cli.migrate import migrate
 from notifier.cli.publish import TEXT, publish
@@ -54,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "migrate", "bring the schema of the database up to date", DATABASE, migrate)
     _add_publish(commands)
     _add_subscribe(commands)
+    _add_history(commands)
     _add_forward(commands)
     _add_scheduled(commands)
     _add_source(commands)
@@ -133,6 +136,20 @@ def _add_subscribe(commands: Commands) -> None:
     command.add_argument(
         "--limit", type=_limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
     )
+    _add_url(command)
+
+
+def _add_history(commands: Commands) -> None:
+    purpose = "print the newest messages of topics, or those before an id, as lines of JSON"
+    command = _add(commands, "history", purpose, HISTORY + ENVIRONMENT_OF_CLIENTS, history)
+    command.add_argument(
+        "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
+    )
+    command.add_argument("--before", metavar="CURSOR", default="latest", help="end just before this id; default latest")
+    command.add_argument(
+        "--last", type=_limit, default=100, metavar="N", help="the newest N of them, 1-1000; default 100"
+    )
+    command.add_argument("--headers", action="store_true", help="with the headers of messages that came as webhooks")
     _add_url(command)
 
 

@@ -10,7 +10,7 @@ A program of its own: it needs aiohttp and nothing of the server.
 
 from notifier.client.client import Client, NewMessage, Published, Scheduled
 from notifier.client.http import NotifierClientError
-from notifier.client.messages import Batch, Gap, Message
+from notifier.client.messages import Batch, Gap, Message, Page
 from notifier.client.subscription import Subscription
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Message",
     "NewMessage",
     "NotifierClientError",
+    "Page",
     "Published",
     "Scheduled",
     "Subscription",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Required, Self, TypedDict
 from urllib.parse import quote
 
 from notifier.client.http import Http, NotifierClientError, Token
+from notifier.client.messages import Page, parse_page
 from notifier.client.pace import DEFAULT_LIMIT, MAX_LIMIT, SHORTEST_WAIT_S, Limit, Wait
 from notifier.client.subscription import OnGap, OnRetry, Subscription
 
@@ -159,6 +160,31 @@ class Client:
             raise NotifierClientError(200, "foreign_answer", "What answers is no Notifier.")
         return answer.body
 
+    async def history(
+        self,
+        topics: str | Iterable[str],
+        *,
+        before: str | int = "latest",
+        last: int = DEFAULT_LIMIT,
+        headers: bool = False,
+    ) -> Page:
+        """A page of what was: the `last` messages (1000 at most) before a cursor, or the newest of all, oldest first.
+
+        A page may have fewer, or none: only where its `before` is None, nothing is left. Asked for once: see
+        `temporary` of NotifierClientError.
+        """
+        _check_limit(last)
+        query = {"before": str(before), "limit": str(last)} | ({"headers": "1"} if headers else {})
+        path = f"/v1/topics/{_quoted(_comma_separated(topics))}"
+        answer = await self._http.request("GET", path, query, READ_PATIENCE_S)
+        try:
+            page = parse_page(answer.body.decode())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise NotifierClientError(200, "foreign_answer", "What answers is no Notifier.") from error
+        if str(before).isdecimal() and not page.ends_before(int(before)):
+            raise NotifierClientError(None, "stale_answer", "Something in between repeats an old answer.")
+        return page
+
     def subscribe(
         self,
         topics: str | Iterable[str],
@@ -197,8 +223,7 @@ class Client:
             raise ValueError("A subscription has one beginning: after, since, last or last_each.")
         if once and not begin:
             begin = {"after": "earliest"}
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"The limit is 1 to {MAX_LIMIT}.")
+        _check_limit(limit)
         if wait is not None and not wait >= SHORTEST_WAIT_S:
             raise ValueError(f"The wait is at least {SHORTEST_WAIT_S:g} s.")
         return Subscription(
@@ -239,6 +264,11 @@ class Client:
             with suppress(ValueError, LookupError, TypeError):
                 return itemgetter(*wanted)(json.loads(answer.body))
         raise NotifierClientError(status, "outcome_unknown", "No answer came: the message may be stored or not.")
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"The limit is 1 to {MAX_LIMIT}.")
 
 
 def _quoted(topics: str) -> str:

@@ -64,9 +64,34 @@ class Batch(NamedTuple):
         return int(self.cursor) >= after and all(int(message.id) > after for message in self.messages)
 
 
+class Page(NamedTuple):
+    """A page of what was, oldest first. `before` leads to the page before it, which ends where this one begins; None is
+    the beginning. `cursor` leads forwards: what comes after the page."""
+
+    messages: list[Message]
+    before: str | None
+    cursor: str
+    gap: Gap | None
+
+    def ends_before(self, cursor: int) -> bool:
+        """Whether it can be the page that ends just before this cursor, and not one that a cache repeats."""
+        return all(int(message.id) < cursor for message in self.messages)
+
+
 def parse(text: str) -> Batch:
     """ValueError, LookupError or TypeError for text that is not the answer to a poll, or only the beginning of one."""
+    return _batch(_parts(text))
+
+
+def parse_page(text: str) -> Page:
+    """The same for a page."""
     parts = _parts(text)
+    messages, cursor, gap = _batch(parts)
+    before = None if parts["before"] == "null" else _cursor(parts["before"])
+    return Page(messages, before, cursor, gap)
+
+
+def _batch(parts: dict[str, str]) -> Batch:
     array = parts["messages"]
     messages = [parse_message(array[begin:end]) for _, begin, end in _members(array)]
     gap = json.loads(parts.get("gap", "null"))

@@ -15,7 +15,7 @@ from notifier.cli.parser import make_parser
 NOTIFIER = [sys.executable, "-m", "notifier"]
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
-COMMANDS = ["serve", "migrate", "publish", "subscribe", "forward", "scheduled", "source", "key", "token"]
+COMMANDS = ["serve", "migrate", "publish", "subscribe", "history", "forward", "scheduled", "source", "key", "token"]
 
 
 @pytest.mark.rule("L-1")
@@ -31,6 +31,7 @@ def test_help_lists_the_commands_and_what_each_exit_status_means():
     [
         ["publish"],
         ["subscribe"],
+        ["history"],
         ["forward"],
         ["scheduled", "list"],
         ["scheduled", "cancel"],
