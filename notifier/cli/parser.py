@@ -112,9 +112,7 @@ def _add_publish(commands: Commands) -> None:
 def _add_subscribe(commands: Commands) -> None:
     purpose = "follow topics forever and print each message as one line of JSON"
     command = _add(commands, "subscribe", purpose, SUBSCRIBE + ENVIRONMENT_OF_CLIENTS, subscribe)
-    command.add_argument(
-        "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
-    )
+    _add_topics(command)
     begin = _add_begin(command)
     begin.add_argument(
         "--last-each", type=_few, metavar="N", help="begin with the newest N messages of each topic, 1-10: their state"
@@ -131,7 +129,6 @@ def _add_subscribe(commands: Commands) -> None:
     command.add_argument(
         "--wait", type=_positive, metavar="S", help="seconds that a poll may wait, at most 28; it adapts by itself"
     )
-    command.add_argument("--headers", action="store_true", help="with the headers of messages that came as webhooks")
     command.add_argument("--stream", action="store_true", help="in one response that does not end, not poll by poll")
     command.add_argument(
         "--limit", type=_limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
@@ -142,14 +139,11 @@ def _add_subscribe(commands: Commands) -> None:
 def _add_history(commands: Commands) -> None:
     purpose = "print the newest messages of topics, or those before an id, as lines of JSON"
     command = _add(commands, "history", purpose, HISTORY + ENVIRONMENT_OF_CLIENTS, history)
-    command.add_argument(
-        "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
-    )
+    _add_topics(command)
     command.add_argument("--before", metavar="CURSOR", default="latest", help="end just before this id; default latest")
     command.add_argument(
         "--last", type=_limit, default=100, metavar="N", help="the newest N of them, 1-1000; default 100"
     )
-    command.add_argument("--headers", action="store_true", help="with the headers of messages that came as webhooks")
     _add_url(command)
 
 
@@ -191,6 +185,13 @@ def _add_forward(commands: Commands) -> None:
         help="seconds of silence until it is tried again; default 30",
     )
     _add_url(command)
+
+
+def _add_topics(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "topics", metavar="TOPIC", nargs="+", help="a topic or pattern: * is one segment, ** at the end all the rest"
+    )
+    command.add_argument("--headers", action="store_true", help="with the headers of messages that came as webhooks")
 
 
 def _add_begin(command: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":

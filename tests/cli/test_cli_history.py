@@ -24,7 +24,7 @@ def data(done: subprocess.CompletedProcess[str]) -> list[object]:
     return [json.loads(line)["data"] for line in done.stdout.splitlines()]
 
 
-@pytest.mark.rule("L-9")
+@pytest.mark.rule("L-10")
 def test_the_newest_are_printed_and_those_before_an_id(server: Server) -> None:
     published = [publish(server, str(number)) for number in range(5)]
     assert data(history(server, "t")) == [0, 1, 2, 3, 4]
@@ -41,7 +41,7 @@ def test_the_newest_are_printed_and_those_before_an_id(server: Server) -> None:
     assert "is not a cursor" in refused.stderr
 
 
-@pytest.mark.rule("L-9")
+@pytest.mark.rule("L-10")
 def test_pages_that_are_cut_are_put_together(server: Server) -> None:
     """Three of them fit into one answer."""
     for number in range(5):
@@ -49,7 +49,7 @@ def test_pages_that_are_cut_are_put_together(server: Server) -> None:
     assert [text[0] for text in data(history(server, "t", "--last", "4"))] == ["1", "2", "3", "4"]
 
 
-@pytest.mark.rule("L-9", "L-1")
+@pytest.mark.rule("L-10", "L-1")
 def test_what_cannot_be_read_or_written_is_told(server: Server) -> None:
     publish(server, "1")
     with open("/dev/full", "wb") as full:
