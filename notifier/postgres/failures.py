@@ -4,6 +4,8 @@ Clients are told 503 for each of them. They differ in what helps: time, an opera
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -61,6 +63,9 @@ AWAY_STATE = "The database is away"
 # Anything else is a bug of ours, and must show.
 UNAVAILABLE = (*AWAY, *BUSY, *REFUSED)
 
+# How often the log has the same kind of failure.
+LINE_S = 10.0
+
 
 def state(error: BaseException) -> str:
     """Which of the three it is, for clients: nothing that only operators may know."""
@@ -91,6 +96,27 @@ def describe(error: BaseException) -> str:
     if isinstance(error, Refused):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Complaints:
+    """Warnings in `log` about requests that the database failed. Anybody can make any number of those, so each kind of
+    error has a line now and then, which tells how many had none."""
+
+    def __init__(self, log: logging.Logger, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._what = what
+        self._clock = clock
+        self._kinds: dict[type[BaseException], tuple[float, int]] = {}  # when the next line is due; left out since
+
+    def warn(self, error: BaseException) -> None:
+        now = self._clock()
+        due, left_out = self._kinds.get(type(error), (now, 0))
+        if now < due:
+            self._kinds[type(error)] = due, left_out + 1
+            return
+        self._kinds[type(error)] = now + LINE_S, 0
+        more = f" ({left_out} more since the last such line)" if left_out else ""
+        self._log.warning("%s: %s%s", self._what, explain(error), more)
 
 
 async def retried(connect: Callable[[], Awaitable[T]], *, seconds: float) -> T:

@@ -23,7 +23,7 @@ from notifier.core.topics import TopicList
 from notifier.core.window import most_bytes
 from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
-from notifier.postgres.failures import UNAVAILABLE, explain
+from notifier.postgres.failures import UNAVAILABLE, Complaints
 from notifier.postgres.flushing import SERVER, Flusher
 from notifier.postgres.listing import newest, read_listing
 from notifier.postgres.pages import Page, read_page
@@ -107,6 +107,7 @@ class History:
         self._memory = memory
         self._seen = seen
         self._flusher = Flusher(database, seen)
+        self._complaints = Complaints(log, "history")
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
         for _ in range(CONNECTIONS):
             self._idle.put_nowait(None)
@@ -319,7 +320,7 @@ class History:
         try:
             return await self._flusher.reach(seq, server, FLUSH_S)
         except UNAVAILABLE as error:
-            log.warning("history: %s", explain(error))
+            self._complaints.warn(error)
             return False
 
     @asynccontextmanager
@@ -335,7 +336,7 @@ class History:
                 connection.terminate()
                 connection = None
             if isinstance(error, UNAVAILABLE):
-                log.warning("history: %s", explain(error))
+                self._complaints.warn(error)
                 raise Unavailable("The database cannot be read at the moment. Try again.") from error
             raise
         finally:

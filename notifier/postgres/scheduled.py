@@ -17,7 +17,7 @@ from notifier.core.times import Later
 from notifier.core.topics import TopicList
 from notifier.postgres.appending import CONFLICT
 from notifier.postgres.database import Connection, Database
-from notifier.postgres.failures import UNAVAILABLE, explain, state
+from notifier.postgres.failures import UNAVAILABLE, Complaints, state
 from notifier.postgres.matching import matching
 from notifier.postgres.writer import AWAY_TEXT, CONFLICT_TEXT, UNFIT_TEXT, UNKNOWN_TEXT
 
@@ -62,6 +62,7 @@ class Scheduled:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._complaints = Complaints(log, "scheduled")
         self._waiting = 0
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
         for _ in range(CONNECTIONS):
@@ -111,12 +112,12 @@ class Scheduled:
             # Data exceptions, also those that asyncpg finds; constraints; program limits.
             if isinstance(error, asyncpg.DataError) or str(error.sqlstate)[:2] in {"23", "54"}:
                 raise Unprocessable(UNFIT_TEXT) from error  # its text quotes the message
-            log.warning("scheduled: %s", explain(error))
+            self._complaints.warn(error)
             if sent and writes and error.severity_en != "ERROR":
                 raise OutcomeUnknown(UNKNOWN_TEXT) from error
             raise Unavailable(AWAY_TEXT.format(state(error))) from error
         except UNAVAILABLE as error:
-            log.warning("scheduled: %s", explain(error))
+            self._complaints.warn(error)
             if sent and writes:
                 raise OutcomeUnknown(UNKNOWN_TEXT) from error
             raise Unavailable(AWAY_TEXT.format(state(error))) from error

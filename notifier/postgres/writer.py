@@ -23,7 +23,7 @@ from notifier.postgres import rights
 from notifier.postgres.appending import APPENDED, CONFLICT, DUPLICATE, NEW, append
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
-from notifier.postgres.failures import UNAVAILABLE, Refused, explain, state
+from notifier.postgres.failures import UNAVAILABLE, Complaints, Refused, state
 from notifier.postgres.hints import tell
 from notifier.postgres.reconnecting import Reconnecting
 
@@ -98,6 +98,7 @@ class Writer(Reconnecting):
         self._seen = seen
         self._known = known
         self._on_commit = on_commit
+        self._complaints = Complaints(log, "writer: a publish failed")
         self._wake = asyncio.Event()
         self._waiting: deque[_Publish] = deque()
         self._messages = 0
@@ -240,7 +241,7 @@ class Writer(Reconnecting):
             if not undone:
                 _fail_all(batch, OutcomeUnknown(UNKNOWN_TEXT))
                 raise
-            log.warning("writer: a publish failed. %s", explain(error))
+            self._complaints.warn(error)
             # Where there is no room, there is none for a new connection either.
             if isinstance(error, UNAVAILABLE) and not isinstance(error, asyncpg.InsufficientResourcesError):
                 _fail_all(batch, Unavailable(AWAY_TEXT.format(state(error))))
