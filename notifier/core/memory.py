@@ -13,6 +13,8 @@ SMALL_ANSWER = 64 * 1024
 # Bodies up to this may use the whole budget.
 SMALL_BODY = 64 * 1024
 
+NOT_STORED = "The server is short of memory at the moment; nothing was stored. Try again."
+
 
 class MemoryBudget:
     """Counts bytes against `limit`. Every `add(size)` is followed by an `add(-size)` when they are freed.

@@ -10,7 +10,8 @@ from notifier.service import Service
 from notifier.web import health, hooks, listing, pages, publish, subscribe
 from notifier.web.access import ACCESS, Access
 from notifier.web.appkeys import SERVICE
-from notifier.web.connections import MAX_HEAD
+from notifier.web.bodies import expecting
+from notifier.web.connections import MAX_HEAD, READ_BUFFER
 from notifier.web.errors import answering_errors
 from notifier.web.handover import HANDOVER, Handover
 from notifier.web.memory import Clients
@@ -66,15 +67,15 @@ def create_app(service: Service) -> web.Application:
         [
             web.get("/v1/topics", listing.topics, allow_head=False),
             web.get(LISTS, subscribe.subscribe, allow_head=False),
-            web.post(LISTS, publish.publish),
-            web.put(LISTS, publish.publish),
-            web.post("/v1/messages", publish.publish_batch),
+            web.post(LISTS, publish.publish, expect_handler=expecting),
+            web.put(LISTS, publish.publish, expect_handler=expecting),
+            web.post("/v1/messages", publish.publish_batch, expect_handler=expecting),
             web.get("/v1/messages/{id}", publish.message),
             web.get("/v1/scheduled", listing.scheduled, allow_head=False),
             web.delete("/v1/scheduled/{id}", publish.unschedule),
-            web.post("/", publish.publish_ntfy),
-            web.put("/", publish.publish_ntfy),
-            web.post(HOOKS, hooks.hook),
+            web.post("/", publish.publish_ntfy, expect_handler=expecting),
+            web.put("/", publish.publish_ntfy, expect_handler=expecting),
+            web.post(HOOKS, hooks.hook, expect_handler=expecting),
             web.get(HOOKS, hooks.probe),
             web.options(HOOKS, hooks.probe),
             web.get("/healthz", health.healthz),
@@ -102,5 +103,6 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
         auto_decompress=False,  # signatures cover what was sent
         max_line_size=MAX_HEAD,
         max_field_size=MAX_HEAD,
+        read_bufsize=READ_BUFFER,
         access_log=None,
     )

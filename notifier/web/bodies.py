@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from notifier.core.errors import SlowRequest, TooLarge, Unavailable, UnsupportedMedia
-from notifier.core.memory import SMALL_BODY, MemoryBudget
+from notifier.core.memory import NOT_STORED, SMALL_BODY, MemoryBudget
 from notifier.web.appkeys import SERVICE
 
 # aiohttp waits forever for a body that stalls half-way.
@@ -32,6 +33,11 @@ async def with_body(request: web.Request, work: Callable[[bytes], Awaitable[web.
     return await service.to_the_end(working())
 
 
+async def expecting(_: web.Request) -> None:
+    """In the place of aiohttp's handler of `Expect: 100-continue`, which has the body sent before anything is known of
+    the request. Here `read_body` does, and what is refused is not sent at all."""
+
+
 async def read_body(request: web.Request, limit: int, memory: MemoryBudget) -> bytes:
     """The raw bytes. TooLarge as soon as they are more than `limit`, SlowRequest when they stall, UnsupportedMedia when
     they are compressed: a signature covers what was sent, and a small body must not become a large one. Unavailable
@@ -42,6 +48,9 @@ async def read_body(request: web.Request, limit: int, memory: MemoryBudget) -> b
         raise UnsupportedMedia("Compressed bodies are not taken: send it without Content-Encoding.")
     _check_size(request.content_length or 0, limit, memory)
     content = request.content
+    if "Expect" in headers and not content.is_eof() and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the answer, nothing has been sent
     if content.is_eof():  # small ones come with their head: two time-outs would be a tenth of a publish
         whole: bytes = content.read_nowait()
         _check_size(len(whole), limit, memory)
@@ -65,4 +74,4 @@ def _check_size(size: int, limit: int, memory: MemoryBudget) -> None:
     if size > limit:
         raise TooLarge(f"A body has at most {limit} bytes (NOTIFIER_MAX_BODY).")
     if memory.exhausted if size <= SMALL_BODY else memory.full:
-        raise Unavailable("The server is short of memory at the moment; nothing was stored. Try again.")
+        raise Unavailable(NOT_STORED)

@@ -14,8 +14,8 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from notifier.core.errors import HeadTooLarge, NotifierError, SlowRequest, Unavailable
-from notifier.core.memory import SMALL_BODY
+from notifier.core.errors import BadRequest, HeadTooLarge, NotifierError, SlowRequest, Unavailable
+from notifier.core.memory import NOT_STORED, SMALL_BODY
 from notifier.web.memory import Clients
 from notifier.web.origins import Origins
 from notifier.web.responses import APART, add_default_headers, problem, refusal
@@ -31,6 +31,15 @@ MAX_LINE = 8190
 
 # What a client sends behind a request is kept for its turn; beyond this nothing more is read until then.
 MAX_BEHIND = 64 * 1024
+
+# aiohttp reads no more while it has twice as much of a body that nobody reads, or a sixteenth of that many pieces of
+# it: then a connection has what it received at once, and no more.
+READ_BUFFER = 16 * 1024
+
+# A piece of a body, beside its bytes: the object, its place, and where it ends.
+PIECE = 96
+# In a chunked body, a byte alone takes some six. Beyond that, extensions and trailers are no longer than a head may be.
+FRAMED = 16
 
 # What aiohttp's parser makes of each byte of a head: text and bytes of each header, the URL, the path.
 HEAD_COPIES = 3
@@ -121,6 +130,8 @@ class AnsweringHandler(RequestHandler):
         if isinstance(resp, web.HTTPException):
             resp = refusal(resp)  # raised outside any handler: an Expect that cannot be met
         add_default_headers(resp, self._origins.headers(request))
+        if "Expect" in request.headers and not request.content.is_eof():
+            resp.force_close()  # nobody can tell whether the body still comes
         if isinstance(resp, web.Response) and isinstance(resp.body, bytes) and len(resp.body) > APART:
             return await self._finish_large(request, resp, resp.body, start_time)
         return await super().finish_response(request, resp, start_time)
@@ -216,6 +227,8 @@ class ConnectionHandler(AnsweringHandler):
                 self._clients.expect_head(self)
 
     def _receive_body(self, part: bytes) -> None:
+        # All that came before has been parsed: otherwise reading would be paused.
+        beside = self._body - FRAMED * self._payload.total_bytes if self._open and self._left == _UNKNOWN else 0
         if self._left > 0:
             self._left -= len(part)
         if self._open:
@@ -224,13 +237,18 @@ class ConnectionHandler(AnsweringHandler):
             self._body = len(part)  # it is answered already, and aiohttp drops the rest as it comes
         budget = self._clients.budget
         if budget.exhausted if self._body <= SMALL_BODY else budget.full:
-            # From here on nothing is kept. aiohttp waits for a while before it closes the connection, so that a client
-            # that is still sending gets the answer.
-            self._refusal = Unavailable("The server is short of memory at the moment; nothing was stored. Try again.")
-            if self._open:
-                self._payload.set_exception(self._refusal)
+            self._refuse_body(Unavailable(NOT_STORED))
+        elif beside > MAX_HEAD:
+            self._refuse_body(BadRequest(f"Chunk extensions and trailers have at most {MAX_HEAD} bytes together."))
         else:
             self._parse(part)
+
+    def _refuse_body(self, error: NotifierError) -> None:
+        """From here on nothing is kept. aiohttp waits for a while before it closes the connection, so that a client
+        that is still sending gets the answer."""
+        self._refusal = error
+        if self._open:
+            self._payload.set_exception(error)
 
     def _parse(self, part: bytes) -> None:
         before = len(self._messages)
@@ -267,6 +285,8 @@ class ConnectionHandler(AnsweringHandler):
     def _count(self) -> None:
         """Report to the budget what this connection holds."""
         held = HEAD_COPIES * (self._head + self._kept) + self._body + len(self._behind)
+        if self._payload is not EMPTY_PAYLOAD:
+            held += PIECE * len(self._payload._buffer)  # noqa: SLF001
         if held <= UNCOUNTED:
             held = 0
         if held != self._charged:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from conftest import Running, Start, data, held, ids, run, until
 from multidict import CIMultiDict
+from support.halting import Halt
 from support.protocol import DEADLINE_S, JSON, TEXT, line, refusal
 from support.seam import connections, peers
 
@@ -20,7 +21,7 @@ from notifier.core.memory import SMALL_ANSWER, MemoryBudget
 from notifier.core.messages import NewMessage
 from notifier.web import memory
 from notifier.web.bodies import read_body
-from notifier.web.connections import MAX_BEHIND, MAX_HEAD
+from notifier.web.connections import MAX_BEHIND, MAX_HEAD, PIECE, READ_BUFFER
 from notifier.web.handover import HANDOVER
 
 pytestmark = pytest.mark.both_paths
@@ -408,6 +409,56 @@ async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_than_its_size(
         tracemalloc.stop()
     assert len(body) == 40_000
     assert peak < 10 * len(body)
+
+
+async def test_pieces_of_a_body_that_nobody_reads_yet_are_few_and_counted(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt = Halt()
+    monkeypatch.setattr(app.service.sources, "find", halt.before(app.service.sources.find))
+    pieces = b"2\r\nxy\r\n" * 30_000
+    async with line(app) as raw:
+        tracemalloc.start()
+        try:
+            await raw.send("POST /hooks/nobody HTTP/1.1", "Transfer-Encoding: chunked", body=b"")
+            await halt.reached()
+            raw.writer.write(pieces)
+            [connection] = [each for each in app.client.server.runner.server.connections if each._open]
+            await until(lambda: connection._reading_paused)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(connection._payload._buffer) < 2 * READ_BUFFER // 16
+        assert held(app) > PIECE * len(connection._payload._buffer)
+        assert taken < held(app) + len(pieces) + 200_000  # what is not of this connection
+        halt.go_on.set()
+        assert (await raw.answer()).status == 404
+
+
+@pytest.mark.rule("E-7")
+@pytest.mark.parametrize(
+    "beside",
+    [b"1;" + b"x" * MAX_HEAD * 20, b"0\r\n" + (b"X: " + b"x" * 7000 + b"\r\n") * 120],
+    ids=["extension", "trailers"],
+)
+async def test_what_stands_beside_a_body_has_a_bound(app: Running, beside: bytes) -> None:
+    async with line(app) as raw:
+        await raw.send("POST /v1/topics/t HTTP/1.1", "Transfer-Encoding: chunked", body=b"1\r\nx\r\n")
+        raw.writer.write(beside)
+        answer = await raw.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+    await until(lambda: not held(app))
+
+
+async def test_a_body_of_single_bytes_is_taken(app: Running) -> None:
+    async with line(app) as raw:
+        body = b"00000001;a=b\r\n1\r\n" * 50_000 + b"0\r\nX-Trailer: 1\r\n\r\n"
+        await raw.send(
+            "POST /v1/topics/t HTTP/1.1", "Transfer-Encoding: chunked", "Content-Type: text/plain", body=body
+        )
+        assert (await raw.answer()).status == 201
+    [message] = (await app.poll("t", after="earliest"))["messages"]
+    assert message["data"] == "1" * 50_000
 
 
 async def test_the_body_of_a_webhook_for_an_unknown_source_is_not_read(app: Running) -> None:

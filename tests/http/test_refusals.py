@@ -74,6 +74,44 @@ async def test_an_expectation_that_cannot_be_met_is_refused_in_the_same_form(
     assert (answer.headers["content-type"], answer.headers["server"]) == ("application/problem+json", "notifier")
 
 
+EXPECT = "Expect: 100-continue"
+
+
+@pytest.mark.rule("E-8")
+async def test_a_sender_that_asks_first_is_told_to_send_what_will_be_read(app: Running) -> None:
+    async with line(app) as raw:
+        for _ in range(2):
+            await raw.send("POST /v1/topics/t HTTP/1.1", EXPECT, "Content-Length: 1")
+            assert await raw.reader.readexactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            raw.writer.write(b"1")
+            assert (await raw.answer()).status == 201
+        await raw.send("POST /v1/topics/t HTTP/1.1", EXPECT, "Content-Length: 1", body=b"1")  # it did not wait
+        assert (await raw.answer()).status in {100, 201}
+
+
+@pytest.mark.rule("E-8")
+@pytest.mark.parametrize(
+    ("path", "length", "status"),
+    [("/v1/topics/t", 1, 401), ("/v1/messages", 1, 401), ("/hooks/none", 1, 404), ("/hooks/none", 10**9, 404)],
+)
+async def test_a_sender_that_asks_first_sends_nothing_that_is_refused(
+    start: Start, path: str, length: int, status: int
+) -> None:
+    app = await start(admin_keys=("a-key-of-ours",))
+    async with line(app) as raw:
+        await raw.send(f"POST {path} HTTP/1.1", EXPECT, f"Content-Length: {length}")
+        answer = await raw.answer()
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+
+
+@pytest.mark.rule("E-8", "P-12")
+async def test_a_sender_that_asks_first_does_not_send_what_is_too_large(app: Running) -> None:
+    async with line(app) as raw:
+        await raw.send("POST /v1/topics/t HTTP/1.1", EXPECT, "Content-Length: 100000000")
+        answer = await raw.answer()
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+
+
 @pytest.mark.rule("T-4")
 async def test_a_hundred_long_topics_fit_into_one_request(app: Running) -> None:
     topics = ",".join(f"{'t%2F' * 50}{n}" for n in range(100))

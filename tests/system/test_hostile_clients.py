@@ -188,9 +188,8 @@ async def test_memory_is_bounded_while_thousands_of_webhooks_lack_their_last_byt
                 await posted(client, "/hooks/ci", number)
                 await served(client, number)
             assert server.process
-            # Peaks of 284 to 383 MB were seen. What takes more than is counted is not known yet; fixed thresholds of
-            # the C library (MALLOC_MMAP_THRESHOLD_) change nothing.
-            assert peak(server.process.pid) < 2 * 128 * MIB + BASE + count * CONNECTION
+            # The last quarter of the limit is for small bodies.
+            assert peak(server.process.pid) < 128 * MIB * 3 // 4 + BASE + count * CONNECTION
     finally:
         await crowd.close()
         server.close()
