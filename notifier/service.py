@@ -67,7 +67,13 @@ class Service:
         self.policy: Policy | None = None
         if settings.policy:
             self.policy = Policy(PolicyFunction(writing, settings.policy, self.access), self.memory)
-        self.history = History(writing, self.access, seen=lambda: self.tail.position, memory=self.memory)
+        self.history = History(
+            writing,
+            self.access,
+            seen=lambda: self.tail.position,
+            answers=lambda: self.tail.answers(),
+            memory=self.memory,
+        )
         self.sources = Sources(self.history, Seal(settings.seal_keys))
         self.tail = Tail(
             listening,

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -48,9 +48,11 @@ MAX_ASKED = 20_000
 TOGETHER = 1000
 LOOKED_UP = 250
 TIMEOUT_S = 10.0
-# A message asked for by its id: as long as a poll that does not want to wait gets. A large one has TIMEOUT_S to arrive
-# once the database has answered at all.
+# Where the database is silent, a read is given up after as long as a poll that does not want to wait gets. One that
+# takes longer while the database answers others, as a message of many megabytes does, has TIMEOUT_S; asked is so long
+# before its time is over, and again and again.
 MESSAGE_S = 0.8
+ASK_S = 0.4
 LARGE = 1024 * 1024
 
 # For the flush of what was read: less than a poll that does not want to wait gets.
@@ -92,20 +94,28 @@ class _Asked:
 
 
 class History:
-    """Reads for polls, each with a deadline (loop time) by which it returns, also where the database is frozen.
+    """Reads for polls, each with a deadline (loop time) by which it returns where the database is silent.
 
     All raise Unavailable then, or while the database is away, or too many reads wait.
-    `seen` is a seq up to which everything is known to be flushed. What a read returns is never newer than the changes
-    of access that have been applied.
+    `seen` is a seq up to which everything is known to be flushed; `answers` asks the database on another connection,
+    and returns whether it has answered. What a read returns is never newer than the changes of access that have been
+    applied.
     """
 
     def __init__(
-        self, database: Database, access: AccessLog, *, seen: Callable[[], int], memory: MemoryBudget | None = None
+        self,
+        database: Database,
+        access: AccessLog,
+        *,
+        seen: Callable[[], int],
+        answers: Callable[[], Awaitable[bool]],
+        memory: MemoryBudget | None = None,
     ) -> None:
         self._database = database
         self._access = access
         self._memory = memory
         self._seen = seen
+        self._answers = answers
         self._flusher = Flusher(database, seen)
         self._complaints = Complaints(log, "history")
         self._idle: asyncio.Queue[Connection | None] = asyncio.Queue()
@@ -145,10 +155,7 @@ class History:
                 self._answering.add(asyncio.create_task(self._answer()))
         asked.waiting += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(asked.past)
-        except TimeoutError as error:
-            raise Unavailable(SILENT_TEXT) from error
+            return await self._found(asked.past, deadline)
         finally:
             asked.waiting -= 1
 
@@ -285,12 +292,27 @@ class History:
                 raise Unavailable(BUSY_TEXT)
             task = self._reads[key] = asyncio.create_task(read())
             task.add_done_callback(lambda done: self._done(key, done))
-        try:
+        return await self._found(task, deadline)
+
+    async def _found(self, read: asyncio.Future[T], deadline: float) -> T:
+        """What `read` finds by `deadline`; later, TIMEOUT_S from now at most, for as long as the database answers."""
+        last = self._loop.time() + TIMEOUT_S
+        while True:
+            if deadline < last:
+                await asyncio.wait([read], timeout=max(0.0, deadline - ASK_S - self._loop.time()))
+                if not read.done() and await self._is_alive(deadline):
+                    deadline = min(last, self._loop.time() + MESSAGE_S)
+                    continue
+            await asyncio.wait([read], timeout=max(0.0, deadline - self._loop.time()))
+            if not read.done():
+                raise Unavailable(SILENT_TEXT)
+            return read.result()
+
+    async def _is_alive(self, deadline: float) -> bool:
+        with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                result: T = await asyncio.shield(task)
-        except TimeoutError as error:
-            raise Unavailable(SILENT_TEXT) from error
-        return result
+                return await self._answers()
+        return False
 
     def _done(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         del self._reads[key]

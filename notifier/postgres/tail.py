@@ -197,6 +197,11 @@ class Tail(Reconnecting):
             self._look()
             await asyncio.shield(self._asked)
 
+    async def answers(self) -> bool:
+        """Ask the database; whether it has answered. Callers bound it."""
+        await self.catch_up()
+        return self.up
+
     async def _work(self) -> None:
         connection = await self._listening.connect(self.name, command_timeout_s=TIMEOUT_S)
         try:

@@ -303,7 +303,9 @@ async def test_what_was_flushed_in_the_life_before_says_nothing_of_this_one(
     await another_life(sql, lost=2)
     await sql.execute("select notifier.begin_epoch(0)")
     await append(sql, "a", "9")
-    reading = History(app.service.history._database, app.service.access, seen=lambda: before)
+    reading = History(
+        app.service.history._database, app.service.access, seen=lambda: before, answers=app.service.tail.answers
+    )
     monkeypatch.setattr(reading, "_flushed", AsyncMock(return_value=False))
     for cursor in published:
         past = await reading.read(TopicList(["a"]), After(cursor), 100, deadline())

@@ -3,13 +3,16 @@
 import asyncio
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterator
 
 import asyncpg
 import pytest
-from conftest import Running, data, deadline
+from conftest import Running, data, deadline, ids, until
+from support.protocol import empty_window
 
+from notifier import polling
 from notifier.core.cursors import MAX_SEQ
 from notifier.core.errors import TooBroad
 from notifier.core.polls import After, Answer, Last, LastEach, Poll
@@ -350,6 +353,31 @@ async def test_equal_concurrent_reads_are_one(app: Running, sql: asyncpg.Connect
     await sql.execute("rollback")
     answers = [await read for read in reads]
     assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.rule("S-29")
+@pytest.mark.parametrize("params", [{"after": "earliest", "wait": 0}, {"before": "latest"}])
+async def test_a_read_takes_its_time_while_the_database_answers_others(
+    app: Running, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, params: dict[str, object]
+) -> None:
+    """Otherwise a poll that does not wait would never get past a message of many megabytes."""
+    published = await app.publish("t")
+    empty_window(app)
+    answers = app.service.tail.answers
+    asked: list[bool] = []
+
+    async def counted() -> bool:
+        asked.append(await answers())
+        return asked[-1]
+
+    monkeypatch.setattr(app.service.tail, "answers", counted)
+    await sql.execute("begin; lock table notifier.topic in access exclusive mode")
+    poll = app.start_poll("t", **params)
+    most = math.ceil(polling.GRACE_S / history.ASK_S) + 1  # then the time that it has of a silent database is over
+    await until(lambda: len(asked) > most)
+    assert all(asked)
+    await sql.execute("rollback")
+    assert ids(await poll) == [published]
 
 
 async def test_polls_that_wait_for_one_read_share_its_answer(app: Running) -> None:

@@ -261,7 +261,8 @@ async def test_what_a_standby_shows_needs_no_flush(folder: Path) -> None:
         (server.data / "standby.signal").touch()
         await server.start()
         access = AccessLog(timedelta(days=1), lambda _: None)
-        history = History(await Database.probe(server.url), access, seen=lambda: 0)
+        silent = AsyncMock(return_value=False)
+        history = History(await Database.probe(server.url), access, seen=lambda: 0, answers=silent)
         assert (await history.read(TopicList(["orders"]), Latest(), 1, deadline())).cursor == int(published)
         await history.close()
     finally:

@@ -133,7 +133,7 @@ async def test_a_page_is_that_of_the_caller(start: Start) -> None:
 async def test_a_frozen_database_holds_no_page_up(app: Running, sql: asyncpg.Connection) -> None:
     published = await app.publish("t")
     async with sql.transaction(), asyncio.timeout(DEADLINE_S):
-        await sql.execute("lock table notifier.topic in access exclusive mode")
+        await sql.execute("lock table notifier.topic, notifier.retention in access exclusive mode")
         async with app.client.get(f"/v1/topics/t?before={published}&wait=28") as response:
             assert response.headers["Retry-After"]
             await refusal(response, 503, "unavailable")

@@ -121,7 +121,7 @@ async def test_only_what_the_caller_may_subscribe_to_is_listed(start: Start) -> 
 @pytest.mark.rule("S-29", "S-41")
 async def test_a_frozen_database_is_told(app: Running, sql: asyncpg.Connection) -> None:
     async with sql.transaction(), asyncio.timeout(DEADLINE_S):
-        await sql.execute("lock table notifier.topic in access exclusive mode")
+        await sql.execute("lock table notifier.topic, notifier.retention in access exclusive mode")
         async with app.client.get("/v1/topics") as response:
             assert response.headers["Retry-After"]
             await refusal(response, 503, "unavailable")
