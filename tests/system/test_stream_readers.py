@@ -5,8 +5,10 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from conftest import DEADLINE_S, ROOT, Server
+from httpx_sse import aconnect_sse
 from support.npm import installed
 
 from notifier.client import Client
@@ -59,6 +61,49 @@ async def test_eventsource_of_npm_goes_on_over_a_restart(server: Server) -> None
             found += [got["message"]["data"]] if "message" in got else []
         assert found == [3, 4, 5]
         assert await node.wait() == 0
+
+
+@pytest.mark.rule("S-43", "S-46")
+async def test_httpx_sse_goes_on_over_a_restart(server: Server) -> None:
+    """Which does not come back by itself: its user does, with the id of the last event."""
+    server.stop()
+    server.env |= {"NOTIFIER_ADMIN_KEY": "the-key-of-a-test"}
+    server.start()
+    # What other readers have taken for the end of a line.
+    breaks = ["a\u2028b\u2029c", "a\x85b\x0bc\x0cd", "a\nb\r\nc\rd\n\n", "a\n\nid: 7\nevent: gap\n\n", "\ufeffab\0"]
+    last = "7"  # which is none of this database's
+    found, gaps = [], []
+    async with (
+        httpx.AsyncClient(headers={"Authorization": "Bearer the-key-of-a-test"}, timeout=DEADLINE_S) as http,
+        Client(server.url, key="the-key-of-a-test") as client,
+        asyncio.timeout(2 * DEADLINE_S),
+    ):
+        published = [(await client.publish("a/1", text)).id for text in breaks]
+        published += [(await client.publish("a/1", text.encode(), content_type="text/plain")).id for text in breaks]
+        pretty = b'{\r\n  "x":\n\n[1,\r2]\n}'
+        published.append((await client.publish("a/1", pretty, content_type="application/json")).id)
+        for _ in range(2):
+            url, headers = f"{server.url}/v1/topics/a/*?after=latest", {"Last-Event-ID": last}
+            async with aconnect_sse(http, "GET", url, headers=headers) as stream:
+                assert stream.response.status_code == 200
+                events = stream.aiter_sse()
+                assert (await anext(events)).retry == 2000
+                while last != published[-1]:
+                    event = await anext(events)
+                    if event.event == "gap":
+                        gaps.append(event.json())
+                    elif event.data:
+                        found.append(event.json())
+                        assert event.id == found[-1]["id"]
+                    last = event.id or last
+                server.stop()
+                assert [event.retry async for event in events][-1] == 1000
+            server.start()
+            # As many clients do, it comes back with the id of an event without a message too.
+            published.append((await client.publish("a/2", "after the restart")).id)
+    assert gaps == [{"reason": "reset", "after": "0"}]
+    assert [message["id"] for message in found] == published[:-1]
+    assert [message["data"] for message in found] == [*breaks, *breaks, {"x": [1, 2]}, "after the restart"]
 
 
 @pytest.mark.rule("S-44")
