@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Container, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
 
 from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
-from notifier.core.errors import BadRequest, NotFound, Unauthorized, Unavailable, UnsupportedMedia
+from notifier.core.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
 from notifier.core.grants import Grant
 from notifier.core.idempotency import check_key, of_later, of_publish
 from notifier.core.messages import (
@@ -142,7 +143,12 @@ async def unschedule(request: web.Request) -> web.Response:
 async def _schedule(
     service: Service, grant: Grant, key: str | None, message: NewMessage, later: Later
 ) -> tuple[dict[str, Any], bool]:
-    """The answer to a message that is published later, and whether it had been given before."""
+    """The answer to a message that is published later, and whether it had been given before. Forbidden for strangers
+    who would have it kept for longer than what is published: anybody could fill the disk for good."""
+    if grant is service.callers.nobody and not grant.admin:
+        delay = later if isinstance(later, timedelta) else later - datetime.now(UTC)
+        if delay > service.settings.retention:
+            raise Forbidden("Without a credential, nothing is published later than what is published now is kept.")
     once = None if key is None else await offload(len(message.body), of_later, grant, key, message, later)
     added = await service.schedule(message, later, once)
     repeated = added.due_s is None

@@ -248,6 +248,22 @@ async def test_strangers_take_back_nothing(start: Start) -> None:
         assert await take_back(app, answer["scheduled"], Authorization=f"Bearer {KEY}") == 204
 
 
+@pytest.mark.rule("P-31")
+async def test_strangers_fill_no_disk_for_longer_than_the_retention(start: Start, sql: asyncpg.Connection) -> None:
+    app = await start(admin_keys=(KEY,), public_publish=("t",), retention=timedelta(hours=1))
+    by_admin = {"Authorization": f"Bearer {KEY}"}
+    ntfy = {"topic": "t", "message": "m"}
+    for when in ("61m", "365000d", "2999-01-01T00:00:00Z"):
+        response = await app.client.post("/v1/topics/t", data=b"1", headers={"At": when})
+        assert "credential" in await refusal(response, 403, "forbidden")
+        response = await app.client.post("/", json=ntfy | {"delay": when})
+        await refusal(response, 403, "forbidden")
+        await schedule(app, At=when, **by_admin)
+    for when in ("1h", PAST):
+        await schedule(app, At=when)
+    assert await sql.fetchval("select count(*) from notifier.scheduled where at > now()") == 4
+
+
 @pytest.mark.rule("P-33")
 async def test_retention_deletes_nothing_that_is_not_due(start: Start, database: str, sql: asyncpg.Connection) -> None:
     app = await start(retention=timedelta(seconds=1))
