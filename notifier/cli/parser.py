@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeAlias
 
 from notifier import __version__
+from notifier.cli import values
 from notifier.cli.forward import forward
 from notifier.cli.help_texts import (
     ADD_SOURCE,
@@ -99,12 +99,12 @@ def _add_publish(commands: Commands) -> None:
     later.add_argument("--at", metavar="TIME", help="publish it then, at an RFC 3339 time")
     command.add_argument(
         "--idempotency-key",
-        type=_visible,
+        type=values.visible,
         metavar="KEY",
         help="such as a random UUID: repeats with it are stored once",
     )
     command.add_argument(
-        "--timeout", type=_positive, default=90, metavar="S", help="give up after so many seconds; default 90"
+        "--timeout", type=values.positive, default=90, metavar="S", help="give up after so many seconds; default 90"
     )
     _add_url(command)
 
@@ -115,9 +115,12 @@ def _add_subscribe(commands: Commands) -> None:
     _add_topics(command)
     begin = _add_begin(command)
     begin.add_argument(
-        "--last-each", type=_few, metavar="N", help="begin with the newest N messages of each topic, 1-10: their state"
+        "--last-each",
+        type=values.few,
+        metavar="N",
+        help="begin with the newest N messages of each topic, 1-10: their state",
     )
-    command.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
+    command.add_argument("--count", type=values.positive, metavar="N", help="end after N messages")
     command.add_argument(
         "--once", action="store_true", help="print what is there (without a beginning: all), and end; for cron"
     )
@@ -127,11 +130,14 @@ def _add_subscribe(commands: Commands) -> None:
         help="go on after the cursor in FILE, if there is one, and keep it there once the output is written",
     )
     command.add_argument(
-        "--wait", type=_positive, metavar="S", help="seconds that a poll may wait, at most 28; it adapts by itself"
+        "--wait",
+        type=values.positive,
+        metavar="S",
+        help="seconds that a poll may wait, at most 28; it adapts by itself",
     )
     command.add_argument("--stream", action="store_true", help="in one response that does not end, not poll by poll")
     command.add_argument(
-        "--limit", type=_limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
+        "--limit", type=values.limit, default=100, metavar="N", help="most messages in one answer, 1-1000; default 100"
     )
     _add_url(command)
 
@@ -142,7 +148,7 @@ def _add_history(commands: Commands) -> None:
     _add_topics(command)
     command.add_argument("--before", metavar="CURSOR", default="latest", help="end just before this id; default latest")
     command.add_argument(
-        "--last", type=_limit, default=100, metavar="N", help="the newest N of them, 1-1000; default 100"
+        "--last", type=values.limit, default=100, metavar="N", help="the newest N of them, 1-1000; default 100"
     )
     _add_url(command)
 
@@ -165,7 +171,7 @@ def _add_forward(commands: Commands) -> None:
         "--id",
         action="append",
         default=[],
-        type=_id,
+        type=values.id_,
         dest="ids",
         metavar="ID",
         help="send this message and end; may be repeated",
@@ -179,7 +185,7 @@ def _add_forward(commands: Commands) -> None:
     command.add_argument("--strict", action="store_true", help="end at the first message that is refused")
     command.add_argument(
         "--timeout",
-        type=_positive,
+        type=values.positive,
         default=30,
         metavar="S",
         help="seconds of silence until it is tried again; default 30",
@@ -198,7 +204,7 @@ def _add_begin(command: argparse.ArgumentParser) -> "argparse._MutuallyExclusive
     begin = command.add_mutually_exclusive_group()
     begin.add_argument("--after", metavar="CURSOR", help="begin after this id; or latest (the default), earliest")
     begin.add_argument("--since", metavar="TIME", help="begin 30s, 10m, 2h or 7d ago, or at an RFC 3339 time")
-    begin.add_argument("--last", type=_positive, metavar="N", help="begin with the newest N messages")
+    begin.add_argument("--last", type=values.positive, metavar="N", help="begin with the newest N messages")
     return begin
 
 
@@ -213,7 +219,9 @@ def _add_scheduled(commands: Commands) -> None:
     _add_url(listed)
     purpose = "never publish what is scheduled"
     cancel = _add(scheduled, "cancel", purpose, CANCEL_SCHEDULED + ENVIRONMENT_OF_CLIENTS, cancel_scheduled)
-    cancel.add_argument("ids", metavar="ID", nargs="+", type=_id, help="what `publish --delay` or `list` has printed")
+    cancel.add_argument(
+        "ids", metavar="ID", nargs="+", type=values.id_, help="what `publish --delay` or `list` has printed"
+    )
     _add_url(cancel)
 
 
@@ -259,7 +267,11 @@ def _add_source(commands: Commands) -> None:
     rotate.add_argument("--secret", required=True, metavar="SECRET", help="the new one, or - to read a line of stdin")
     until = rotate.add_mutually_exclusive_group()
     until.add_argument(
-        "--keep", type=_span, default=timedelta(days=1), metavar="SPAN", help="how long the old ones count; default 1d"
+        "--keep",
+        type=values.span,
+        default=timedelta(days=1),
+        metavar="SPAN",
+        help="how long the old ones count; default 1d",
     )
     until.add_argument(
         "--at-once", action="store_true", help="from now on the new one alone counts: the old ones leaked"
@@ -275,7 +287,7 @@ def _add_key(commands: Commands) -> None:
     create = _add(keys, "create", "make a key and print it", CREATE_KEY + DATABASE, create_key)
     create.add_argument("name", metavar="NAME", help="what it is for, such as the name of the program")
     _add_rights(create)
-    create.add_argument("--expires", type=_span, metavar="SPAN", help="refuse it after 30s, 10m, 12h or 90d")
+    create.add_argument("--expires", type=values.span, metavar="SPAN", help="refuse it after 30s, 10m, 12h or 90d")
     create.add_argument("--json", action="store_true", help="print an object with the key and all about it")
     listed = _add(keys, "list", "list the keys: what they may do, and when they were used last", DATABASE, list_keys)
     listed.add_argument("--json", action="store_true", help="print one object a line")
@@ -291,7 +303,11 @@ def _add_token(commands: Commands) -> None:
     command.add_argument("subject", metavar="SUBJECT", help="who it is for, such as the id of a user")
     _add_patterns(command)
     command.add_argument(
-        "--expires", type=_span, default=timedelta(hours=1), metavar="SPAN", help="30s, 10m, 12h or 1d; default 1h"
+        "--expires",
+        type=values.span,
+        default=timedelta(hours=1),
+        metavar="SPAN",
+        help="30s, 10m, 12h or 1d; default 1h",
     )
 
 
@@ -314,42 +330,3 @@ def _add_patterns(parser: argparse.ArgumentParser) -> None:
 def _add_url(parser: argparse.ArgumentParser) -> None:
     url = os.environ.get("NOTIFIER_URL") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
     parser.add_argument("--url", default=url, help="the server (%(default)s)")
-
-
-def _visible(text: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,255}", text):
-        raise argparse.ArgumentTypeError("a key has 1 to 255 visible characters of ASCII")
-    return text
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
-def _id(text: str) -> str:
-    if not re.fullmatch("[1-9][0-9]{0,18}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an id")
-    return text
-
-
-def _limit(text: str) -> int:
-    if (limit := _positive(text)) > 1000:
-        raise argparse.ArgumentTypeError("it is at most 1000")
-    return limit
-
-
-def _few(text: str) -> int:
-    if (number := _positive(text)) > 10:
-        raise argparse.ArgumentTypeError("it is at most 10")
-    return number
-
-
-def _span(text: str) -> timedelta:
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text, re.ASCII)
-    span = timedelta(**{units[found[2]]: int(found[1])}) if found else timedelta(0)
-    if not timedelta(0) < span <= timedelta(days=36500):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a span such as 30s, 10m, 12h or 90d")
-    return span
