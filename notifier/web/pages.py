@@ -9,8 +9,10 @@ from aiohttp.typedefs import Handler
 from jinja2 import FileSystemLoader, StrictUndefined
 
 from notifier import __version__
+from notifier.core.errors import NotFound
 from notifier.resources import resource_dir
 from notifier.web.access import ACCESS
+from notifier.web.modules import Client
 
 # Payloads may be hostile. The page shows them as text only; if that ever fails, this keeps them from running.
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -27,16 +29,11 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 # Pages of all origins may import the client; whether they may poll is another question.
-_FROM_ANYWHERE = {
-    "client.js": {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"},
-}
+_FROM_ANYWHERE = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 
 _PAGES = {"/": "console.html", "/topics": "topics.html"}
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-
-# A client that the service serves knows where the service is; one in a bundle must be told.
-_ADDRESS = (b"const HOME = undefined;", b"const HOME = import.meta.url;")
 
 
 def setup(app: web.Application) -> None:
@@ -45,11 +42,14 @@ def setup(app: web.Application) -> None:
     for path, template in _PAGES.items():
         app.router.add_get(path, _page(template))
     static = resource_dir("static")
+    client = Client(static)
+    app.router.add_get("/client.js", _file(client.main, "text/javascript", _FROM_ANYWHERE))
+    tabs = _file(client.tabs, "text/javascript", _FROM_ANYWHERE)
+    app.router.add_get("/client/tabs.js", _of_version(client.version, tabs))
     for file in sorted(static.rglob("*")):
-        if file.suffix in _TYPES:
-            name = file.relative_to(static).as_posix()
-            body = file.read_bytes().replace(*_ADDRESS)
-            app.router.add_get(f"/{name}", _file(body, _TYPES[file.suffix], _FROM_ANYWHERE.get(name, {})))
+        name = file.relative_to(static).as_posix()
+        if file.suffix in _TYPES and not name.startswith("client"):
+            app.router.add_get(f"/{name}", _file(file.read_bytes(), _TYPES[file.suffix], {}))
 
 
 def _page(template: str) -> Handler:
@@ -74,6 +74,17 @@ def _file(body: bytes, content_type: str, headers: Mapping[str, str]) -> Handler
         response.etag = etag
         response.headers.update(headers)
         return _fresh(response)
+
+    return file
+
+
+def _of_version(version: str, handler: Handler) -> Handler:
+    """For a page whose client is of another version, there is no such file."""
+
+    async def file(request: web.Request) -> web.StreamResponse:
+        if request.query.get("v", version) != version:
+            raise NotFound("This file is of another version of the client than the page. Load the page anew.")
+        return await handler(request)
 
     return file
 

@@ -1,13 +1,16 @@
 """`/client.js` in a real Chromium against a real server: what doubles cannot show."""
 
 import asyncio
+import os
+import re
 import signal
 
 import pytest
-from conftest import Server
-from playwright.async_api import BrowserContext, Page, Request
+from conftest import Server, until
+from playwright.async_api import Browser, BrowserContext, Page, Request
+from support.tcp_proxy import TcpProxy
 
-from browser.conftest import publish, publish_all
+from browser.conftest import publish, publish_all, strict_page
 
 pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
 
@@ -168,3 +171,90 @@ async def test_an_invalid_topic_throws_what_the_server_says(page: Page, server: 
     )
     assert error[:3] == [True, 400, "invalid_topic"]
     assert "'a b' is not a topic" in error[3]
+
+
+def parks(request: bytes) -> int:
+    """For how many seconds a poll parks; 0 for one that does not, and for all else."""
+    wait = re.search(rb"^prefer: wait=(\d+)", request, re.IGNORECASE | re.MULTILINE)
+    return int(wait[1]) if wait else 28 * (b"/v1/topics/" in request)
+
+
+@pytest.mark.rule("C-13")
+async def test_behind_a_proxy_that_cuts_every_answer_after_ten_seconds_the_wait_becomes_shorter_than_that(
+    context: BrowserContext, server: Server
+) -> None:
+    async with TcpProxy(server.url) as proxy:
+        url = proxy.url.partition("?")[0].replace("@", "")
+        async with strict_page(context, url) as page:
+            await page.clock.install()
+            await page.goto(f"{url}/icon.svg")
+            waits: list[int] = []
+            await page.evaluate(FOLLOW, ["a", {}])
+            # Chromium asks a second time by itself, so that the client sees each other cut.
+            while not waits or waits[-1] >= 10:
+                assert len(waits) < 20
+                await until(lambda: parks(proxy.requests.newest) > 0, "a poll that parks")
+                waits.append(parks(proxy.requests.newest))
+                if waits[-1] >= 10:
+                    await page.clock.run_for(10_000)
+                    proxy.requests.newest = b""
+                    await proxy.cut()
+                if len(waits) == 2:
+                    await publish(server, "a", "while it was cut")
+            await publish(server, "a", "then")
+            assert await seen(page, 2) == ["while it was cut", "then"]
+
+
+async def test_after_the_machine_has_slept_a_poll_that_is_dead_without_a_sign_is_made_anew(
+    context: BrowserContext, server: Server
+) -> None:
+    async with TcpProxy(server.url) as proxy:
+        url = proxy.url.partition("?")[0].replace("@", "")
+        async with strict_page(context, url) as page:
+            await page.clock.install()
+            await page.goto(f"{url}/icon.svg")
+            async with page.expect_request(lambda request: "/v1/" in request.url and "prefer" not in request.headers):
+                await page.evaluate(FOLLOW, ["a", {}])
+            proxy.replies.close()
+            await publish(server, "a", 1)
+            await proxy.replies.holds()  # as what is sent to a machine that sleeps
+            async with (
+                page.expect_event("requestfailed"),
+                page.expect_request(lambda request: request.headers.get("prefer") == "wait=0"),
+            ):
+                await page.clock.fast_forward(3_600_000)
+            proxy.heal()
+            assert await seen(page, 1) == [1]
+            await publish(server, "a", 2)
+            assert await seen(page, 2) == [1, 2]
+            assert await page.evaluate("states") == ["connecting", "live"]
+
+
+@pytest.mark.parametrize("how", ["frozen", "stopped"])
+async def test_a_page_that_stood_still_while_the_server_restarted_catches_up(
+    browser: Browser, page: Page, context: BrowserContext, server: Server, how: str
+) -> None:
+    await follow(page, server, "a")
+    await publish(server, "a", 1)
+    await seen(page, 1)
+    if how == "frozen":
+        devtools = await context.new_cdp_session(page)
+        await devtools.send("Page.setWebLifecycleState", {"state": "frozen"})
+    else:
+        processes = (await (await browser.new_browser_cdp_session()).send("SystemInfo.getProcessInfo"))["processInfo"]
+        renderers = [process["id"] for process in processes if process["type"] == "renderer"]
+        for renderer in renderers:
+            os.kill(renderer, signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await publish_all(server, "a", [2, 3])
+    finally:
+        if how == "frozen":
+            await devtools.send("Page.setWebLifecycleState", {"state": "active"})
+        else:
+            for renderer in renderers:
+                os.kill(renderer, signal.SIGCONT)
+    assert await seen(page, 3) == [1, 2, 3]
+    await publish(server, "a", 4)
+    assert await seen(page, 4) == [1, 2, 3, 4]

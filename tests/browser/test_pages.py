@@ -1,5 +1,7 @@
 """How the console and its files are served."""
 
+import re
+
 import pytest
 from conftest import Running
 
@@ -7,6 +9,7 @@ FILES = {
     "/": "text/html",
     "/topics": "text/html",
     "/client.js": "text/javascript",
+    "/client/tabs.js": "text/javascript",
     "/console/console.js": "text/javascript",
     "/console/json.js": "text/javascript",
     "/console/console.css": "text/css",
@@ -34,6 +37,22 @@ async def test_an_unchanged_file_is_not_sent_again(app: Running, path: str) -> N
             assert response.headers["ETag"] == etag
     async with app.client.get(path, headers={"If-None-Match": '"other"'}) as response:
         assert response.status == 200
+
+
+async def test_the_client_is_one_file_and_what_it_loads_later_is_of_its_version(app: Running) -> None:
+    async with app.client.get("/client.js") as response:
+        client = await response.text()
+    assert not re.search(r"^(import|export)\b.* from ", client, re.MULTILINE)
+    [later] = set(re.findall(r'await Promise.race\(\[import\("\./(client/tabs\.js\?v=\w+)"\)', client))
+    async with app.client.get(f"/{later}") as response:
+        assert response.status == 200
+        assert "class Tabs" in await response.text()
+    async with app.client.get(f"/{later}0") as response:
+        assert (response.status, response.headers["Cache-Control"]) == (404, "no-store")
+        assert "of another version" in (await response.json())["detail"]
+    for module in ("polls.js", "requests.js", "polls.d.ts"):
+        async with app.client.get(f"/client/{module}") as response:
+            assert response.status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/topics"])

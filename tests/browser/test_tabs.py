@@ -6,10 +6,11 @@ One run by default; TABS_RUNS and TABS_SEED ask for more, or for another.
 import os
 import random
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import ROOT, Server, until
+from conftest import Server, until
 from playwright.async_api import BrowserContext, CDPSession, Page, Request, Route
 
 from browser.conftest import publish
@@ -85,7 +86,7 @@ class Chaos:
             return
         page = await self.context.new_page()
         self.polls.watch(page)
-        await page.route("**/client.js", impatient)
+        await page.route("**/client/tabs.js?*", impatient)
         await page.goto(f"{self.server.url}/icon.svg")
         self.opened += 1
         tab = Tab(page, await self.context.new_cdp_session(page), f"own/{self.opened}", self.published)
@@ -168,8 +169,8 @@ class Chaos:
 
 async def impatient(route: Route) -> None:
     """The client, which takes the lead from a tab that has been silent for a second."""
-    source = (ROOT / "static" / "client.js").read_text()
-    for name, value in (("MUTE", "1_000"), ("WATCH", "200"), ("HOME", "import.meta.url")):
+    source = await (await route.fetch()).text()
+    for name, value in (("MUTE", "1_000"), ("WATCH", "200")):
         source, count = re.subn(rf"^const {name} = .*?;", f"const {name} = {value};", source, flags=re.MULTILINE)
         assert count == 1
     await route.fulfill(content_type="text/javascript", body=source)
@@ -188,6 +189,10 @@ async def test_seven_tabs_load_and_the_seventh_can_publish(context: BrowserConte
     """A browser opens six connections to an origin: without a poll in common the seventh tab would wait for them."""
     polls = Polls()
     pages = [await context.new_page() for _ in range(7)]
+    said: list[str] = []
+    for page in pages:
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda line: said.append(f"{line.text} {line.location['url']}"))
     after = await publish(server, "before", 0)
     for number, page in enumerate(pages):
         polls.watch(page)
@@ -201,6 +206,44 @@ async def test_seven_tabs_load_and_the_seventh_can_publish(context: BrowserConte
         await page.wait_for_function("seen.every(({ length }) => length)")
         assert await page.evaluate("[seen, errors]") == [[["to all"], [number]], []]
     assert polls.most <= 2
+    # What the browser wants by itself, for a picture that is opened like a page, is not ours.
+    assert [line for line in said if not line.endswith("/favicon.ico")] == []
+
+
+async def gone(route: Route) -> None:
+    """As a service answers that is of another version meanwhile."""
+    await route.fulfill(status=404, json={"code": "not_found"}, content_type="application/problem+json")
+
+
+async def out_of_reach(route: Route) -> None:
+    await route.abort("internetdisconnected")
+
+
+async def never(route: Route) -> None:
+    pass
+
+
+@pytest.mark.parametrize("answered", [gone, out_of_reach, never])
+async def test_a_tab_that_cannot_load_what_it_shares_its_poll_by_polls_alone_and_says_so(
+    context: BrowserContext, server: Server, answered: Callable[[Route], Awaitable[None]]
+) -> None:
+    after = await publish(server, "before", 0)
+    said: list[str] = []
+    for number in range(2):
+        page = await context.new_page()
+        page.on("console", lambda line: said.append(line.text))
+        await page.route("**/client/tabs.js?*", answered)
+        await page.clock.install()
+        await page.goto(f"{server.url}/icon.svg")
+        async with page.expect_request(lambda request: "/v1/" in request.url and "prefer" not in request.headers):
+            await page.evaluate(FOLLOW, [f"own/{number}", after])
+            if answered is never:
+                await page.wait_for_function("notifier.state === 'live'")
+                await page.clock.run_for(15_000)
+        await publish(server, f"own/{number}", number)
+        await page.wait_for_function("seen[1].length")
+        assert await page.evaluate("[seen, errors]") == [[[], [number]], []]
+    assert len([line for line in said if "polls alone, because tabs.js cannot be loaded" in line]) == 2
 
 
 @pytest.mark.parametrize("token", ["a.eyJzdWIiOiI3IiwiZXhwIjoxfQ.b", "nk_1_secret"])

@@ -34,6 +34,7 @@ PATHS = (
     ("/readyz", "GET, HEAD"),
     ("/", "GET, HEAD, POST, PUT"),
     ("/client.js", "GET, HEAD"),
+    ("/client/tabs.js", "GET, HEAD"),
 )
 
 
@@ -256,10 +257,10 @@ async def test_a_preflight_behind_a_parked_poll_is_answered_after_it(start: Star
 async def test_the_client_can_be_imported_by_every_page_and_the_server_seen(start: Start) -> None:
     for origins in (frozenset[str](), ORIGINS, frozenset({"*"})):
         app = await start(admin_keys=(KEY,), origins=origins)
-        for origin in (APP, FOREIGN, "null"):
-            whole = await ask(app, "GET /client.js HTTP/1.1", f"Origin: {origin}")
+        for origin, file in product((APP, FOREIGN, "null"), ("/client.js", "/client/tabs.js")):
+            whole = await ask(app, f"GET {file} HTTP/1.1", f"Origin: {origin}")
             same = await ask(
-                app, "GET /client.js HTTP/1.1", f"Origin: {origin}", f"If-None-Match: {whole.headers['etag']}"
+                app, f"GET {file} HTTP/1.1", f"Origin: {origin}", f"If-None-Match: {whole.headers['etag']}"
             )
             for answer, status in ((whole, 200), (same, 304)):
                 assert answer.status == status

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { backoff, retryAfter } from "../../static/client.js";
+import { backoff, retryAfter } from "../../static/client/times.js";
 
 const NOW = Date.parse("2026-11-20T17:00:00Z");
 const asked = (value) => retryAfter(new Headers(value === undefined ? {} : { "Retry-After": value }), NOW);

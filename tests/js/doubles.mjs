@@ -104,7 +104,7 @@ export class Clock {
   #replace(t, set, clear) {
     const { [set]: realSet, [clear]: realClear } = globalThis;
     t.mock.method(globalThis, set, (run, ms, ...rest) => {
-      if (!new Error().stack.includes("/static/client.js")) return realSet(run, ms, ...rest);
+      if (!new Error().stack.includes("/static/client/")) return realSet(run, ms, ...rest);
       const timer = { run, due: this.#steady + ms, every: set === "setInterval" ? ms : 0 };
       this.#timers.add(timer);
       this.#wanted.get(ms)?.();

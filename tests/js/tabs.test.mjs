@@ -6,6 +6,19 @@ import { HeldServer } from "./doubles.mjs";
 
 const message = (id, topic) => ({ id: String(id), topic, time: "2026-11-20T17:00:00Z", data: Number(id) });
 
+/** Once what tabs have said to one another has arrived, and what they do at once for it is done. */
+async function passed() {
+  const [one, other] = [new BroadcastChannel("passed"), new BroadcastChannel("passed")];
+  for (let round = 0; round < 5; round += 1) {
+    const said = once(other, "message");
+    one.postMessage(round);
+    await said;
+    await new Promise(setImmediate);
+  }
+  one.close();
+  other.close();
+}
+
 /** The locks of a browser. */
 class Locks {
   #held = new Map();
@@ -134,8 +147,52 @@ test("a tab that leads and loses the lead polls no more, and misses nothing", as
 test("what is refused to the tab that leads makes each ask for itself", async (t) => {
   const { server, poll } = await two(t);
   poll.refuse(403);
-  const asked = [await server.request(), await server.request()].map(({ asks }) => asks).sort();
-  assert.deepEqual(asked, ["/v1/topics/a after 7 wait=0", "/v1/topics/b/* after 8 wait=0"]);
+  const asked = [];
+  for (let count = 0; count < 2; count += 1) {
+    const request = await server.request();
+    asked.push(request.asks);
+    request.refuse(403);
+  }
+  assert.deepEqual(asked.sort(), ["/v1/topics/a after 7 wait=0", "/v1/topics/b/* after 8 wait=0"]);
+});
+
+test("tabs that are behind ask one after the other", async (t) => {
+  const { server, poll } = await two(t);
+  poll.refuse(403); // which makes each ask for itself
+  const its = await server.request();
+  await passed();
+  assert.equal(server.unexpected, 0);
+  its.refuse(403);
+  assert.notEqual((await server.request()).asks, its.asks);
+});
+
+test("a tab that stops while it is at its turn does not hold up the others", async (t) => {
+  const turns = [];
+  t.mock.method(AbortSignal, "timeout", (ms) => {
+    assert.equal(ms, 10_000);
+    turns.push(new AbortController());
+    return turns.at(-1).signal;
+  });
+  const { server, poll } = await two(t);
+  poll.refuse(403);
+  const its = await server.request();
+  await passed();
+  assert.equal(server.unexpected, 0);
+  for (const turn of turns) turn.abort();
+  assert.notEqual((await server.request()).asks, its.asks);
+});
+
+test("what the tab that leads has heard meanwhile, from one that leads too, it does not hand out again", async (t) => {
+  const { server, locks, first, poll } = await two(t);
+  const stranger = new BroadcastChannel([...locks.names][0]);
+  t.after(() => stranger.close());
+  const answer = { messages: [message(9, "a")], cursor: "9" };
+  stranger.postMessage({ items: ["a"], after: "7", text: JSON.stringify(answer) });
+  assert.deepEqual(await first.has(1), ["9"]);
+  poll.answer(answer);
+  const next = await server.request();
+  next.answer({ messages: [message(10, "a")], cursor: "10" });
+  assert.deepEqual(await first.has(2), ["9", "10"]);
 });
 
 test("tabs of different users, and of different names, have nothing in common", async (t) => {

@@ -142,7 +142,7 @@ def test_the_server_runs_from_the_wheel_without_a_postgres_of_its_own(
             line = process.stdout.readline()
             assert line, printed
             printed += line
-        for path in ("", "client.js", "console/console.js", "console/console.css", "icon.svg"):
+        for path in ("", "client.js", "client/tabs.js", "console/console.js", "console/console.css", "icon.svg"):
             with urllib.request.urlopen(f"http://127.0.0.1:{settings['PORT']}/{path}", timeout=DEADLINE_S) as response:
                 assert response.status == 200
         process.send_signal(signal.SIGINT)

@@ -7,7 +7,9 @@ from conftest import DEADLINE_S
 
 
 class Gate:
-    """One direction of the traffic. While it is closed, what arrives is kept."""
+    """One direction of the traffic. While it is closed, what arrives is kept. `newest` is the last that arrived."""
+
+    newest = b""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -122,6 +124,7 @@ class TcpProxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: Gate, *, slow: bool = False
     ) -> None:
         while chunk := await reader.read(65536):
+            gate.newest = chunk
             await gate.passed()
             if slow and self.bytes_per_s:
                 await asyncio.sleep(len(chunk) / self.bytes_per_s)
