@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from notifier.core.grants import Grant
-from notifier.core.hub import Group, Hub, Search
+from notifier.core.hub import Group, Hub, Search, Waiting
 from notifier.core.memory import MemoryBudget
 from notifier.core.messages import Message
 from notifier.core.polls import Answer
@@ -219,6 +219,10 @@ class ParkingLot:
         else:
             self._suspects = deque(parked for group in self._hub.all_groups() for parked in group.parked)
             self._start()
+
+    def waiting(self) -> Waiting:
+        """On what how many are parked."""
+        return self._hub.waiting()
 
     def everybody(self) -> Iterator[Parked]:
         """All that are parked or watched."""

@@ -4,9 +4,9 @@ Polls are grouped by their list of topics, so that a wake costs a look-up for ea
 many polls wait on other topics, and so that the polls of one list can share an answer.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from notifier.core.memory import MemoryBudget
 from notifier.core.patterns import Patterns
@@ -17,6 +17,20 @@ P = TypeVar("P")
 
 # A list of fewer bytes is part of what a parked poll costs in any case.
 SMALL_LIST = 4096
+
+
+# Who asks what is waited for is told so many topics and patterns, of so many: some milliseconds.
+MAX_WAITING = 1000
+MAX_LOOKED_AT = 20_000
+
+
+class Waiting(NamedTuple):
+    """Topics and patterns, by name, with how many polls are parked on each; one on several counts for each. How many
+    there are in all. Not `complete`: there are more topics and patterns."""
+
+    items: Sequence[tuple[str, int]]
+    polls: int
+    complete: bool
 
 
 def is_large(topics: TopicList) -> bool:
@@ -101,6 +115,19 @@ class Hub(Generic[P]):
         yield from [there] if isinstance(there, Group) else list(there)
         if self._patterns:
             yield from self._patterns.find(topic)
+
+    def waiting(self) -> "Waiting":
+        """On what how many polls are parked: those topics and patterns on which most are."""
+        counts: Counter[str] = Counter()
+        left = MAX_LOOKED_AT
+        for topics, group in self._groups.items():
+            items = topics.exact + topics.patterns
+            left -= len(items)
+            if left < 0:
+                break
+            for item in items:
+                counts[item] += len(group.parked)
+        return Waiting(counts.most_common(MAX_WAITING), self._count, left >= 0 and len(counts) <= MAX_WAITING)
 
     def all_groups(self) -> list[Group[P]]:
         return list(self._groups.values())

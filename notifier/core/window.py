@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge, nlargest
 from itertools import islice
@@ -73,6 +73,10 @@ class Window:
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def back(self) -> Iterator[Message]:
+        """All messages, newest first, until the next one is added."""
+        return reversed(self._messages)
 
     def extend(self, messages: Iterable[Message]) -> None:
         """Append messages in seq order, all above `head`; drop the oldest that no longer fit."""

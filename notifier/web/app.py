@@ -7,7 +7,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from notifier.service import Service
-from notifier.web import health, hooks, listing, pages, publish, subscribe
+from notifier.web import activity, health, hooks, listing, pages, publish, subscribe
 from notifier.web.access import ACCESS, Access
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import expecting
@@ -66,6 +66,8 @@ def create_app(service: Service) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/topics", listing.topics, allow_head=False),
+            web.get("/v1/counts", activity.counts, allow_head=False),
+            web.get("/v1/waiting", activity.waiting, allow_head=False),
             web.get(LISTS, subscribe.subscribe, allow_head=False),
             web.post(LISTS, publish.publish, expect_handler=expecting),
             web.put(LISTS, publish.publish, expect_handler=expecting),

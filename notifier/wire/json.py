@@ -10,6 +10,8 @@ from base64 import b64encode
 
 import msgspec
 
+from notifier.core.counts import Counts
+from notifier.core.hub import Waiting
 from notifier.core.listing import Listing, Schedule
 from notifier.core.messages import FORM, Message, is_json_type, media_type
 from notifier.core.percent import unquote
@@ -89,6 +91,19 @@ def encode_schedule(schedule: Schedule) -> bytes:
     ]
     after = schedule.next and f"{schedule.next.at},{schedule.next.id}"
     return json.dumps({"scheduled": scheduled, "next": after}).encode()
+
+
+def encode_counts(counts: Counts) -> bytes:
+    """The JSON of how many messages came in each minute."""
+    end = format_time(counts.end)
+    return json.dumps({"counts": counts.counts, "end": end, "cursor": str(counts.cursor)}).encode()
+
+
+def encode_waiting(waiting: Waiting, processes: int) -> bytes:
+    """The JSON of who waits in one of so many processes."""
+    items = [{"item": item, "clients": polls} for item, polls in waiting.items]
+    told = {"waiting": items, "clients": waiting.polls, "complete": waiting.complete, "processes": processes}
+    return json.dumps(told).encode()
 
 
 def _encode(message: Message) -> tuple[bytes, bytes, bytes]:

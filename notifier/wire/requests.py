@@ -132,6 +132,11 @@ def _place(text: str) -> Place:
     return Place(f"{found['year']}{found['rest']}", parse_cursor(found["id"]))
 
 
+def parse_list(query: str) -> TopicList:
+    """The list that a raw query string names; everything where it names none. BadRequest."""
+    return TopicList(parse_query(query, ("match",)).get("match", "**").split(","))
+
+
 def _after(text: str) -> Begin:
     if text == "latest":
         return Latest()

@@ -4,6 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from notifier.core import hub as hub_module
 from notifier.core import patterns as module
 from notifier.core.hub import Hub
 from notifier.core.topics import TopicList
@@ -162,3 +163,15 @@ def test_a_wake_yields_as_many_groups_as_match_and_none_of_the_others():
     assert [list(group.parked) for group in found(hub, "topic/42")] == [[42]]
     assert [list(group.parked) for group in found(hub, "pattern/42/x")] == [[-43]]
     assert found(hub, "elsewhere") == []
+
+
+def test_who_waits_is_told_by_item_and_within_bounds(monkeypatch):
+    hub = Hub()
+    for name, items in enumerate((["a"], ["a"], ["a", "b/*"], ["c"])):
+        hub.park(TopicList(items), name)
+    assert hub.waiting() == ([("a", 3), ("b/*", 1), ("c", 1)], 4, True)
+    monkeypatch.setattr(hub_module, "MAX_WAITING", 1)
+    assert hub.waiting() == ([("a", 3)], 4, False)
+    monkeypatch.setattr(hub_module, "MAX_WAITING", 1000)
+    monkeypatch.setattr(hub_module, "MAX_LOOKED_AT", 2)
+    assert hub.waiting() == ([("a", 2)], 4, False)  # the list of two is one too many
