@@ -1,6 +1,8 @@
-"""The console at `/` and `/topics`, and the files that pages load. They contain no data and need no key."""
+"""The console at `/` and `/topics`, and the files that pages load. They need no key: `/` has the newest messages where
+everybody may read them, and nothing else here contains data."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from hashlib import sha256
 
 import aiohttp_jinja2
@@ -9,10 +11,12 @@ from aiohttp.typedefs import Handler
 from jinja2 import FileSystemLoader, StrictUndefined
 
 from notifier import __version__
-from notifier.core.errors import NotFound
+from notifier.core.errors import NotFound, NotifierError
 from notifier.resources import resource_dir
-from notifier.web.access import ACCESS
+from notifier.web.access import ACCESS, authorise_subscribe
+from notifier.web.appkeys import SERVICE
 from notifier.web.modules import Client
+from notifier.web.rows import Row, newest_rows
 
 # Payloads may be hostile. The page shows them as text only; if that ever fails, this keeps them from running.
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -55,11 +59,21 @@ def setup(app: web.Application) -> None:
 def _page(template: str) -> Handler:
     async def page(request: web.Request) -> web.Response:
         request.app[ACCESS].check_host(request)
-        response = aiohttp_jinja2.render_template(template, request, {"version": __version__})
+        rows = await _rows(request) if template == "console.html" else []
+        response = aiohttp_jinja2.render_template(template, request, {"version": __version__, "rows": rows})
         response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
         return _fresh(response)
 
     return page
+
+
+async def _rows(request: web.Request) -> list[Row]:
+    """The rows that the page begins with: of what its caller may read, who has shown a key as a password at most."""
+    try:
+        await authorise_subscribe(request, ["**"])
+    except NotifierError:
+        return []  # the page is there all the same, and asks for a key
+    return newest_rows(request.app[SERVICE].window, datetime.now(UTC))
 
 
 def _file(body: bytes, content_type: str, headers: Mapping[str, str]) -> Handler:
@@ -90,7 +104,8 @@ def _of_version(version: str, handler: Handler) -> Handler:
 
 
 def _fresh(response: web.Response) -> web.Response:
-    """Let caches keep it but revalidate it each time: after an upgrade no page loads a script of another version."""
-    response.headers["Cache-Control"] = "no-cache"
+    """Let caches keep it but revalidate it each time: after an upgrade no page loads a script of another version. Pages
+    have messages, which no other user of a shared cache may get."""
+    response.headers["Cache-Control"] = "no-cache" if response.etag else "private, no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

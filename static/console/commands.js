@@ -15,12 +15,20 @@ export function curl(topics, query = {}, options = [], path = `v1/topics/${fragm
   return ["curl", ...key, ...options, quote(url)].join(" ");
 }
 
-/** The curl command that publishes. */
-export function curlPublish({ topic, body, json, display }) {
+/** The curl command that publishes; of the bytes of a message, as they are, those that the server has. */
+export function curlPublish({ topic, body, json, kept, display }) {
+  if (kept) {
+    const from = curl("", {}, ["-s"], `v1/messages/${kept.id}`);
+    return `${from} | ${curl(topic, display, ["--data-binary @-", "-H", quote(`Content-Type: ${kept.type}`)])}`;
+  }
   // -d would read a file for a body that begins with @
   const data = body.startsWith("@") ? "--data-raw" : "-d";
   return curl(topic, display, [...(json ? [] : ["-H 'Content-Type: text/plain'"]), data, quote(body)]);
 }
+
+/** The command that sends the message `id` to a server of the reader's once more, as it came. */
+export const forward = (topic, id) =>
+  `notifier forward ${quote(topic)} http://localhost:3000/webhooks --id ${id} --url ${quote(address("").replace(/\/$/, ""))}`;
 
 export const sql = (topic) => `select notifier.publish('${topic.replaceAll("'", "''")}', '{"from": "SQL"}');`;
 

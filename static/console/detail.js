@@ -1,7 +1,8 @@
 /** The message that is open beside the feed, whole, as the server has it. */
 
-import { copy, curl, fragment } from "./commands.js";
+import { copy, curl, forward, fragment } from "./commands.js";
 import { member, read, shown } from "./json.js";
+import { sized } from "./looks.js";
 import { $, element } from "./page.js";
 import { address, get } from "./session.js";
 
@@ -61,6 +62,7 @@ async function partsOf(id, { watch, publish }) {
     buttons(message, () => publish({ ...message, body: json?.text })),
     json ? laidOut(json) : await payload(message),
     ...(headers.length ? [headersOf(headers)] : []),
+    ...(source ? [redelivery(topic, id)] : []),
   ];
 }
 
@@ -104,10 +106,7 @@ const isJson = ({ content_type: type, encoding }) => !encoding && (!type || /[/+
 async function payload(message) {
   const { id, data, encoding, content_type: type } = message;
   if (encoding && PICTURE.test(type)) return pictureOf(id);
-  if (encoding) {
-    const bytes = Math.floor((data.length * 3) / 4) - data.match(/=*$/)[0].length;
-    return element("p", { className: "hint", textContent: `${type}, ${bytes.toLocaleString("en")} bytes` });
-  }
+  if (encoding) return element("p", { className: "hint", textContent: sized(message) });
   return cut(isJson(message) ? JSON.stringify(data, undefined, 2) : data);
 }
 
@@ -172,4 +171,14 @@ function headersOf(headers) {
     element("tr", {}, element("th", { scope: "row", textContent: name }), element("td", { textContent: value })),
   );
   return element("section", {}, element("h3", { textContent: "Headers" }), element("table", {}, element("tbody", {}, ...rows)));
+}
+
+/** A page cannot send it to other servers, nor with its headers; the command can. */
+function redelivery(topic, id) {
+  const code = element("code", { textContent: forward(topic, id) });
+  const button = element("button", { type: "button", className: "plain", textContent: "Copy", ariaLabel: "Copy the command" });
+  button.addEventListener("click", () => copy(button, code.textContent, code));
+  const hint = element("p", { className: "hint", textContent: "To a server of your own, byte for byte and with its headers:" });
+  const title = element("h3", { textContent: "Redeliver" });
+  return element("section", {}, title, hint, element("div", { className: "command" }, code, button));
 }

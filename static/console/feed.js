@@ -1,12 +1,13 @@
 /** The feed: a row for each message, newest first. */
 
 import { fragment } from "./commands.js";
-import { age, clock, hue } from "./looks.js";
+import { age, clock, showTopic, sized } from "./looks.js";
 import { $, copyOf, element, moves } from "./page.js";
 
 const ROWS = 500; // on the page: a tab must last for weeks
 const TEXT = 10_000; // characters of a message that are kept, for its row and the filter; the server has the rest
 const LINE = 300; // characters of them that a row can show
+const TAGS = 5;
 const FRESH = 5_000; // milliseconds for which a row says how long its message took
 const FLASHES = 20; // rows in one frame; in a burst, hundreds that change at once would take longer than to arrive
 
@@ -16,6 +17,8 @@ const row = $("row");
 
 /** What rows stand for, by their element. */
 const entries = new WeakMap();
+/** The rows that came with the page, by id, until the first messages come: they are the same. */
+const served = new Map([...list.children].map((item) => [item.dataset.id, item]));
 /** Rows that came while the reader was further down: they are put in when the top is reached. */
 let held = [];
 let heldCount = 0;
@@ -35,27 +38,25 @@ function entryOf(message) {
 
 /** A message's payload as text, cut. */
 function textOf({ data, encoding, content_type: type = "application/json" }) {
-  if (encoding) return `${type}, ${sizeOf(data).toLocaleString("en")} bytes`;
+  if (encoding) return sized({ data, content_type: type });
   return (typeof data === "string" && !/[/+]json\b/i.test(type) ? data : JSON.stringify(data)).slice(0, TEXT);
 }
 
-const sizeOf = (base64) => Math.floor((base64.length * 3) / 4) - base64.match(/=*$/)[0].length;
-
 function build(message) {
   const entry = entryOf(message);
-  const item = copyOf(row);
+  const { id, topic, time, tags, priority, line, titled } = entry;
+  const item = served.get(id) ?? copyOf(row);
   const part = (name) => item.querySelector(name);
-  const { id, topic, time, title, tags, priority, line, titled } = entry;
   item.dataset.id = id;
   part("a").href = `#${fragment(topic)}?open=${id}`;
   if (priority) item.dataset.priority = priority;
   item.hidden = !matches(entry);
   Object.assign(part("time"), { dateTime: time, textContent: clock(time) });
-  part(".topic").textContent = topic;
-  part(".topic").style.setProperty("--hue", hue(topic));
+  showTopic(part(".topic"), topic);
   Object.assign(part(".line"), { textContent: line, className: titled ? "line title" : "line" });
-  if (priority) part(".tags").append(element("span", { className: "priority", textContent: `priority ${priority}` }));
-  for (const tag of tags.slice(0, 5)) part(".tags").append(element("span", { textContent: tag }));
+  const high = priority ? [element("span", { className: "priority", textContent: `priority ${priority}` })] : [];
+  const named = tags.slice(0, TAGS).map((tag) => element("span", { textContent: tag }));
+  part(".tags").replaceChildren(...high, ...named);
   part(".age").textContent = age(time);
   entries.set(item, entry);
   return item;
@@ -87,6 +88,8 @@ export function addGap({ reason, after }) {
 }
 
 function put(items, count) {
+  const isFirst = served.size > 0;
+  withdraw();
   $("nothing").hidden = true;
   if (detached || scroller.scrollTop > 40) {
     // What the reader looks at must not move.
@@ -97,9 +100,25 @@ function put(items, count) {
     $("news-above").hidden = false;
     return;
   }
-  if (items.length <= FLASHES && moves()) for (const item of items) item.classList.add("new");
+  if (items.length <= FLASHES && !isFirst && moves()) for (const item of items) item.classList.add("new");
   list.prepend(...items.reverse());
   while (list.childElementCount > ROWS) list.lastElementChild.remove();
+}
+
+/** Removes the rows that came with the page, unless they have been taken over. */
+export function withdraw() {
+  if (!served.size) return;
+  served.clear();
+  list.replaceChildren();
+  $("nothing").hidden = false;
+}
+
+/** Puts messages, oldest first, in the place of all rows: those up to now are not among them. */
+export function showPast(messages) {
+  clear();
+  detached = true;
+  addOlder(messages);
+  $("nothing").hidden = true;
 }
 
 /** Puts messages, oldest first, that are older than all others below them. */
@@ -131,6 +150,7 @@ export function toTop() {
 
 export function clear() {
   list.replaceChildren();
+  served.clear();
   held = [];
   heldCount = 0;
   detached = false;
@@ -160,7 +180,8 @@ export function filter(text) {
 
 /** The id of the lowest message. */
 export const oldest = () => [...list.children].findLast((item) => item.dataset.id)?.dataset.id;
-export const isEmpty = () => !list.childElementCount && !heldCount;
+export const isEmpty = () => served.size > 0 || (!list.childElementCount && !heldCount);
+export const cameWithPage = () => served.size > 0;
 export const selected = () => list.querySelector("[aria-current]");
 export const entryOfRow = (item) => entries.get(item);
 export const find = (id) => list.querySelector(`[data-id="${CSS.escape(id)}"]`);

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,8 +14,10 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from conftest import ROOT, Server
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 from support.npm import installed
+
+from browser.console import opened
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -46,24 +49,56 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     await context.close()
 
 
+@pytest.fixture
+def expected_errors(request: pytest.FixtureRequest) -> tuple[str, ...] | None:
+    """Parts of what the console of a page may be told as an error: those of the test's `console_errors`. None where its
+    file has no such mark, and pages may say what they like."""
+    marks = list(request.node.iter_markers("console_errors"))
+    return tuple(part for mark in marks for part in mark.args) if marks else None
+
+
+Opening = Callable[..., AbstractAsyncContextManager[Page]]
+
+
+@pytest.fixture
+def strict(browser: Browser, server: Server, expected_errors: tuple[str, ...] | None) -> Opening:
+    """Opens pages of a browser's own kind, `strict(color_scheme="dark")`, which are as strict as `page` is."""
+    return partial(strict_page, browser, server.url, errors=expected_errors)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def page(context: BrowserContext, server: Server) -> AsyncIterator[Page]:
-    """A page that fails its test when a script throws, a policy is violated, or any other server is asked."""
-    async with strict_page(context, server.url) as page:
+async def page(context: BrowserContext, server: Server, expected_errors: tuple[str, ...] | None) -> AsyncIterator[Page]:
+    """A page that fails its test when a script throws, a policy is violated, or any other server is asked; one of the
+    console also when the browser's console is told of an error that the test does not expect."""
+    async with strict_page(context, server.url, errors=expected_errors) as page:
         yield page
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def console(page: Page, server: Server) -> AsyncIterator[Page]:
+    yield await opened(page, server)
+
+
 @asynccontextmanager
-async def strict_page(context: BrowserContext, *servers: str) -> AsyncIterator[Page]:
-    page = await context.new_page()
+async def strict_page(
+    opener: BrowserContext | Browser, *servers: str, errors: Sequence[str] | None = None, **options: Any
+) -> AsyncIterator[Page]:
+    page = await opener.new_page(**options)
     ours = (*servers, *(f"blob:{server}" for server in servers))
     wrong: list[str] = []
+
+    def told(line: ConsoleMessage) -> None:
+        unexpected = errors is not None and line.type == "error" and not any(part in line.text for part in errors)
+        if unexpected or "Content Security Policy" in line.text:
+            wrong.append(f"{line.text} ({line.location.get('url')})")
+
     page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
     page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
-    page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
+    page.on("console", told)
     page.on("request", lambda request: None if request.url.startswith(ours) else wrong.append(request.url))
     yield page
     assert not wrong
+    await page.close()
 
 
 @pytest.fixture(scope="session")

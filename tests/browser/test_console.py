@@ -3,63 +3,26 @@
 import asyncio
 import re
 import signal
-import subprocess
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
 from conftest import Server
-from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
-from browser.conftest import complaints, publish, publish_all, strict_page
+from browser.conftest import Opening, complaints, publish, publish_all, strict_page
+from browser.console import PAINTED, detail, lines, live, opened, shell, watch
+from notifier.web.rows import HUES, hue
 
-pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.all, pytest.mark.asyncio(loop_scope="session"), pytest.mark.console_errors()]
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301"
     "0100c9fe92ef0000000049454e44ae426082"
 )
 KEY = "s3cret-but-long-enough-for-anyone"
-# Two frames: what was to be drawn has been drawn.
-PAINTED = "new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))"
-
-
-async def opened(page: Page, server: Server, hash_: str = "") -> Page:
-    """The console, live."""
-    await page.goto(f"{server.url}/{hash_}")
-    await live(page)
-    return page
-
-
-async def live(page: Page) -> None:
-    await expect(page.locator("#now")).to_have_attribute("data-state", "live")
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def console(page: Page, server: Server) -> AsyncIterator[Page]:
-    yield await opened(page, server)
-
-
-def lines(page: Page) -> Locator:
-    """The lines of the rows, newest first."""
-    return page.locator("#messages .line")
-
-
-async def detail(page: Page, id_: str) -> Locator:
-    """The open message, after a click on its row."""
-    await page.locator(f'[data-id="{id_}"] a').click()
-    panel = page.locator("#detail")
-    await expect(panel.locator("dd").nth(1)).to_have_text(id_)
-    return panel
-
-
-async def watch(page: Page, topics: str) -> None:
-    await page.get_by_label("Topics").fill(topics)
-    await page.get_by_label("Topics").press("Enter")
 
 
 # --- rows
@@ -287,6 +250,7 @@ async def test_a_long_payload_is_cut_and_says_so(console: Page, server: Server) 
     await expect(panel).to_contain_text("The rest is in the source.")
 
 
+@pytest.mark.console_errors("status of 404")
 async def test_a_link_to_a_message_works_for_a_colleague(page: Page, server: Server) -> None:
     id_ = await publish(server, "orders/1", {"status": "old"})
     await publish_all(server, "orders/1", list(range(150)))
@@ -300,20 +264,6 @@ async def test_a_link_to_a_message_works_for_a_colleague(page: Page, server: Ser
     await page.goto(f"{server.url}/#orders/1?open=1")
     await page.reload()
     await expect(panel.locator(".error")).to_contain_text("There is no message of that id")
-
-
-async def test_a_message_can_be_published_again(console: Page, server: Server) -> None:
-    source = b'{"n": 12345678901234567890}'
-    panel = await detail(console, await publish(server, "orders/1", source, title="Again", priority=2, tags="a,b"))
-    await panel.get_by_role("button", name="Publish again").click()
-    await console.locator("#publishing").get_by_role("button", name="Publish", exact=True).click()
-    await expect(console.locator("#outcome")).to_have_text(re.compile(r"^Published as \d+$"))
-    id_ = (await console.locator("#outcome").inner_text()).split()[-1]
-    await console.locator("#close-publishing").click()
-    panel = await detail(console, id_)
-    await expect(panel.locator("h2")).to_have_text("Again")
-    await expect(panel.locator("dd").get_by_text("a, b")).to_be_visible()
-    await expect(panel.locator(".tree")).to_contain_text("12345678901234567890")
 
 
 # --- publishing
@@ -340,6 +290,7 @@ async def test_what_the_page_publishes_comes_back_to_it(console: Page) -> None:
     await expect(panel.get_by_role("link", name="http://example.com/")).to_be_visible()
 
 
+@pytest.mark.console_errors("status of 400")
 async def test_a_refused_publish_says_why(console: Page) -> None:
     await console.keyboard.press("p")
     await console.get_by_label("Body").fill("{not json")
@@ -410,17 +361,23 @@ async def test_clear_removes_only_what_is_shown(console: Page, server: Server) -
     await expect(lines(console).first).to_have_text("2")
 
 
+@pytest.mark.console_errors("status of 400")
 async def test_an_invalid_topic_says_what_is_wrong(console: Page) -> None:
+    colour = "getComputedStyle(document.querySelector('#dot')).backgroundColor"
+    good = await console.evaluate(colour)
     for topics in ("no?good", "a/../b"):
         await watch(console, topics)
         await expect(console.locator("#topics-error")).to_contain_text("topic")
         await expect(console.get_by_label("Topics")).to_have_attribute("aria-invalid", "true")
         await expect(console.locator("#state")).to_have_text("Stopped")
+        assert await console.evaluate(colour) != good
     await watch(console, "good")
     await live(console)
+    assert await console.evaluate(colour) == good
     await expect(console.locator("#topics-error")).to_be_empty()
 
 
+@pytest.mark.console_errors("net::ERR_")
 async def test_a_restart_of_the_server_loses_and_repeats_nothing(console: Page, server: Server) -> None:
     await publish(server, "a", 1)
     await expect(lines(console)).to_have_text(["1"])
@@ -435,7 +392,7 @@ async def test_a_restart_of_the_server_loses_and_repeats_nothing(console: Page, 
 
 async def test_seven_tabs_load_and_publish(context: BrowserContext, server: Server) -> None:
     async with AsyncExitStack() as stack:
-        tabs = [await stack.enter_async_context(strict_page(context, server.url)) for _ in range(7)]
+        tabs = [await stack.enter_async_context(strict_page(context, server.url, errors=())) for _ in range(7)]
         for n, tab in enumerate(tabs):
             await opened(tab, server, f"#tabs/{n},all")
         for tab in tabs:
@@ -446,6 +403,7 @@ async def test_seven_tabs_load_and_publish(context: BrowserContext, server: Serv
             await expect(lines(tab)).to_have_text(['"for all"', "It works"])
 
 
+@pytest.mark.console_errors("status of 503")
 async def test_a_click_connects_again_at_once(page: Page, server: Server) -> None:
     polls = "**/v1/topics/**"
     await page.route(polls, lambda route: route.fulfill(status=503, headers={"Retry-After": "3000"}))
@@ -484,6 +442,7 @@ async def test_the_keyboard_does_it_all(console: Page, server: Server) -> None:
 # --- the key
 
 
+@pytest.mark.console_errors("status of 401", "status of 404", "net::ERR_FAILED")
 async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> None:
     server.env["NOTIFIER_ADMIN_KEY"] = KEY
     await asyncio.to_thread(server.restart)
@@ -527,6 +486,7 @@ async def test_a_server_with_a_key_asks_for_it(page: Page, server: Server) -> No
     await expect(page.locator("#state")).to_have_text("Stopped")
 
 
+@pytest.mark.console_errors("status of 401")
 async def test_where_no_site_may_store_anything_the_key_is_kept_in_memory(page: Page, server: Server) -> None:
     refused = "{ get() { throw new DOMException('', 'SecurityError') } }"
     await page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {refused})")
@@ -538,6 +498,7 @@ async def test_where_no_site_may_store_anything_the_key_is_kept_in_memory(page: 
     await live(page)
 
 
+@pytest.mark.console_errors("status of 403")
 async def test_where_something_is_public_a_key_can_still_be_given(page: Page, server: Server) -> None:
     server.env |= {"NOTIFIER_ADMIN_KEY": KEY, "NOTIFIER_PUBLIC_SUBSCRIBE": "news/**"}
     await asyncio.to_thread(server.restart)
@@ -572,43 +533,34 @@ async def test_the_commands_shown_do_what_they_say(console: Page, server: Server
         assert found in await shell(await console.locator("#watch-command").text_content() or "", tmp_path)
 
 
-async def shell(command: str, cwd: Path) -> str:
-    """What a shell prints that a command was pasted into."""
-    done = await asyncio.to_thread(
-        subprocess.run, ["/bin/sh", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout
-
-
 # --- looks
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 820, 1280, 1920])
 async def test_nothing_overflows_at_any_width_in_light_and_dark(
-    browser: Browser, server: Server, tmp_path: Path, scheme: str, width: int
+    strict: Opening, server: Server, tmp_path: Path, scheme: str, width: int
 ) -> None:
     id_ = await publish(
         server, "a/" + "long-" * 40, "w" * 400, title="t" * 200, tags="g" * 100, click="https://x/" + "y" * 300
     )
     await publish(server, "b", {"deep": [{"er": list(range(40))}]}, priority=5)
-    page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    await opened(page, server)
-    await expect(page.locator("#messages li")).to_have_count(2)
-    for state in ("feed", "detail", "publishing"):
-        if state == "detail":
-            await detail(page, id_)
-        if state == "publishing":
-            await page.keyboard.press("p")
-        await page.screenshot(path=tmp_path / f"{scheme}-{width}-{state}.png", animations="disabled")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        assert await page.evaluate(
-            "[...document.querySelectorAll('button, input, select')].every((control) =>"
-            " !control.checkVisibility() || control.getBoundingClientRect().right <= innerWidth)"
-        )
-    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
-    await page.close()
+    async with strict(viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+        await opened(page, server)
+        await expect(page.locator("#messages li")).to_have_count(2)
+        for state in ("feed", "detail", "publishing"):
+            if state == "detail":
+                await detail(page, id_)
+            if state == "publishing":
+                await page.keyboard.press("p")
+            await page.screenshot(path=tmp_path / f"{scheme}-{width}-{state}.png", animations="disabled")
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+            assert await page.evaluate(
+                "[...document.querySelectorAll('button, input, select')].every((control) =>"
+                " !control.checkVisibility() || control.getBoundingClientRect().right <= innerWidth)"
+            )
+        ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
 
 
 async def test_every_control_has_a_name_and_can_be_reached_by_keyboard(console: Page) -> None:
@@ -641,40 +593,60 @@ async def test_every_control_has_a_name_and_can_be_reached_by_keyboard(console: 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.console_errors("status of 400")
 async def test_axe_finds_nothing_in_any_state(
-    browser: Browser, server: Server, axe: str, scheme: str, width: int
+    strict: Opening, server: Server, axe: str, scheme: str, width: int
 ) -> None:
-    page = await browser.new_page(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True
-    )
+    viewport = {"width": width, "height": 800}
+    async with strict(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True) as page:
+        found = partial(complaints, axe, page)
+        await opened(page, server)
+        assert await found() == []
+        for topic in ("orders/1", "weather/home", "builds", "x", "deploys", "stripe", "github/a", "alerts"):
+            id_ = await publish(
+                server, topic, {"n": [1, "a", None, {"b": True}]}, title="Title", priority=5, tags="a,b"
+            )
+            await publish(server, topic, "untitled")
+        await expect(page.locator("#messages li")).to_have_count(16)
+        assert await found() == []
+        await detail(page, id_)
+        assert await found() == []
+        await page.keyboard.press("p")
+        assert await found() == []
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("?")
+        assert await found() == []
+        await page.keyboard.press("Escape")
+        await page.get_by_label("Minute of the last hour").fill("3")
+        await expect(page.locator("#older")).to_have_text("The beginning")
+        assert await found() == []
+        await watch(page, "no?good")
+        await expect(page.locator("#state")).to_have_text("Stopped")
+        assert await found() == []
 
-    found = partial(complaints, axe, page)
-    await opened(page, server)
-    assert await found() == []
-    for topic in ("orders/1", "weather/home", "builds", "x", "deploys", "stripe", "github/a", "alerts"):
-        id_ = await publish(server, topic, {"n": [1, "a", None, {"b": True}]}, title="Title", priority=5, tags="a,b")
-        await publish(server, topic, "untitled")
-    await expect(page.locator("#messages li")).to_have_count(16)
-    assert await found() == []
-    await detail(page, id_)
-    assert await found() == []
-    await page.keyboard.press("p")
-    assert await found() == []
-    await page.keyboard.press("Escape")
-    await page.keyboard.press("Escape")
-    await page.keyboard.press("?")
-    assert await found() == []
-    await page.keyboard.press("Escape")
-    await watch(page, "no?good")
-    await expect(page.locator("#state")).to_have_text("Stopped")
-    assert await found() == []
-    await page.close()
+
+async def test_every_colour_of_topics_can_be_read_on_every_ground(strict: Opening, server: Server, axe: str) -> None:
+    """Axe looks at what is on the page; topics have one of 24 colours."""
+    topics: dict[int, str] = {}
+    for n in range(1000):
+        topics.setdefault(hue(f"{n:x}"), f"{n:x}")
+    assert len(topics) == HUES
+    for topic in topics.values():
+        await publish(server, topic, 1)
+    for scheme in ("light", "dark"):
+        async with strict(color_scheme=scheme, reduced_motion="reduce", bypass_csp=True) as page:
+            await opened(page, server)
+            await expect(lines(page)).to_have_count(HUES)
+            colours = page.locator("#messages .topic")
+            shown = {await each.evaluate("topic => getComputedStyle(topic).color") for each in await colours.all()}
+            assert len(shown) == HUES
+            assert await complaints(axe, page) == []
 
 
-async def test_reduced_motion_is_respected(browser: Browser, server: Server) -> None:
-    page = await browser.new_page(reduced_motion="reduce")
-    await opened(page, server)
-    await publish(server, "a", 1)
-    await expect(lines(page)).to_have_count(1)
-    assert await page.evaluate("document.getAnimations().length") == 0
-    await page.close()
+async def test_reduced_motion_is_respected(strict: Opening, server: Server) -> None:
+    async with strict(reduced_motion="reduce") as page:
+        await opened(page, server)
+        await publish(server, "a", 1)
+        await expect(lines(page)).to_have_count(1)
+        assert await page.evaluate("document.getAnimations().length") == 0
