@@ -47,8 +47,8 @@ bench: .venv/.test ## Measure, also beside other ways to build it, in the same r
 tarpit: .venv/.test ## Show what waiting clients do to a server that gives each a worker, and what they do here
 	@$(python) -m bench.tarpit
 
-screenshot: .venv/.test ## Make docs/console.png, the picture in the README, anew (Chromium, which make test-all installs)
-	@SCREENSHOT=docs/console.png $(python) -m pytest -q tests/browser/test_screenshot.py
+screenshot: .venv/.test ## Make the pictures of the pages in docs/ anew (Chromium, which make test-all installs)
+	@SCREENSHOTS=docs $(python) -m pytest -q tests/browser/test_screenshot.py
 
 lock: .venv/.lock ## Renew the lock files after a change of dependencies (LOCK=--upgrade: with the newest of all)
 	@$(compile) pyproject.toml --extra server --extra crypto -o requirements.txt
