@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 # New names are a list of their own, in which a place is made for each. They are put among the others when they are this
 # many, or this share of all; and those that live no more are forgotten then, whether anybody searches or not.
 MANY_NEW = 256
-SHARE = 16
+SHARE = 8
 
 
 class TopicNames:

@@ -167,6 +167,7 @@ class Stream(asyncio.Protocol):
         else:
             self.transport.write(head + chunk)
         self.cursor = answer.cursor
+        self.grant.used = True
         now = streams.loop.time()
         if streams.polling.draining and answer.retry_after_s is None:
             return self._send(_farewell(self.cursor))
@@ -298,6 +299,7 @@ async def in_handler(
         await response.write(encoding.opening)
     while True:
         await response.write(encoding.encode(answer))
+        wanted.grant.used = True
         if polling.draining and answer.retry_after_s is None:
             await response.write(encoding.encode(_farewell(answer.cursor)))
             break

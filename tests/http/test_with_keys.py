@@ -15,6 +15,7 @@ from support.protocol import JSON, refusal
 from notifier.access import last_use as module
 from notifier.core.keys import Rights, hash_of, make_key
 from notifier.postgres.keys import change_key, create_key, list_keys, mark_used, revoke_key
+from notifier.web import streams
 
 KEY = "a-good-key!"
 
@@ -142,6 +143,22 @@ async def test_a_key_whose_polls_come_back_is_in_use(
         assert app.service.callers.take_used() == set()
         if number == 3:
             break
+
+
+@pytest.mark.rule("A-9")
+@pytest.mark.both_paths
+async def test_a_key_whose_stream_goes_on_is_in_use(
+    start: Start, database: str, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    """A stream is one request for up to an hour."""
+    monkeypatch.setattr(streams, "BEAT_S", 0.1)
+    key = await make(database, "reader", Rights(subscribe=("t",)))
+    app = await start(admin_keys=(KEY,), fast=fast)
+    headers = bearer(key) | {"Accept": "application/x-ndjson"}
+    async with app.client.get("/v1/topics/t", headers=headers) as response:
+        for _ in range(3):
+            assert await response.content.readline() == b"\n"
+            await until(lambda: len(app.service.callers.take_used()) == 1)
 
 
 @pytest.mark.rule("A-9")
