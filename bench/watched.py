@@ -59,7 +59,7 @@ async def watched(stage: Stage) -> Measured:
 
         async def check(topic: str, changed: int) -> None:
             async with asyncio.timeout(PUMPED_S):
-                while await fetchval(us.database, "select exists (select from notifier.outbox)"):
+                while await fetchval(us.database, "select exists (select from notifier.change)"):
                     await asyncio.sleep(0.005)
             if (rows := await fetchval(us.database, STORED, f"{topic}/")) != changed:
                 us.void.append(f"{changed} rows were changed, {rows} messages are in the log")

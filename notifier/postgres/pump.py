@@ -33,6 +33,8 @@ SCAN_S = 1.0
 # the others may become visible just after it.
 AGAIN_S = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1)
 # Under load not more often than this: a pump for every few rows takes time from publishers and makes none faster.
+# Where notifier.pump() has found something, it promises writers, who then do not notify, that it looks again so soon,
+# and once more after AGAIN_S[0].
 PACE_S = 0.003
 
 # An old snapshot elsewhere keeps dead rows in the outbox, and each has to be skipped. So one look covers this many ids
@@ -285,6 +287,9 @@ class Pump(Reconnecting):
         end = self._loop.time()
         if row["moved"] is None:
             return  # another server pumps
+        if row["moved"]:
+            self._due = min(self._due, end + PACE_S)
+            self._step = 0
         self._sweep_span = adapted(self._sweep_span, row, end - start)
         if row["reached"] < row["head"]:
             self._swept = row["reached"]

@@ -1,25 +1,34 @@
--- Row changes as messages: notifier.watch() puts triggers on a table, which publish in the transaction of the writer.
+-- Row changes as messages: notifier.watch() puts triggers on a table, which note them in the transaction of the writer. The
+-- pump makes the messages.
 --
 -- A watch is its triggers and nothing else: the template and the columns are their arguments. So a table that is dropped
 -- takes its watch along, and `drop schema notifier cascade` leaves tables without triggers.
 
--- The functions that row_changed() calls have no settings of their own: it has them.
+-- The functions that row_changed() and pump() call have no settings of their own: those have them.
 
--- The topic of a row, which is given as JSON (null: all values are missing). parts is the template, split at its braces:
--- text, column, text, ..., text. Each value has at most so many characters as share says, and no slash: a name like 7/x
--- would lead into the topics of 7.
-create or replace function notifier.row_topic(parts text[], share int, fields json) returns text
+-- The topic of a row, which is given as JSON (null: all values are missing). The template has braces in pairs. Each value
+-- has an equal share of what the rest leaves of 255 characters at the most, and no slash: a name like 7/x would lead into
+-- the topics of 7.
+create or replace function notifier.row_topic(template text, fields json) returns text
 language plpgsql immutable as $$
 declare
+    parts constant text[] := regexp_split_to_array(template, '[{}]');  -- text, column, text, ..., text
     topic text := parts[1];
+    share int := 255 - length(template);
 begin
     for i in 2..cardinality(parts) by 2 loop
-        topic := topic || coalesce(
-            nullif(left(regexp_replace(fields ->> parts[i], '[^A-Za-z0-9_.:@=+-]', '_', 'g'), share), ''), '_'
-        ) || parts[i + 1];
+        share := share + length(parts[i]) + 2;
     end loop;
-    if topic ~ '(^|/)[.]' then
+    for i in 2..cardinality(parts) by 2 loop
+        topic := topic || coalesce(nullif(left(
+            regexp_replace(fields ->> parts[i], '[^A-Za-z0-9_.:@=+-]', '_', 'g'), share / (cardinality(parts) / 2)
+        ), ''), '_') || parts[i + 1];
+    end loop;
+    if not notifier.is_topic(topic) then
         topic := regexp_replace(topic, '(?<=^|/)[.][.]?(?=/|$)', '_', 'g');
+        if not notifier.is_topic(topic) then
+            raise exception '% is not a topic', quote_literal(topic);  -- the trigger was not made by watch()
+        end if;
     end if;
     return topic;
 end $$;
@@ -27,9 +36,14 @@ end $$;
 -- Whether every reader can read this JSON: is_readable_json() fails where not.
 create or replace function notifier.can_be_read(data text) returns boolean language plpgsql immutable as $$
 begin
-    return notifier.is_readable_json(data);
-exception when data_exception or program_limit_exceeded then
-    return false;
+    if not notifier.is_doubtful_json(data) then
+        return true;
+    end if;
+    begin
+        return notifier.check_json(data);
+    exception when data_exception or program_limit_exceeded then
+        return false;
+    end;
 end $$;
 
 -- A row with only the columns of these names, or without them; null of null.
@@ -54,7 +68,7 @@ end $$;
 
 -- A message that every reader can read and the outbox takes, whatever the row holds. Where it would be too large, values
 -- of more than 4 kB are left out, and named: 1600 columns of 4 kB, twice, are not too large.
-create or replace function notifier.row_message(op text, new_row json, old_row json) returns json
+create or replace function notifier.row_message(op text, new_row json, old_row json) returns text
 language plpgsql immutable as $$
 declare
     message text;
@@ -72,26 +86,30 @@ begin
         end if;
         message := concat('{"op": "', op, '"', ', "new": ' || new_row::text, ', "old": ' || old_row::text,
             ', "omitted": ' || to_json(omitted)::text, '}');
-        exit when notifier.can_be_read(message);
+        if notifier.can_be_read(message) then
+            return message;
+        end if;
         new_row := notifier.readable_row(new_row);
         old_row := notifier.readable_row(old_row);
     end loop;
-    return message;
+    raise exception 'some reader cannot read it';
 end $$;
 
 -- What to publish of a row that was inserted (old_row is null), deleted (new_row is null) or updated. shown: the columns
--- that are shown; empty: all.
+-- that are shown; empty: all. Whatever is given, it does not fail: the pump would never get on. What cannot be told (which
+-- watch() and its triggers do not bring about) is a message without its values, and a warning in the log of Postgres.
 create or replace function notifier.row_messages(
-    parts text[], share int, shown text[], new_row json, old_row json, out topic text, out data json
+    template text, shown text[], new_row json, old_row json, out topic text, out data text
 ) returns setof record language plpgsql immutable rows 1 as $$
 declare
     old_topic text;
+    op constant text := case when old_row is null then 'insert' when new_row is null then 'delete' else 'update' end;
 begin
     if new_row is not null then
-        topic := notifier.row_topic(parts, share, new_row);
+        topic := notifier.row_topic(template, new_row);
     end if;
     if old_row is not null then
-        old_topic := notifier.row_topic(parts, share, old_row);
+        old_topic := notifier.row_topic(template, old_row);
     end if;
     if cardinality(shown) > 0 then
         new_row := notifier.some_columns(new_row, shown, true);
@@ -115,6 +133,16 @@ begin
         data := notifier.row_message('delete', null, old_row);
         return next;
     end if;
+exception when others then
+    raise warning 'notifier: a change of a row that is watched as % cannot be told: %', quote_literal(template), sqlerrm;
+    topic := coalesce(nullif(btrim(left(regexp_replace(
+        regexp_replace(template, '[^A-Za-z0-9_:@=+/-]', '_', 'g'), '/{2,}', '/', 'g'
+    ), 255), '/'), ''), '_');
+    data := json_build_object('op', op, 'omitted', array(
+        select k.key from json_object_keys(case when json_typeof(coalesce(new_row, old_row)) = 'object'
+            then coalesce(new_row, old_row) else '{}' end) k (key) where cardinality(shown) = 0 or k.key = any (shown)
+    ));
+    return next;
 end $$;
 
 -- JSON, or its text where a string in it would end Postgres's own functions. (jsonb holds no such.)
@@ -157,31 +185,48 @@ begin
     );
 end $$;
 
+-- Whether the pump makes the message of a row. What is large is made one in the time of the writer, and not in that of all
+-- others. (In SQL, as the next one.)
+create or replace function notifier.is_small(new_row json, old_row json) returns boolean language sql immutable
+return coalesce(octet_length(new_row::text), 0) + coalesce(octet_length(old_row::text), 0) < 1000000;
+
+-- One row where all types of a table are built in, and all columns are seen by triggers; else none. (In SQL, to become a
+-- part of the statement that asks.)
+create or replace function notifier.built_in(relation oid) returns table (is_so boolean) language sql stable rows 1 as $$
+    select true where not exists (
+        select from pg_catalog.pg_attribute a
+        where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+            and (a.atttypid >= 16384 or a.atttypid in (114, 199) or a.attgenerated = 'v')  -- json, json[]
+    )
+$$;
+
 -- Of tables that are watched: publishes what a statement has changed. Its arguments are the template of the topic and,
 -- where not all are shown, the names of columns; those that are not there any more count as null.
 --
 -- It runs in the transactions of those who write to the table, and may have no rights here, with our rights. So all that
 -- it calls is ours or Postgres's own, and what it makes of a row depends on no setting of a session.
 --
--- Most statements change one row, and each part of this costs them: so what is planned once (for a table whose types are
--- all built in) is apart from what is planned for each statement, and one row from many.
+-- Most statements change one row, and each part of this costs them: in each transaction, Postgres prepares each expression
+-- anew. So for a table whose types are all built in, one statement that is planned once does it all, and what a message
+-- is made of is left to the pump. The other ways are planned each time.
 create or replace function notifier.row_changed() returns trigger language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
-    parts constant text[] := regexp_split_to_array(tg_argv[0], '[{}]');
-    shown constant text[] := tg_argv[1:];
-    share constant int := case when cardinality(parts) > 1 then
-        (255 - length(regexp_replace(tg_argv[0], '{[^{}]*}', '', 'g'))) / (cardinality(parts) / 2) end;
-    paired boolean := tg_op = 'UPDATE';
-    columns text;
+    news bigint := 0;
+    olds bigint := 0;
+    total bigint;
+    noted bigint;
     new_row json;
     old_row json;
-    many boolean;
+    columns text;
+    new_rows text;
+    old_rows text;
+    changes text;
 begin
     if tg_op = 'TRUNCATE' then
         insert into notifier.outbox (topic, data) values (
-            notifier.row_topic(parts, share, null),
+            notifier.row_topic(tg_argv[0], null),
             json_build_object('op', 'truncate', 'table', format('%I.%I', tg_table_schema, tg_table_name))
         );
         return null;
@@ -190,81 +235,82 @@ begin
     if to_regclass('notifier_old') is not null or to_regclass('notifier_new') is not null then
         raise exception 'notifier_old and notifier_new must not be relations' using errcode = 'duplicate_table';
     end if;
-    if exists (
-        select from pg_attribute a
-        where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
-            and (a.atttypid >= 16384 or a.atttypid in (114, 199) or a.attgenerated = 'v')  -- json, json[]
-    ) then
-        columns := notifier.row_columns(tg_relid);
-    end if;
-    if paired and pg_partition_root(tg_relid) is not null then
-        -- A row that is moved to another partition is only gone where a trigger there does not let it in.
-        paired := (select count(*) from notifier_old) = (select count(*) from notifier_new);
-    end if;
-    if columns is not null and (paired or tg_op <> 'UPDATE') then
-        -- To plan this takes a quarter of what it takes to plan the whole.
-        execute format('select %s, %s, exists (select from %s offset 1)',
-            case when tg_op <> 'DELETE' then
-                format('(select row_to_json(c.*) from (select %s from notifier_new r limit 1) c)', columns) else 'null' end,
-            case when tg_op <> 'INSERT' then
-                format('(select row_to_json(c.*) from (select %s from notifier_old r limit 1) c)', columns) else 'null' end,
-            case when tg_op <> 'DELETE' then 'notifier_new' else 'notifier_old' end
-        ) into new_row, old_row, many;
-        if not many then
-            insert into notifier.outbox (topic, data)
-                select m.topic, m.data from notifier.row_messages(parts, share, shown, new_row, old_row) m;
-            return null;
-        end if;
-    end if;
     -- No name of a column may be taken for one of ours: columns are named with their table only.
-    if paired and columns is null then
-        -- The n-th row of both is the same one: Postgres adds to both at once.
-        insert into notifier.outbox (topic, data)
-            select m.topic, m.data from notifier.row_messages(
-                parts, share, shown,
-                (select row_to_json(n.*) from notifier_new n limit 1), (select row_to_json(o.*) from notifier_old o limit 1)
-            ) m
-            where not exists (select from notifier_new offset 1);
-        if not found then
+    if tg_op = 'UPDATE' then
+        insert into notifier.change (topic, shown, new_row, old_row)
+            select tg_argv[0], tg_argv[1:], r.new_row, r.old_row from (
+                select row_to_json(n.*) as new_row, (select row_to_json(o.*) from notifier_old o limit 1) as old_row
+                from notifier_new n, notifier.built_in(tg_relid)
+                where not exists (select from notifier_new offset 1) and not exists (select from notifier_old offset 1)
+                offset 0
+            ) r where notifier.is_small(r.new_row, r.old_row);
+    elsif tg_op = 'INSERT' then
+        insert into notifier.change (topic, shown, new_row)
+            select tg_argv[0], tg_argv[1:], r.new_row from (
+                select row_to_json(n.*) as new_row from notifier_new n, notifier.built_in(tg_relid)
+                where not exists (select from notifier_new offset 1) offset 0
+            ) r where notifier.is_small(r.new_row, null);
+    else
+        insert into notifier.change (topic, shown, old_row)
+            select tg_argv[0], tg_argv[1:], r.old_row from (
+                select row_to_json(o.*) as old_row from notifier_old o, notifier.built_in(tg_relid)
+                where not exists (select from notifier_old offset 1) offset 0
+            ) r where notifier.is_small(null, r.old_row);
+    end if;
+    if found then
+        return null;
+    end if;
+    if tg_op <> 'DELETE' then
+        news := (select count(*) from notifier_new);
+    end if;
+    if tg_op <> 'INSERT' then
+        olds := (select count(*) from notifier_old);
+    end if;
+    -- The n-th row of both is the same one: Postgres adds to both at once. But a row that is moved to another partition is
+    -- only gone where a trigger there does not let it in.
+    total := case when news = olds then news else news + olds end;
+    if total = 0 then
+        return null;
+    end if;
+    columns := notifier.row_columns(tg_relid);
+    if total = 1 then
+        -- To plan this takes a quarter of what it takes to plan the whole.
+        if news > 0 then
+            execute format('select row_to_json(c.*) from (select %s from notifier_new r) c', columns) into new_row;
+        end if;
+        if olds > 0 then
+            execute format('select row_to_json(c.*) from (select %s from notifier_old r) c', columns) into old_row;
+        end if;
+        if notifier.is_small(new_row, old_row) then
+            insert into notifier.change (topic, shown, new_row, old_row) values (tg_argv[0], tg_argv[1:], new_row, old_row);
+        else
             insert into notifier.outbox (topic, data)
-                select m.topic, m.data
-                from (select row_to_json(r.*) as fields, row_number() over () as i from notifier_new r) n
-                full join (select row_to_json(r.*) as fields, row_number() over () as i from notifier_old r) o using (i)
-                cross join lateral notifier.row_messages(parts, share, shown, n.fields, o.fields) m
-                order by i;
+                select m.topic, m.data::json from notifier.row_messages(tg_argv[0], tg_argv[1:], new_row, old_row) m;
         end if;
         return null;
-    elsif paired then
-        execute format(
-            'insert into notifier.outbox (topic, data) select m.topic, m.data '
-            'from (select row_to_json(c.*) as fields, row_number() over () as i from (select %1$s from notifier_new r) c) n '
-            'full join '
-            '(select row_to_json(c.*) as fields, row_number() over () as i from (select %1$s from notifier_old r) c) o using (i) '
-            'cross join lateral notifier.row_messages($1, $2, $3, n.fields, o.fields) m order by i', columns
-        ) using parts, share, shown;
-        return null;
     end if;
-    if tg_op <> 'INSERT' and columns is null then
-        insert into notifier.outbox (topic, data) select m.topic, m.data
-            from (select row_to_json(r.*) as fields from notifier_old r) o
-            cross join lateral notifier.row_messages(parts, share, shown, null, o.fields) m;
-    elsif tg_op <> 'INSERT' then
+    new_rows := format('select row_to_json(c.*) as fields, row_number() over () as i from (select %s from notifier_new r) c', columns);
+    old_rows := format('select row_to_json(c.*) as fields, row_number() over () as i from (select %s from notifier_old r) c', columns);
+    changes := case
+        when olds = 0 then format('select n.fields as new_row, null::json as old_row, n.i from (%s) n', new_rows)
+        when news = 0 then format('select null::json as new_row, o.fields as old_row, o.i from (%s) o', old_rows)
+        when news = olds then format(
+            'select n.fields as new_row, o.fields as old_row, i from (%s) n full join (%s) o using (i)', new_rows, old_rows)
+        else format(
+            'select null::json as new_row, o.fields as old_row, o.i - %s as i from (%s) o '
+            'union all select n.fields, null, n.i from (%s) n', olds, old_rows, new_rows)
+        end;
+    execute format(
+        'insert into notifier.change (topic, shown, new_row, old_row) select $1, $2, c.new_row, c.old_row from (%s) c '
+        'where notifier.is_small(c.new_row, c.old_row) order by c.i', changes
+    ) using tg_argv[0], tg_argv[1:];
+    get diagnostics noted = row_count;
+    if noted < total then
         execute format(
-            'insert into notifier.outbox (topic, data) select m.topic, m.data '
-            'from (select row_to_json(c.*) as fields from (select %s from notifier_old r) c) o '
-            'cross join lateral notifier.row_messages($1, $2, $3, null, o.fields) m', columns
-        ) using parts, share, shown;
-    end if;
-    if tg_op <> 'DELETE' and columns is null then
-        insert into notifier.outbox (topic, data) select m.topic, m.data
-            from (select row_to_json(r.*) as fields from notifier_new r) n
-            cross join lateral notifier.row_messages(parts, share, shown, n.fields, null) m;
-    elsif tg_op <> 'DELETE' then
-        execute format(
-            'insert into notifier.outbox (topic, data) select m.topic, m.data '
-            'from (select row_to_json(c.*) as fields from (select %s from notifier_new r) c) n '
-            'cross join lateral notifier.row_messages($1, $2, $3, n.fields, null) m', columns
-        ) using parts, share, shown;
+            'insert into notifier.outbox (topic, data) select m.topic, m.data::json from (%s) c '
+            'cross join lateral notifier.row_messages($1, $2, c.new_row, c.old_row) m '
+            'where not notifier.is_small(c.new_row, c.old_row) order by c.i', changes
+        ) using tg_argv[0], tg_argv[1:];
     end if;
     return null;
 end $$;
@@ -364,7 +410,7 @@ end $$;
 
 revoke execute on function
     notifier.row_topic, notifier.can_be_read, notifier.some_columns, notifier.readable_row, notifier.row_message,
-    notifier.row_messages, notifier.json_value, notifier.base_type, notifier.row_columns
+    notifier.row_messages, notifier.json_value, notifier.base_type, notifier.row_columns, notifier.is_small, notifier.built_in
 from public;
 -- Those who have usage on the schema may publish, and a trigger of theirs may too.
 grant execute on function notifier.row_changed, notifier.watch, notifier.unwatch to public;

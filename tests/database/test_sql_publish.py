@@ -16,6 +16,7 @@ from notifier.postgres import pump
 
 # The README has it as well.
 GRANT = "grant insert (topic, data, body, content_type, title, click, priority, tags) on notifier.outbox to {role}"
+PUMP = "select moved from notifier.pump(0, 1000, '{}', '{}', '{}', 1000, 1000000)"
 INSERT = "insert into notifier.outbox (topic, data) values ('a', '1')"
 MERGE = """
 merge into notifier.outbox using (select 'a' as topic) s on false when not matched then
@@ -428,6 +429,28 @@ async def test_a_savepoint_that_is_rolled_back_takes_only_its_own_notification_w
     )
     async with asyncio.timeout(DEADLINE_S):
         await heard.wait()
+    listener.terminate()
+
+
+async def test_while_the_pump_is_sure_to_look_nobody_notifies(sql: asyncpg.Connection, database: str) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listener = await asyncpg.connect(database)
+    for channel in ("notifier_outbox", "fence"):
+        await listener.add_listener(channel, lambda _, pid, name, payload: heard.put_nowait(name))
+    insert = "insert into notifier.outbox (topic, data) values ('a', '1'); notify fence"
+    async with asyncio.timeout(DEADLINE_S):
+        await sql.execute("select setval('notifier.pump_awake', notifier.now_ms() + 3600000)")
+        await sql.execute(insert)
+        assert await heard.get() == "fence"
+        # A pump that finds something looks again soon. One that finds nothing does not, whatever was promised.
+        assert await sql.fetchval(PUMP) == 1
+        left = await sql.fetchval("select last_value - notifier.now_ms() from notifier.pump_awake")
+        assert left <= 6
+        await sql.execute("select setval('notifier.pump_awake', notifier.now_ms() + 3600000)")
+        assert await sql.fetchval(PUMP) == 0
+        assert await sql.fetchval("select last_value <= notifier.now_ms() from notifier.pump_awake")
+        await sql.execute(insert)
+        assert {await heard.get(), await heard.get()} == {"notifier_outbox", "fence"}
     listener.terminate()
 
 

@@ -6,7 +6,7 @@ import asyncpg
 import orjson
 import pytest
 from conftest import Running, data
-from support.outbox import changes, sent
+from support.outbox import changes, sent, taken
 
 ORDERS = """
 create table orders (id int primary key, tenant text, total numeric, at timestamptz, note text);
@@ -46,7 +46,8 @@ async def test_each_kind_of_change_is_told(sql: asyncpg.Connection) -> None:
 @pytest.mark.rule("Q-20")
 async def test_every_kind_of_statement_is_seen(sql: asyncpg.Connection) -> None:
     await sql.execute(ORDERS)
-    await sql.execute("insert into orders values (1, 'a'), (2, 'b'); delete from notifier.outbox")
+    await sql.execute("insert into orders values (1, 'a'), (2, 'b')")
+    await sent(sql)
     await sql.execute(
         "insert into orders values (2, 'c'), (3, 'd') on conflict (id) do update set tenant = excluded.tenant"
     )
@@ -116,7 +117,8 @@ async def test_each_row_of_a_large_update_has_its_own_old_row(sql: asyncpg.Conne
     """There is nothing to match them by: all keys change, and most are those of other rows before."""
     await sql.execute("create table t (id int, was int); select notifier.watch('t', 'all')")
     await sql.execute("insert into t select n, n from generate_series(1, 1000) n order by random()")
-    await sql.execute("create index on t (id); analyze t; delete from notifier.outbox")
+    await sql.execute("create index on t (id); analyze t")
+    await sent(sql)
     # The plan of the first execution, for one row, is used again.
     await sql.execute("update t set was = was where id = 1")
     await sql.execute(f"update t set id = {key}")
@@ -294,10 +296,10 @@ async def test_what_some_reader_cannot_read_is_text(
 ) -> None:
     await sql.execute(f"create table t (id int, v {kind}); select notifier.watch('t', 't/{{id}}')")
     await sql.execute(f"insert into t values (1, ({value})::{kind}); update t set id = 2; update t set v = null")
-    rows = await sql.fetch("select data from notifier.outbox order by id")
-    assert len(rows) == 4
-    for row in rows[:3]:
-        message = orjson.loads(row["data"])
+    messages = await taken(sql)
+    assert len(messages) == 4
+    for _, text in messages[:3]:
+        message = orjson.loads(text)
         found = message.get("new", message.get("old"))["v"]
         if kind == "jsonb" and shown == [[]]:
             assert json.dumps(found) == "[" * 58 + "]" * 58
@@ -326,6 +328,60 @@ async def test_a_row_that_is_too_large_for_a_message_is_sent_without_its_large_v
     (_, gone), (_, message) = reversed(await sent(sql))
     assert message == {"op": "insert", "new": {"id": 2, "big": ""}, "omitted": ["deep"]}
     assert len(gone["old"]["big"]) == 9_000_000
+
+
+@pytest.mark.rule("Q-24")
+async def test_the_writer_of_large_rows_makes_their_messages(sql: asyncpg.Connection) -> None:
+    """So the pump's time, which all publishers share, does not depend on them."""
+    await sql.execute("create table t (id int, big text); select notifier.watch('t', 't/{id}')")
+    await sql.execute("insert into t select n, repeat('x', n * 500000) from generate_series(1, 3) n")
+    await sql.execute("update t set id = 4 where id = 2; update t set id = 5 where id = 3; delete from t where id > 3")
+    assert await sql.fetchval("select max(octet_length(concat(new_row, old_row))) from notifier.change") < 1_000_000
+    assert await sql.fetchval("select count(*) from notifier.change") == 1
+    messages = await sent(sql)
+    found = [(topic, m["op"], len((m.get("new") or m["old"])["big"])) for topic, m in messages]
+    assert sorted(found[:3]) == [(f"t/{n}", "insert", n * 500_000) for n in (1, 2, 3)]
+    assert found[3:7] == [
+        ("t/4", "insert", 1_000_000),
+        ("t/2", "delete", 1_000_000),
+        ("t/5", "insert", 1_500_000),
+        ("t/3", "delete", 1_500_000),
+    ]
+    assert sorted(found[7:]) == [("t/4", "delete", 1_000_000), ("t/5", "delete", 1_500_000)]
+
+
+@pytest.mark.rule("Q-4", "Q-20")
+async def test_changes_and_messages_of_a_transaction_have_one_order(sql: asyncpg.Connection) -> None:
+    await sql.execute("create table t (id int); select notifier.watch('t', 't')")
+    await sql.execute(
+        "begin; select notifier.publish('a', '0'); insert into t values (1); select notifier.publish('a', '0');"
+        "update t set id = 2; insert into notifier.outbox (topic, data) values ('a', '0'); truncate t; commit"
+    )
+    assert [topic for topic, _ in await taken(sql)] == ["a", "t", "a", "t", "a", "t"]
+
+
+async def test_a_change_that_cannot_be_told_is_said_and_stops_no_other(sql: asyncpg.Connection) -> None:
+    """As no trigger of watch() writes it."""
+    await sql.execute("create table t (id int); select notifier.watch('t', 't/{id}')")
+    warnings: list[str] = []
+    sql.add_log_listener(lambda _, message: warnings.append(str(message)))
+    await sql.execute(
+        "insert into t values (1);"
+        "insert into notifier.change (topic, shown, new_row) values "
+        """('/a//{id}', '{}', '{"id": 7}'), ('b', '{id}', '[1]'), ('c/..', '{}', null), ('*', '{}', null);"""
+        "insert into notifier.change (topic, shown, old_row) values "
+        f"""('{"/" * 300}', '{{}}', '{{"id": 7}}');"""
+        "insert into t values (2)"
+    )
+    assert await sent(sql) == [
+        ("t/1", {"op": "insert", "new": {"id": 1}}),
+        ("a/_id_", {"op": "insert", "omitted": ["id"]}),
+        ("b", {"op": "insert", "omitted": []}),
+        ("_", {"op": "delete", "omitted": ["id"]}),
+        ("t/2", {"op": "insert", "new": {"id": 2}}),
+    ]
+    assert len(warnings) == 3
+    assert "watched as '/a//{id}' cannot be told" in warnings[0]
 
 
 @pytest.mark.rule("Q-24")

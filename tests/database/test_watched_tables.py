@@ -140,8 +140,10 @@ async def test_a_row_that_a_partition_does_not_let_in_leaves_the_others_their_ow
         "create function f() returns trigger language plpgsql as "
         "'begin if new.id = 1 then return null; end if; return new; end';"
         "create trigger f before insert on tb for each row execute function f(); select notifier.watch('t', 'all');"
-        "insert into t values (1, 'a'), (2, 'a'); delete from notifier.outbox; update t set kind = 'b'"
+        "insert into t values (1, 'a'), (2, 'a')"
     )
+    await sent(sql)
+    await sql.execute("update t set kind = 'b'")
     assert changes(await sent(sql), "id", "kind") == [
         ("all", "delete", None, (1, "a")),
         ("all", "delete", None, (2, "a")),
@@ -264,6 +266,22 @@ async def test_no_code_of_a_user_is_run_with_our_rights(owner: asyncpg.Connectio
     with pytest.raises(asyncpg.DuplicateTableError, match="must not be relations"):
         await owner.execute("insert into u values (1)")
     assert await sql.fetch(f"select * from {schema}.ran") == []
+
+
+async def test_no_type_of_a_publisher_is_used_with_our_rights(owner: asyncpg.Connection) -> None:
+    """A name of a type is looked up among what is temporary first."""
+    schema = await owner.fetchval("select current_user")
+    await owner.execute("create table ran (by name)")
+    await owner.execute(
+        f"create function evil() returns boolean language plpgsql as "
+        f"'begin insert into {schema}.ran values (current_user); return true; end'"
+    )
+    for name in ("text", "int4", "int8", "json", "bytea", "numeric"):
+        await owner.execute(f"create domain pg_temp.{name} as pg_catalog.{name} check ({schema}.evil())")
+    await owner.execute("create table t (id pg_catalog.int4); select notifier.watch('t', 't/{id}')")
+    await owner.execute("insert into t values (1); update t set id = 2; delete from t; truncate t")
+    await owner.execute("select notifier.publish('a', pg_catalog.json('1'), tags => array['a'::pg_catalog.text])")
+    assert await owner.fetch(f"select * from {schema}.ran where by <> current_user") == []
 
 
 @pytest.mark.rule("Q-27")

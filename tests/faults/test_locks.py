@@ -14,7 +14,10 @@ from notifier.postgres.failures import AWAY
 
 # Advisory locks of these keys once were ours.
 ADVISORY = "select pg_advisory_lock(1852798057, key) from generate_series(1, 5) key"
-OURS = ("order_lock", "pump_lock", "wake_lock", "wake_lock_2", "retention", "migration", "outbox", "message", "topic")
+OURS = (
+    *("order_lock", "pump_lock", "wake_lock", "wake_lock_2", "retention", "migration"),
+    *("outbox", "change", "message", "topic"),
+)
 
 
 @pytest.fixture

@@ -1,14 +1,25 @@
-"""What waits in the outbox, where no server takes it."""
+"""What SQL publishers and watched tables have brought, where no server takes it."""
 
 import json
 
 import asyncpg
 
+PUMP = "select moved from notifier.pump(0, 1000000, '{}', '{}', '{}', 1000000, 1000000000)"
+TAKE = """
+with gone as (delete from notifier.message returning seq, topic_id, body)
+select t.name, convert_from(g.body, 'UTF8') from gone g join notifier.topic t on t.id = g.topic_id order by g.seq
+"""
+
+
+async def taken(sql: asyncpg.Connection) -> list[tuple[str, str]]:
+    """What has been published since the last call, in order: topics and JSON, as the pump makes them."""
+    await sql.fetch(PUMP)
+    return [(topic, text) for topic, text in await sql.fetch(TAKE)]
+
 
 async def sent(sql: asyncpg.Connection) -> list[tuple[str, dict]]:
-    """What has been published since the last call, in order: topics and data."""
-    rows = await sql.fetch("with o as (delete from notifier.outbox returning *) select topic, data from o order by id")
-    return [(row["topic"], json.loads(row["data"])) for row in rows]
+    """As `taken()`, with the JSON decoded."""
+    return [(topic, json.loads(text)) for topic, text in await taken(sql)]
 
 
 def changes(messages: list[tuple[str, dict]], *names: str) -> list[tuple]:
