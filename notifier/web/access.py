@@ -59,6 +59,10 @@ class Access:
         """Whether there is a policy, and it is asked about holders of `grant`."""
         return self._policy is not None and not grant.admin and grant is not self._callers.nobody
 
+    def is_stranger(self, grant: Grant) -> bool:
+        """Whether it is that of callers without a credential, who do not know one another; in open mode, of nobody."""
+        return grant is self._callers.nobody and not grant.admin
+
     def check_host(self, request: web.Request) -> None:
         """Forbidden, without a key, unless Host is a name of this machine: a website whose name resolves to 127.0.0.1
         (DNS rebinding) is same-origin with us for the browser, but its Host reveals it."""
@@ -164,6 +168,12 @@ def _credential(request: web.Request) -> bytes | None:
     if not credential:
         raise InvalidToken(f"Authorization is malformed. {HOW}")
     return credential
+
+
+def refuse_strangers(request: web.Request, grant: Grant) -> None:
+    """Unauthorized for a caller without a credential, who may publish: about what others have published."""
+    if request.app[ACCESS].is_stranger(grant):
+        raise _no_key()
 
 
 def _no_key() -> Unauthorized:

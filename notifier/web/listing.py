@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from notifier.polling import GRACE_S
-from notifier.web.access import address, authorise_publish, authorise_subscribe
+from notifier.web.access import address, authorise_publish, authorise_subscribe, refuse_strangers
 from notifier.web.appkeys import SERVICE
 from notifier.wire.json import encode_listing, encode_schedule
 from notifier.wire.requests import parse_listing, parse_schedule
@@ -33,6 +33,7 @@ async def scheduled(request: web.Request) -> web.StreamResponse:
     items = match.exact + match.patterns
     client = address(request)
     grant = await authorise_publish(request, items, lambda grant: service.brakes.poll(grant, client))
+    refuse_strangers(request, grant)
     while True:
         deadline = asyncio.get_running_loop().time() + GRACE_S
         schedule = await service.waiting(match, after, limit, deadline)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from notifier.core import ntfy
 from notifier.core.cursors import parse_cursor
-from notifier.core.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
+from notifier.core.errors import BadRequest, Forbidden, NotFound, Unavailable, UnsupportedMedia
 from notifier.core.grants import Grant
 from notifier.core.idempotency import check_key, of_later, of_publish
 from notifier.core.messages import (
@@ -30,7 +30,14 @@ from notifier.core.webhooks.kept import KEPT_AS, headers_of, kept_of
 from notifier.offload import offload
 from notifier.postgres.history import Stored
 from notifier.service import Service
-from notifier.web.access import HOW, address, authorise_publish, authorise_subscribe, may_publish, may_read
+from notifier.web.access import (
+    address,
+    authorise_publish,
+    authorise_subscribe,
+    may_publish,
+    may_read,
+    refuse_strangers,
+)
 from notifier.web.appkeys import SERVICE
 from notifier.web.bodies import with_body
 from notifier.wire.headers import header_text
@@ -127,8 +134,7 @@ async def unschedule(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     client = address(request)
     grant = await authorise_publish(request, brake=lambda grant: service.brakes.publish(grant, client))
-    if grant is service.callers.nobody and not grant.admin:
-        raise Unauthorized(f"Without a credential, nothing is taken back. {HOW}")
+    refuse_strangers(request, grant)
     scheduled_id = parse_cursor(request.match_info["id"])
     topic = await service.scheduled.topic(scheduled_id)
     if (

@@ -87,6 +87,7 @@ BYTES = st.binary(max_size=12)
 _WORDS = """
     0 00 1 -1 +1 1.5 1e5 9223372036854775807 9223372036854775808 99999999999999999999 latest earliest 0s 1s 30d
     999999999d 0001-01-01T00:00:00Z 0001-01-01T00:00:00+14:00 9999-12-31T23:59:59-14:00 2026-11-20T17:00:00Z
+    2026-13-40T25:00:00.000000Z,1 294276-12-31T23:59:59.999999Z,1 294277-01-01T00:00:00.000000Z,1
     2026-13-40T99:99:99Z 1795657890 99999999999 NaN null true yes max urgent json text/event-stream application/json
     application/x-ndjson;q=0.1 text/html,*/* application/x-www-form-urlencoded multipart/form-data gzip identity utf-8
     text/plain;charset=latin-1 text/plain;charset="\\"" =?utf-8?b?4pi6?= =?iso-2022-jp?q?=1B$B=7F=1B?= =?utf-7?q?+2AA-?=
@@ -125,7 +126,12 @@ def of(method: bytes, paths: st.SearchStrategy[bytes] | bytes) -> st.SearchStrat
 # Most of them are what is there.
 TARGETS = st.one_of(
     of(b"GET", LISTS),
-    of(b"GET", st.sampled_from([b"/v1/topics/a", b"/v1/topics/**", b"/v1/topics/public/x,b/*", b"/v1/topics"])),
+    of(
+        b"GET",
+        st.sampled_from(
+            [b"/v1/topics/a", b"/v1/topics/**", b"/v1/topics/public/x,b/*", b"/v1/topics", b"/v1/scheduled"]
+        ),
+    ),
     of(b"POST", st.sampled_from([b"/v1/topics/a", b"/v1/topics/public/x"])),
     of(b"POST", st.sampled_from([b"/v1/messages", b"/"])),
     of(b"POST", HOOKS),

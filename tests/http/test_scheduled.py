@@ -236,12 +236,13 @@ async def test_a_caller_takes_back_only_what_it_may_publish(start: Start, sql: a
     assert await take_back(app, other["scheduled"], **admin) == 204
 
 
-@pytest.mark.rule("P-32")
-async def test_strangers_take_back_nothing(start: Start) -> None:
+@pytest.mark.rule("P-32", "P-35")
+async def test_strangers_see_and_take_back_nothing(start: Start) -> None:
     """Where anybody may publish, anybody could count the ids of what others have scheduled."""
     app = await start(admin_keys=(KEY,), public_publish=("t",))
     by_admin = await schedule(app, Delay="1h", Authorization=f"Bearer {KEY}")
     by_anyone = await schedule(app, Delay="1h")
+    assert "credential" in await refusal(await app.client.get("/v1/scheduled?match=t"), 401, "unauthorized")
     for answer in (by_admin, by_anyone):
         path = f"/v1/scheduled/{answer['scheduled']}"
         assert "credential" in await refusal(await app.client.delete(path), 401, "unauthorized")
