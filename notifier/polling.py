@@ -17,6 +17,7 @@ from notifier.core.topics import TopicList
 from notifier.core.window import Window
 from notifier.parking import ParkingLot, Waiter
 from notifier.postgres.history import History
+from notifier.postgres.older import Filling
 from notifier.postgres.tail import Tail
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ class Wait(NamedTuple):
 class Polling:
     """What answers polls: the window for the newest messages, the table for older ones, the lot for what is to come."""
 
-    def __init__(self, window: Window, lot: ParkingLot, history: History, tail: Tail, memory: MemoryBudget) -> None:
+    def __init__(
+        self, window: Window, filling: Filling, lot: ParkingLot, history: History, tail: Tail, memory: MemoryBudget
+    ) -> None:
         self.window = window
+        self._filling = filling
         self._memory = memory
         self._large: WeakValueDictionary[Hashable, Answer] = WeakValueDictionary()
         self._lot = lot
@@ -68,6 +72,9 @@ class Polling:
         patience = deadline + GRACE_S
         if isinstance(poll.begin, Before):
             return self._shared(await self._page(poll, poll.begin.cursor))
+        if isinstance(poll.begin, After) and poll.begin.cursor < self.window.start:
+            # Half of the time, so that the table can still be read.
+            await self._filling.reach(poll.begin.cursor, (self._loop.time() + patience) / 2)
         begin, gap = await self._begin(poll, patience)
         position = self._in_window(poll.topics, begin)
         if gap or position is None or not self._tail.up:

@@ -78,6 +78,13 @@ class Window:
         """All messages, newest first, until the next one is added."""
         return reversed(self._messages)
 
+    @property
+    def room(self) -> int:
+        """How many more messages fit, if they are like those that it has."""
+        count = len(self._messages)
+        by_bytes = (self._max_bytes - self._bytes) * count // self._bytes if self._bytes else self._max_count
+        return max(0, min(self._max_count - count, by_bytes))
+
     def extend(self, messages: Iterable[Message]) -> None:
         """Append messages in seq order, all above `head`; drop the oldest that no longer fit."""
         for message in messages:

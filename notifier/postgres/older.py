@@ -1,11 +1,15 @@
 """What is older than the window began with: read once the tail is up, until the window is full or has all of the log.
 
 After a restart a whole crowd comes back, and what it has missed should come from memory. To read all of that before the
-first poll would make the start longer.
+first poll would make the start longer. So polls that come meanwhile wait for it: what all of them have missed is read
+once, and not for each list.
 """
 
 import asyncio
+import heapq
+import itertools
 import logging
+from collections import deque
 from contextlib import suppress
 
 import asyncpg
@@ -25,6 +29,12 @@ ROWS = 1000
 BYTES = 2 * 1024 * 1024
 PAUSE_S = 0.001
 RETRY_S = 1.0
+
+# How many polls may wait for it; those beyond read the table. How long, at most.
+MAX_WAITING = 20_000
+WAIT_S = 5.0
+# So many of them go on in one turn of the loop: each has some tenths of a millisecond to do.
+RELEASED = 10
 
 # At most $2 messages up to $1 and $3 bytes, but at least one, newest first, of those that the window may hold: above
 # `bottom`, what retention has deleted and where this life of the database began. `there`: how many were not left out
@@ -60,11 +70,18 @@ class Filling:
         self._history = history
         self._tail = tail
         self._task: asyncio.Task[None] | None = None
+        self._goes_on = False  # it is not over, and the last read did not fail
+        # Polls that wait: a heap, those first that it reaches first. Then those that go on.
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._released: deque[asyncio.Future[None]] = deque()
+        self._count = itertools.count()
+        self._loop = asyncio.get_running_loop()
 
     def begin(self) -> None:
         """The window has just begun anew."""
         if self._task:
             self._task.cancel()
+        self._goes_on = True
         self._task = asyncio.create_task(self._work(), name="filling")
 
     def is_over(self) -> bool:
@@ -76,23 +93,66 @@ class Filling:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def reach(self, position: int, deadline: float) -> None:
+        """Return once the window has all that is above `position`, or is not going to have it soon; at `deadline` (loop
+        time) in any case."""
+        window = self._window
+        reachable = self._goes_on and window.start - window.room <= position < window.start
+        if not reachable or len(self._waiting) >= MAX_WAITING:
+            return
+        released = self._loop.create_future()
+        heapq.heappush(self._waiting, (-position, next(self._count), released))
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + WAIT_S)):
+                await released
+
+    def _release(self) -> None:
+        """Let those go on that it has reached; all, where it does not go on."""
+        idle = not self._released
+        while self._waiting and (not self._goes_on or -self._waiting[0][0] >= self._window.start):
+            self._released.append(heapq.heappop(self._waiting)[-1])
+        if idle and self._released:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        left = RELEASED
+        while self._released and left:
+            future = self._released.popleft()
+            if not future.done():
+                future.set_result(None)
+                left -= 1
+        if self._released:
+            self._loop.call_soon(self._let_go)
+
+    def _pause(self) -> None:
+        self._goes_on = False
+        self._release()
+
     async def _work(self) -> None:
         try:
             await self._fill()
         except Exception:
             log.exception("window: what is older could not be read")  # polls read it from the table
+        finally:
+            if self._task is asyncio.current_task():
+                self._pause()
 
     async def _fill(self) -> None:
         epoch = None  # known with the first read
         while True:
-            await self._tail.connected()
+            if not self._tail.up:
+                self._pause()
+                await self._tail.connected()
+                self._goes_on = True
             start = self._window.start
             rows: list[asyncpg.Record] = []
             with suppress(Unavailable):
                 rows = await self._read(start)
             if not rows:
+                self._pause()
                 await asyncio.sleep(RETRY_S)
                 continue
+            self._goes_on = True
             state = rows[0]
             epoch = state["epoch"] if epoch is None else epoch
             lost = max(state["newest"] or 0, state["bottom"]) < start
@@ -107,6 +167,7 @@ class Filling:
             if not self._window.prepend(messages, below, whole=done and state["complete"]) or done:
                 log.debug("window: begins with the newest %d messages", len(self._window))
                 return
+            self._release()
             await asyncio.sleep(PAUSE_S)
 
     async def _read(self, start: int) -> list[asyncpg.Record]:

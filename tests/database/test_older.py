@@ -98,3 +98,98 @@ async def test_a_window_that_begins_anew_meanwhile_gets_nothing_of_before(
     await until(again.service.filling.is_over)
     assert len(window) == 0
     assert window.start == window.head
+
+
+class Held:
+    """Reads of what is older, each of which waits until it may go on; `fails` instead of going on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reading = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.fails = False
+        read = older.Filling._read
+
+        async def held(filling: older.Filling, begin: int) -> list[asyncpg.Record]:
+            self.reading.set()
+            await self.go_on.wait()
+            if self.fails:
+                raise Unavailable("away")
+            return await read(filling, begin)
+
+        monkeypatch.setattr(older.Filling, "_read", held)
+
+
+async def test_what_a_crowd_has_missed_is_read_once_for_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = await start()
+    published = [await app.publish(f"user/{n}", str(n)) for n in range(40)]
+    monkeypatch.setattr(older, "RELEASED", 1)
+    monkeypatch.setattr(older, "WAIT_S", 20.0)
+    held = Held(monkeypatch)
+    again = await start()
+    again.service.history.read = AsyncMock(side_effect=AssertionError("the table was read"))
+    await held.reading.wait()
+    polls = [again.start_poll(f"user/{n}", after=published[n - 1], wait=25) for n in range(1, 30)]
+    await until(lambda: len(again.service.filling._waiting) == len(polls))
+    assert data(await again.poll("user/39", after=published[38], wait=0)) == [39]  # the window has it
+    held.go_on.set()
+    assert [data(await poll) for poll in polls] == [[n] for n in range(1, 30)]
+
+
+async def test_those_that_wait_read_the_table_where_the_window_gets_no_further(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start()
+    published = [await app.publish("a", str(n)) for n in range(20)]
+    held = Held(monkeypatch)
+    held.fails = True
+    monkeypatch.setattr(older, "RETRY_S", 60.0)
+    again = await start()
+    await held.reading.wait()
+    poll = again.start_poll("a", after=published[2], wait=25)
+    await until(lambda: len(again.service.filling._waiting) == 1)
+    held.go_on.set()
+    assert data(await poll) == list(range(3, 20))
+    assert not again.service.filling.is_over()
+    held.go_on.clear()
+    assert data(await again.poll("a", after=published[2], wait=25)) == list(range(3, 20))  # it does not wait at all
+
+
+async def test_a_poll_waits_for_the_window_no_longer_than_leaves_time_for_the_table(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start()
+    published = [await app.publish("a", str(n)) for n in range(20)]
+    held = Held(monkeypatch)
+    again = await start()
+    await held.reading.wait()
+    assert data(await again.poll("a", after=published[2], wait=0)) == list(range(3, 20))
+    assert not held.go_on.is_set()
+
+
+async def test_no_poll_waits_for_what_the_window_has_no_room_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = await start()
+    published = [await app.publish("a", str(n)) for n in range(20)]
+    monkeypatch.setattr(older.Window.__init__, "__defaults__", (9, 32 * 1024 * 1024, None))
+    held = Held(monkeypatch)
+    again = await start()
+    await held.reading.wait()
+    again.service.filling.reach = AsyncMock(wraps=again.service.filling.reach)
+    assert data(await again.poll("a", after=published[2], wait=25)) == list(range(3, 20))
+    again.service.filling.reach.assert_awaited()
+    assert not again.service.filling._waiting
+
+
+async def test_a_window_that_is_full_lets_those_go_on_that_it_does_not_reach(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start()
+    published = [await app.publish("a", str(n)) for n in range(20)]
+    held = Held(monkeypatch)
+    again = await start()
+    await held.reading.wait()
+    poll = again.start_poll("a", after=published[2], wait=25)
+    await until(lambda: len(again.service.filling._waiting) == 1)
+    again.service.window._max_count = 9
+    held.go_on.set()
+    assert data(await poll) == list(range(3, 20))
+    assert again.service.filling.is_over()
