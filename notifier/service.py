@@ -85,12 +85,21 @@ class Service:
             on_outbox=lambda: self.pump.notified(),
         )
         self.writer = Writer(
-            writing, seen=lambda: self.tail.position, known=lambda: self.access.known, on_commit=self.tail.committed
+            writing,
+            seen=lambda: self.tail.position,
+            known=lambda: self.access.known,
+            alone=lambda: self.tail.alone,
+            on_commit=self.tail.committed,
         )
-        self.pump = Pump(writing, seen=lambda: self.tail.position, on_moved=self.tail.flushed)
+        self.pump = Pump(
+            writing,
+            seen=lambda: self.tail.position,
+            alone=lambda: self.tail.alone,
+            on_moved=self.tail.flushed,
+        )
         self.scheduled = Scheduled(writing)
         self.filling = Filling(self.window, self.history, self.tail)
-        self.polling = Polling(self.window, self.lot, self.history, self.tail, self.memory)
+        self.polling = Polling(self.window, self.filling, self.lot, self.history, self.tail, self.memory)
         self._ending: set[asyncio.Task[Any]] = set()
         self._ready = True
 

@@ -38,7 +38,7 @@ class Database:
     async def connect(self, name: str, *, command_timeout_s: float) -> Connection:
         """A connection that times out on our side and notices a dead peer. UNAVAILABLE when none can be made."""
         connection = await self._route.connect(
-            {"application_name": f"notifier-{name}"},
+            {"application_name": application_name(name)},
             command_timeout=command_timeout_s,
             # Behind a transaction pooler, a prepared statement would belong to the next client.
             statement_cache_size=0 if self.pooled else 100,
@@ -77,6 +77,11 @@ class Database:
                 await connection.execute("rollback")
             raise
         await connection.execute("commit")
+
+
+def application_name(name: str) -> str:
+    """What others see of a connection."""
+    return f"notifier-{name}"
 
 
 def _keep_alive(connection: Connection) -> None:

@@ -12,7 +12,8 @@ from notifier.postgres.database import Connection, Database
 PROBE_S = 2.0
 TIMEOUT_S = 3.0
 
-PROBE = "select pg_notify('notifier_probe', '{nonce}') where notifier.may_notify()"
+PROBED = "notifier_probe"
+PROBE = f"select pg_notify('{PROBED}', '{{nonce}}') where notifier.may_notify()"
 
 
 async def listen(
@@ -31,7 +32,7 @@ async def listen(
 
     # Without a connection nothing will come either, and that says nothing about poolers.
     connection.add_termination_listener(lambda _: heard.set())
-    await connection.add_listener("notifier_probe", on_probe)
+    await connection.add_listener(PROBED, on_probe)
     for channel, on_notification in channels.items():
         await connection.add_listener(channel, on_notification)
     # On another connection: a pooler may well return what comes from the same one.
@@ -50,5 +51,5 @@ async def listen(
             await heard.wait()
     except TimeoutError:
         return False
-    await connection.remove_listener("notifier_probe", on_probe)
+    await connection.remove_listener(PROBED, on_probe)
     return True

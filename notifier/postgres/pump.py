@@ -197,14 +197,23 @@ class Due:
 
 
 class Pump(Reconnecting):
-    """`seen` is the newest seq this process knows of; `on_moved` gets the seq up to which everything is flushed."""
+    """`seen` is the newest seq this process knows of, and `alone` whether no other wants to be told of what is moved;
+    `on_moved` gets the seq up to which everything is flushed."""
 
     name = "pump"
 
-    def __init__(self, database: Database, *, seen: Callable[[], int], on_moved: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        seen: Callable[[], int],
+        alone: Callable[[], bool],
+        on_moved: Callable[[int], None],
+    ) -> None:
         super().__init__()
         self._database = database
         self._seen = seen
+        self._alone = alone
         self._on_moved = on_moved
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -314,5 +323,6 @@ class Pump(Reconnecting):
                 self._on_moved(last)
             except Exception:
                 log.exception("pump: messages could not be handed to this process; it will read them from the log")
-            await tell(self._database, connection, last)
+            if not self._alone():
+                await tell(self._database, connection, last)
         return row

@@ -23,7 +23,8 @@ from notifier.postgres.access import AccessLog
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.hints import QUIET_POLL_S
-from notifier.postgres.listening import listen
+from notifier.postgres.listening import PROBED, listen
+from notifier.postgres.others import Others
 from notifier.postgres.reconnecting import Reconnecting
 from notifier.postgres.rows import to_messages
 
@@ -128,6 +129,7 @@ class Tail(Reconnecting):
         self._quiet = False  # notifications are off
         self._untried = False  # they were when we connected
         self._slow = False
+        self._others = Others()
         self._asked: asyncio.Future[None] | None = None  # of all that want to catch up, until the next read begins
         # A heap, by the seq that is awaited: as many as are published until a read of the tail has timed out.
         self._awaited: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -140,6 +142,11 @@ class Tail(Reconnecting):
         self._poll_due = 0.0  # when that is looked at again, whatever the hints
         self._hints = 0  # how many there were
         self._ahead: dict[int, tuple[datetime, Sequence[NewMessage]]] = {}  # of this process, by their first seq
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process follows the log."""
+        return self.up and self._others.none
 
     def committed(self, first: int, time: datetime, messages: Sequence[NewMessage], unseen: bool) -> None:
         """This process has just committed and flushed `messages`, of seq `first` on: they are handed on as soon as
@@ -213,6 +220,7 @@ class Tail(Reconnecting):
 
             connection.add_termination_listener(on_termination)
             self._flushed = 0  # what was known may have been in another database
+            self._others.come()
             self._poll_due = inf
             # LISTEN first, then read: nothing can fall in between.
             await self._listen(connection)
@@ -271,6 +279,8 @@ class Tail(Reconnecting):
         if may_notify and self._untried:
             raise ConnectionResetError("LISTEN can be tried out now")
         self._quiet = not may_notify
+        if not self._deaf:
+            await self._others.look(self._listening, connection, self.name)
         self._poll_later()
 
     def _check_soon(self) -> None:
@@ -291,6 +301,7 @@ class Tail(Reconnecting):
             "notifier": self._on_notification,
             "notifier_outbox": lambda *_: self._on_outbox(),
             "notifier_access": lambda *_: self._check_soon(),
+            PROBED: self._others.come,
         }
         arrives = await listen(connection, self._publishing, channels)
         self._deaf = arrives is False

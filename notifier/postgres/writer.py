@@ -78,7 +78,8 @@ class _Publish:
 class Writer(Reconnecting):
     """Commits publishes.
 
-    `seen` is the newest seq this process knows of, and `known` the snapshot of which it knows all changes of access.
+    `seen` is the newest seq this process knows of, and `known` the snapshot of which it knows all changes of access;
+    `alone` whether no other process wants to be told of what is committed.
     `on_commit` gets the seq of the first message of a batch that has been committed and flushed, the time of all, the
     messages, and whether there may be changes of access from before them that are not known.
     """
@@ -91,12 +92,14 @@ class Writer(Reconnecting):
         *,
         seen: Callable[[], int],
         known: Callable[[], str | None],
+        alone: Callable[[], bool],
         on_commit: Callable[[int, datetime, list[NewMessage], bool], None],
     ) -> None:
         super().__init__()
         self._database = database
         self._seen = seen
         self._known = known
+        self._alone = alone
         self._on_commit = on_commit
         self._complaints = Complaints(log, "writer: a publish failed")
         self._wake = asyncio.Event()
@@ -277,8 +280,8 @@ class Writer(Reconnecting):
         return self._database.pooled or await connection.fetchval(APPENDED) != str(number)
 
     async def _tell(self, connection: Connection, last: int) -> None:
-        """Tell all servers that everything up to `last` can be passed on."""
-        if last <= self._told:
+        """Tell all servers that everything up to `last` can be passed on. This process has been told."""
+        if last <= self._told or self._alone():
             return
         self._told = last
         await tell(self._database, connection, last)
