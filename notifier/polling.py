@@ -127,7 +127,11 @@ class Polling:
 
     def _has_room(self, topics: TopicList, address: str) -> bool:
         """Whether a poll of `topics`, from `address`, may be parked."""
-        return self._lot.has_room(address) and not (self._memory.full and is_large(topics))
+        return self._lot.has_room(address) and self.may_wait(topics)
+
+    def may_wait(self, topics: TopicList) -> bool:
+        """Whether there is memory for `topics`, while they wait for anything."""
+        return not (self._memory.full and is_large(topics))
 
     def _shared(self, answer: Answer) -> Answer:
         """`answer`, or an equal one that is being sent, so that large ones are in memory once. Unavailable where there

@@ -37,6 +37,34 @@ def is_large(topics: TopicList) -> bool:
     return (len(topics.exact) > 4 or bool(topics.patterns)) and topics.size > SMALL_LIST
 
 
+class LargeLists:
+    """The large lists of what is parked only now and then: each in memory once, and counted once, however many have
+    it. What is not large is not looked at."""
+
+    def __init__(self, memory: MemoryBudget) -> None:
+        self._memory = memory
+        self._lists: dict[TopicList, TopicList] = {}
+        self._holders: Counter[TopicList] = Counter()
+
+    def take(self, topics: TopicList) -> TopicList:
+        """The list to keep in the place of `topics`, until `leave`."""
+        if not is_large(topics):
+            return topics
+        if topics not in self._lists:
+            self._lists[topics] = topics
+            self._memory.add(topics.size)
+        self._holders[topics] += 1
+        return self._lists[topics]
+
+    def leave(self, topics: TopicList) -> None:
+        if topics not in self._lists:
+            return
+        self._holders[topics] -= 1
+        if not self._holders[topics]:
+            del self._holders[topics], self._lists[topics]
+            self._memory.add(-topics.size)
+
+
 class Group(Generic[P]):
     """The polls parked on one list of topics, oldest first. `size` is what the list takes, if that is much."""
 

@@ -23,6 +23,7 @@ from aiohttp.http import HttpVersion11
 
 from notifier.core.errors import Unavailable
 from notifier.core.grants import Grant
+from notifier.core.hub import LargeLists
 from notifier.core.polls import After, Answer, Poll
 from notifier.core.sharing import shared
 from notifier.polling import DRAIN_RETRY_S, Wait
@@ -73,6 +74,7 @@ class Streams:
         self.lot = service.lot
         self.clients = clients
         self.see_off = see_off
+        self.lists = LargeLists(clients.budget)
         self.sending: tuple[bytes, Answer] | None = None  # the large chunk that is being written
         self.loop = asyncio.get_running_loop()
         self._behind: deque[Stream] = deque()
@@ -129,7 +131,7 @@ class Stream(asyncio.Protocol):
     def __init__(self, streams: Streams, wanted: Wanted, transport: asyncio.Transport) -> None:
         self.streams = streams
         # Not the poll itself: many streams want the same topics, and each would have one of its own.
-        self.topics = streams.lot.known(wanted.poll.topics)
+        self.topics = streams.lists.take(streams.lot.known(wanted.poll.topics))
         self.limit = wanted.poll.limit
         self.encoding = wanted.encoding
         self.address = shared(wanted.address)
@@ -265,6 +267,7 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.streams.lot.forget(self)
         self.streams.clients.read(self)
+        self.streams.lists.leave(self.topics)
 
     def pause_writing(self) -> None:
         """The kernel has not taken everything."""

@@ -72,7 +72,7 @@ async def _look(polling: Polling, poll: Poll, client: str, grant: Grant, *, is_s
         return await polling.look(poll, client, grant.until)
     except Unavailable:
         # EventSource gives up for good when it is refused. A stream that knows where to begin waits, as one that runs.
-        if is_stream and isinstance(poll.begin, After):
+        if is_stream and isinstance(poll.begin, After) and polling.may_wait(poll.topics):
             return Answer((), poll.begin.cursor)
         raise
 
