@@ -110,7 +110,10 @@ class Polling:
                 with suppress(Unavailable):
                     return self._shared(Answer(*found))
                 return None
-        return Wait(window.head, self._deadline(poll, until)) if has_room else None
+        deadline = self._deadline(poll, until)
+        if deadline <= self._loop.time():
+            return Answer((), window.head)
+        return Wait(window.head, deadline) if has_room else None
 
     def may_park(self, topics: TopicList, cursor: int, address: str) -> bool:
         """Whether a poll of `topics` may be parked with that cursor, for the lot to read from there: it lies in the

@@ -81,6 +81,10 @@ class TokenCache:
             raise EndedToken("The token has been revoked: it was issued before its subject was.")
         return self._grants.get(name) or self._add(name, said)
 
+    def known(self, digest: bytes) -> Grant | None:
+        """The grant of the token whose SHA-256 is `digest`, if it has been verified; its time may be over."""
+        return self._grants.get(digest[:16])
+
     def end(self, subjects: Iterable[str] | None) -> bool:
         """End the grants of `subjects`; None: all. Whether there were any."""
         if subjects is None:

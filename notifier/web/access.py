@@ -6,10 +6,11 @@ Callers are holders of a credential, the public, and, in open mode, every progra
 import asyncio
 from base64 import b64decode
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from notifier.access.callers import Callers
 from notifier.access.policy import DEADLINE_S, Action, Policy
@@ -18,6 +19,18 @@ from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
 from notifier.web.addresses import client_address
 from notifier.web.origins import Origins
+
+
+class Asking(Protocol):
+    """What of a request tells who asks, and from where."""
+
+    @property
+    def app(self) -> web.Application: ...
+    @property
+    def remote(self) -> str | None: ...
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+
 
 HOW = "Send Authorization: Bearer KEY, or Basic with the key as the password."
 
@@ -49,6 +62,14 @@ class Access:
             raise _no_key()
         return grant
 
+    def known_subscriber(self, request: Asking) -> Grant | None:
+        """The grant of a caller that reads, if nobody has to be asked for it; None also where the policy is asked.
+        NotifierError as for others."""
+        self._check_page(request)
+        credential = _credential(request)
+        grant = self._callers.nobody if credential is None else self._callers.known(credential)
+        return None if grant is None or self.asks(grant) else grant
+
     async def refused(self, grant: Grant, action: Action, topics: Sequence[str], deadline: float) -> str | None:
         """The first of `topics`, which the grant allows, that the policy refuses. Unavailable where that cannot be told
         by `deadline` (loop time)."""
@@ -63,7 +84,7 @@ class Access:
         """Whether it is that of callers without a credential, who do not know one another; in open mode, of nobody."""
         return grant is self._callers.nobody and not grant.admin
 
-    def check_host(self, request: web.Request) -> None:
+    def check_host(self, request: Asking) -> None:
         """Forbidden, without a key, unless Host is a name of this machine: a website whose name resolves to 127.0.0.1
         (DNS rebinding) is same-origin with us for the browser, but its Host reveals it."""
         if self._local and not is_loopback(_hostname(f"//{_host(request)}")):
@@ -72,7 +93,7 @@ class Access:
                 "Use http://127.0.0.1, or set NOTIFIER_ADMIN_KEY."
             )
 
-    def _check_page(self, request: web.Request) -> None:
+    def _check_page(self, request: Asking) -> None:
         """Forbidden, without a key, for what a website could make the browser of somebody on this machine send."""
         self.check_host(request)
         if self._local and self._origins.foreign(request):
@@ -148,7 +169,7 @@ async def _authorise(request: web.Request, action: Action, items: Sequence[str],
         return grant
 
 
-def _credential(request: web.Request) -> bytes | None:
+def _credential(request: Asking) -> bytes | None:
     """What Authorization has as a bearer or as a password; None without that header. InvalidToken where it is given
     twice or is not one of the two."""
     given = request.headers.getall("Authorization", [])
@@ -180,13 +201,13 @@ def _no_key() -> Unauthorized:
     return Unauthorized(f"This needs a credential. {HOW}")
 
 
-def address(request: web.Request) -> str:
+def address(request: Asking) -> str:
     """The client's address, for limits."""
     proxies = request.app[ACCESS].proxies
     return client_address(request.remote or "", request.headers.getall("X-Forwarded-For", []), proxies)
 
 
-def _host(request: web.Request) -> str:
+def _host(request: Asking) -> str:
     # Not request.host: without the header (HTTP/1.0) it looks up our own name in the DNS and blocks the event loop.
     return request.headers.get("Host", "")
 

@@ -1,6 +1,7 @@
 """The web application: its routes, and aiohttp's runner for it."""
 
 import warnings
+from functools import partial
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -18,9 +19,8 @@ from notifier.web.memory import Clients
 from notifier.web.origins import ORIGINS, Origins, answering_options
 from notifier.web.server import Runner
 
-TOPICS = "/v1/topics/"
 # One for all methods: it is matched once.
-LISTS = f"{TOPICS}{{topics:(?s:.*)}}"
+LISTS = f"{subscribe.TOPICS}{{topics:(?s:.*)}}"
 # Senders join the URL of this server and the path, each with a slash or not.
 HOOKS = "/{_:/?}hooks/{source}{__:/?}"
 
@@ -46,7 +46,7 @@ class Router(web.UrlDispatcher):
             return await super().resolve(request)
         methods: set[str] = set()
         for resource in self.resources():
-            if resource.canonical.startswith(TOPICS):
+            if resource.canonical.startswith(subscribe.TOPICS):
                 found, allowed = await resource.resolve(request)
                 if found is not None:
                     return found
@@ -92,7 +92,7 @@ def create_runner(app: web.Application, *, fast: bool = True) -> web.AppRunner:
     """`fast=False`: parked polls stay in their handlers; for clients nothing else is different."""
     clients = Clients(app[SERVICE].memory)
     if fast:
-        handover = app[HANDOVER] = Handover(app[SERVICE], clients, app[ORIGINS])
+        handover = app[HANDOVER] = Handover(app[SERVICE], clients, app[ORIGINS], partial(subscribe.first_poll, app))
         app.on_cleanup.append(lambda _: handover.streams.close())
     return Runner(
         app,

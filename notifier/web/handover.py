@@ -6,18 +6,24 @@ implementation of HTTP, aiohttp's, and no second parser to attack:
 - aiohttp parses, routes and authorises the first poll of a connection like any other request. When it must wait, or is
   answered with what its client has missed, its handler hands the transport over to a `ParkedConnection`, and aiohttp's
   objects are dropped.
-- The next request on that connection usually differs from the last in its cursor alone. When all the bytes around
-  it are the same (tier 1), or when aiohttp's own parser finds a request of a known shape (tier 2, for proxies that
-  number each request), it is a re-poll: answered or parked again at once.
+- The next request on that connection, or the first on another one, usually differs from one before in its cursor alone.
+  When all the bytes around it are the same as in the last one there (tier 1), or when aiohttp's own parser finds a
+  request of a known shape (tier 2, for clients that come back, and proxies that number each request), it is a re-poll:
+  answered or parked again at once.
+- So is an ordinary first poll (tier 3) of a caller whose grant is known, which what aiohttp's parser has read is enough
+  to authorise, by the same functions.
 - Anything else goes, as it came, to a fresh handler of aiohttp on the same transport.
 """
 
 import asyncio
+import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from notifier.core.grants import Grant
 from notifier.core.polls import After, Answer, Latest, Poll
@@ -27,7 +33,7 @@ from notifier.service import Service
 from notifier.web.connections import MAX_BEHIND, ConnectionHandler
 from notifier.web.memory import Clients
 from notifier.web.origins import Origins
-from notifier.web.repolls import Shape, Shapes, place
+from notifier.web.repolls import Fingerprint, Shape, Shapes, place, stranger
 from notifier.web.responses import preference, render, stream_head, variant
 from notifier.web.server import HandedOver, RequestReader, Server, same_request
 from notifier.web.streams import Stream, Streams, Wanted
@@ -49,10 +55,28 @@ CLOSED = 200
 RETURNED = 10
 
 
-class Handover:
-    """Takes connections over from aiohttp, and gives them back. One for each process."""
+class First(NamedTuple):
+    """An ordinary poll of which nothing was known, and its caller's address and grant."""
 
-    def __init__(self, service: Service, clients: Clients, origins: Origins) -> None:
+    poll: Poll
+    address: str
+    grant: Grant
+
+
+class Handover:
+    """Takes connections over from aiohttp, and gives them back. One for each process.
+
+    `first` is given a request from a peer, and returns the poll that it is if that needs no more to be authorised.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        clients: Clients,
+        origins: Origins,
+        first: Callable[[RawRequestMessage, str], First | None],
+    ) -> None:
+        self.first = first
         self.clients = clients
         self._origins = origins
         self.sending: tuple[bytes, Answer] | None = None  # the large body that is being written
@@ -66,6 +90,7 @@ class Handover:
         # Between two polls, as for the connections that aiohttp holds.
         self.idle_s = service.settings.keep_alive.total_seconds()
         self.streams = Streams(service, clients, self.see_off)
+        self.fresh: set[ParkedConnection] = set()  # on which nothing has come yet
         self._leaving: deque[ParkedConnection | Stream] = deque()
         self._returning: deque[ParkedConnection] = deque()
 
@@ -85,21 +110,30 @@ class Handover:
         if shape and shape.grant is grant:
             self.shapes.share(shape, head)
         else:
-            topics = self.lot.known(poll.topics)
-            like = variant(preference(poll), self._origins.headers(request), poll.headers)
-            shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), like, peer, address, grant)
-            span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
-            if mark and span:
-                shape.learn(head, *span)
-                self.shapes.add(mark.digest, shape, self.loop.time())
+            shape = self._learn(head, message, mark, First(poll, address, grant), peer)
         transport = cast("ConnectionHandler", handler).leave()
-        connection = ParkedConnection(self, shape, transport)
+        connection = ParkedConnection(self)
+        connection.shape, connection.transport = shape, transport
         transport.set_protocol(connection)
         if isinstance(found, Wait):
             connection.park(found)
         else:
             connection.answer(found)
         return HandedOver()
+
+    def _learn(
+        self, head: bytes, message: RawRequestMessage, mark: Fingerprint | None, first: "First", peer: str
+    ) -> Shape:
+        """The shape of the request `head`, which is known from now on if its cursor is in a place that is."""
+        poll, address, grant = first
+        like = variant(preference(poll), self._origins.headers(message), poll.headers)
+        topics = self.lot.known(poll.topics)
+        shape = Shape(replace(poll, topics=topics, begin=_ANYWHERE), like, peer, address, grant)
+        span = place(head, mark.cursor) if mark and poll.begin == After(mark.cursor) else None
+        if mark and span:
+            shape.learn(head, *span)
+            self.shapes.add(mark.digest, shape, self.loop.time())
+        return shape
 
     def hand_over_stream(self, request: web.Request, wanted: Wanted, answer: Answer) -> web.StreamResponse | None:
         """Begin a stream with `answer`, on the connection of `request`. None where that is impossible: then its handler
@@ -114,11 +148,21 @@ class Handover:
         return HandedOver()
 
     def recognise(self, data: bytes, peer: str) -> tuple[Shape, int] | None:
-        """The second tier: the shape and the cursor of a request that arrived whole."""
+        """The shape and the cursor of a request that arrived whole: of a known one (tier 2), or of an ordinary poll
+        (tier 3)."""
         message = self.reader.read(data)
         mark = self.shapes.mark(message, peer) if message else None
-        shape = self.shapes.find(mark.digest, self.loop.time()) if mark else None
-        return (shape, mark.cursor) if mark and shape else None
+        if message is None or mark is None:
+            return None
+        shape = self.shapes.find(mark.digest, self.loop.time())
+        if shape is None:
+            first = self.first(message, peer)
+            if first is None or first.poll.begin != After(mark.cursor):
+                return None
+            shape = self._learn(data, message, mark, first, peer)
+        else:
+            self.shapes.share(shape, data)
+        return shape, mark.cursor
 
     def see_off(self, connection: "ParkedConnection | Stream") -> None:
         """Close a connection whose client has disconnected; when many do so together, a few in each turn."""
@@ -144,6 +188,10 @@ class Handover:
         if self._returning:
             self.loop.call_soon(self._return)
 
+    def arriving(self) -> "ParkedConnection":
+        """For a client that is about to connect."""
+        return ParkedConnection(self)
+
     def connections(self) -> list["ParkedConnection"]:
         return [parked for parked in self.lot.everybody() if isinstance(parked, ParkedConnection)]
 
@@ -152,7 +200,8 @@ class Handover:
 
 
 class ParkedConnection(asyncio.Protocol):
-    """A connection whose last poll is parked, or has been answered: then it is idle, and has no `group`."""
+    """A connection whose last poll is parked, or has been answered, or on which nothing has come yet: then it is idle,
+    and has no `group`."""
 
     __slots__ = (
         "behind",
@@ -169,10 +218,11 @@ class ParkedConnection(asyncio.Protocol):
 
     work = ANSWERED
 
-    def __init__(self, handover: Handover, shape: Shape, transport: asyncio.Transport) -> None:
+    shape: Shape
+    transport: asyncio.Transport
+
+    def __init__(self, handover: Handover) -> None:
         self.handover = handover
-        self.shape = shape
-        self.transport = transport
         self.cursor = 0
         self.group: Group[Parked] | None = None
         self.due = 0
@@ -230,7 +280,19 @@ class ParkedConnection(asyncio.Protocol):
 
     # --- what the transport calls
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected; with the same options as in aiohttp's handler."""
+        transport = self.transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer = transport.get_extra_info("peername")
+        self.shape = stranger(str(peer[0] if isinstance(peer, tuple) else peer or ""))
+        self.handover.fresh.add(self)
+        self.handover.clients.arrived(transport)
+        self._idle()
+
     def data_received(self, data: bytes) -> None:
+        self.handover.fresh.discard(self)
         if self.group is not None or self.behind is not None:
             self._keep(data)
             return
@@ -259,6 +321,7 @@ class ParkedConnection(asyncio.Protocol):
         return True  # the transport must not close by itself, or many would close in one turn
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.handover.fresh.discard(self)
         self.handover.lot.forget(self)
         self.handover.clients.read(self)
         self._take_behind()
@@ -309,7 +372,7 @@ class ParkedConnection(asyncio.Protocol):
         self.handover.clients.read(self)
         if transport.is_closing():
             return
-        handler = self.handover.server()
+        handler = self.handover.server.make()
         transport.set_protocol(handler)
         handler.connection_made(transport)
         if self.paused:

@@ -5,11 +5,21 @@ can do nothing that its user's key or token does not allow.
 """
 
 from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDictProxy
 
 from notifier.core.errors import Forbidden
+
+
+class Headed(Protocol):
+    """A request, or what is known of it."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+
 
 # Headers of a response. Equal ones are one object.
 Cors = tuple[tuple[str, str], ...]
@@ -55,13 +65,13 @@ class Origins:
             self._others += vary
             self._allowed = {origin: _granted(origin) + vary for origin in allowed}
 
-    def headers(self, request: web.BaseRequest) -> Cors:
+    def headers(self, request: Headed) -> Cors:
         """What the response to `request` has for the page's browser."""
         if not self._allowed:
             return self._others
         return self._allowed.get(_origin(request), self._others)
 
-    def foreign(self, request: web.BaseRequest) -> bool:
+    def foreign(self, request: Headed) -> bool:
         """Whether `request` is made by a page of another origin, which is not allowed.
 
         Sec-Fetch-Site, which no page can set, is right where a proxy has changed Host; older browsers do not send it.
@@ -79,7 +89,7 @@ class Origins:
                 return True
         return sites not in _OWN_SITES
 
-    def check_preflight(self, request: web.BaseRequest) -> None:
+    def check_preflight(self, request: Headed) -> None:
         """Forbidden unless the preflight `request` is that of a page that is allowed."""
         if not self._all and _origin(request) not in self._allowed:
             raise Forbidden(
@@ -131,7 +141,7 @@ def _methods(match: web.UrlMappingMatchInfo) -> AbstractSet[str]:
     return frozenset() if error or resource is None else frozenset(route.method for route in resource)
 
 
-def _origin(request: web.BaseRequest) -> str:
+def _origin(request: Headed) -> str:
     """The origin of the page; "" where it is not given, or not just once."""
     # What aiohttp makes of a malformed request has an empty dict there, which has no `getall`.
     given = request.headers.getall("Origin", []) if request.headers else []

@@ -6,6 +6,7 @@ few that proxies make anew for each request and nothing here reads.
 """
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ from aiohttp.http import RawRequestMessage
 from notifier.core.generations import Generations
 from notifier.core.grants import Grant
 from notifier.core.memory import MemoryBudget
-from notifier.core.polls import Poll
+from notifier.core.polls import Latest, Poll
 from notifier.core.sharing import shared
-from notifier.web.responses import Variant
+from notifier.core.topics import TopicList
+from notifier.web.responses import Variant, variant
 
 # A shape that is unused for one to two of these is forgotten. Behind a proxy a client's next request comes on
 # any connection, so shapes outlive connections; it comes after 28 s of waiting at most, and a little more.
@@ -52,6 +54,8 @@ _RAW_HEADER = re.compile(rb"\r\n" + _CURSOR_HEADER + rb":[ \t]*([0-9]+)[ \t]*\r\
 _NOWHERE = 2**30
 
 _ZERO = ord("0")
+
+_NO_POLL = Poll(TopicList(["-"]), Latest())
 
 
 class Shape:
@@ -112,6 +116,12 @@ class Shape:
 def _digest(head: bytes, begin: int, end: int) -> bytes:
     """A digest of the bytes around the cursor; a client that sees it cannot make another head with the same one."""
     return sha256(head[:begin] + head[end:]).digest()
+
+
+@lru_cache(maxsize=4096)
+def stranger(peer: str) -> Shape:
+    """The shape of a client of which only `peer` is known: no request is like it."""
+    return Shape(_NO_POLL, variant(None, ()), peer, "", Grant(""))
 
 
 class Fingerprint(NamedTuple):

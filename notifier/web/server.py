@@ -5,6 +5,7 @@ Internals of aiohttp used here: the constructor of its C parser, `_kwargs` and `
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, Protocol, cast
 
 from aiohttp import web
@@ -84,9 +85,15 @@ def same_request(request: web.Request, message: RawRequestMessage) -> bool:
 
 
 class Holder(Protocol):
-    """A holder of connections that handlers let go of."""
+    """A holder of connections that handlers let go of, and of the `fresh` ones, on which nothing has come yet."""
 
     server: "Server"
+
+    @property
+    def fresh(self) -> Collection[asyncio.Protocol]: ...
+
+    def arriving(self) -> asyncio.Protocol:
+        """For a client that is about to connect."""
 
     def transports(self) -> list[asyncio.Transport]: ...
 
@@ -139,7 +146,13 @@ class Server(web.Server):
         if holder:
             holder.server = self
 
-    def __call__(self) -> AnsweringHandler:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
+        """For a client that is about to connect."""
+        if self._holder and issubclass(self.handler, ConnectionHandler):
+            return self._holder.arriving()
+        return self.make()
+
+    def make(self) -> AnsweringHandler:
         limits = dict(self._kwargs)
         if not issubclass(self.handler, ConnectionHandler):
             limits["max_field_size"] = MAX_LINE  # nothing else bounds a head there
@@ -153,7 +166,9 @@ class Server(web.Server):
     @property
     def fresh(self) -> bool:
         """Whether there is a connection on which nothing has been answered yet."""
-        return any(cast("AnsweringHandler", connection).fresh for connection in self.connections)
+        return bool(self._holder and self._holder.fresh) or any(
+            cast("AnsweringHandler", connection).fresh for connection in self.connections
+        )
 
     def pre_shutdown(self) -> None:
         super().pre_shutdown()

@@ -1,18 +1,20 @@
 """Subscribing: one poll, or a stream."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
+from aiohttp.http import HttpVersion, HttpVersion11, RawRequestMessage
+from multidict import CIMultiDictProxy
 
-from notifier.core.errors import BadRequest, Unavailable
+from notifier.core.errors import BadRequest, NotifierError, Unavailable
 from notifier.core.grants import Grant
 from notifier.core.polls import After, Answer, Before, Poll
 from notifier.core.topics import TopicList
 from notifier.polling import Polling, Wait
-from notifier.web.access import address, authorise_subscribe
+from notifier.web.access import ACCESS, address, authorise_subscribe
 from notifier.web.appkeys import SERVICE
-from notifier.web.handover import HANDOVER
+from notifier.web.handover import HANDOVER, First
 from notifier.web.origins import ORIGINS
 from notifier.web.responses import add_default_headers, preference, respond
 from notifier.web.streams import Wanted, in_handler
@@ -20,9 +22,11 @@ from notifier.wire.accept import accepted
 from notifier.wire.json import encode_answer
 from notifier.wire.requests import parse_poll
 
+TOPICS = "/v1/topics/"
+
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    topics = TopicList.parse(request.rel_url.raw_path.removeprefix("/v1/topics/"))
+    topics = TopicList.parse(request.rel_url.raw_path.removeprefix(TOPICS))
     service = request.app[SERVICE]
     client = address(request)
     items = topics.exact + topics.patterns
@@ -77,7 +81,42 @@ async def _look(polling: Polling, poll: Poll, client: str, grant: Grant, *, is_s
         raise
 
 
-def _may_be_collapsed(request: web.Request) -> bool:
+class _Head(NamedTuple):
+    """A request that aiohttp's parser has read, and its handler has not seen."""
+
+    app: web.Application
+    remote: str
+    headers: CIMultiDictProxy[str]
+    version: HttpVersion
+
+
+def first_poll(app: web.Application, message: RawRequestMessage, peer: str) -> First | None:
+    """The poll that a GET without a body is, as `subscribe` reads it; None where that would do more than to look for
+    messages: refuse it, verify a token, ask a policy, begin a stream, or answer a shared cache in two parts."""
+    path = message.url.raw_path
+    if not path.startswith(TOPICS) or not message.path.startswith(TOPICS) or "Expect" in message.headers:
+        return None
+    request = _Head(app, peer, message.headers, message.version)
+    if _may_be_collapsed(request):
+        return None
+    headers = message.headers
+    try:
+        topics = TopicList.parse(path.removeprefix(TOPICS))
+        grant = app[ACCESS].known_subscriber(request)
+        if (
+            grant is None
+            or grant.may_not_subscribe(topics.exact + topics.patterns)
+            or accepted(headers.getall("Accept", []))
+        ):
+            return None
+        query, events = message.url.raw_query_string, headers.getall("Last-Event-ID", [])
+        poll = parse_poll(topics, query, events, headers.getall("Prefer", []))
+        return First(poll, address(request), grant)
+    except NotifierError:
+        return None
+
+
+def _may_be_collapsed(request: web.Request | _Head) -> bool:
     """Whether a shared cache holds requests like this one back until the first of them has been answered.
 
     Varnish does, for all that it may look up, and tells of itself. A poll from `latest` that is held back would begin

@@ -102,9 +102,9 @@ async def test_a_request_that_differs_only_in_what_cannot_matter_stays_handed_ov
 async def test_a_request_that_differs_in_anything_else_is_authorised_anew(app: Running, header: str) -> None:
     async with line(app) as raw:
         first = await park(app, raw, after=head(app))
+        shape = first.shape
         again = await park(app, raw, header, after=await wake(app, raw))
-        assert again is not first
-        assert again.shape is not first.shape
+        assert again.shape is not shape
 
 
 async def test_a_request_with_another_credential_is_authorised_anew(app: Running) -> None:
@@ -125,6 +125,63 @@ async def test_a_client_behind_a_proxy_is_known_on_any_of_its_connections(app: R
         again = await park(app, other, "X-Forwarded-For: 203.0.113.1", "X-Request-ID: 3", after=cursor)
         assert again is second
         assert again.shape is shape
+
+
+async def test_a_client_that_comes_back_on_another_connection_never_meets_aiohttp(app: Running) -> None:
+    server = app.client.server.runner.server
+    async with line(app) as raw:
+        first = await park(app, raw, after=head(app))
+    await app.parked(0)
+    met = server.requests_count
+    async with line(app) as raw:
+        again = await park(app, raw, after=head(app))
+        assert again is not first
+        assert again.shape is first.shape
+        published = await app.publish("t")
+        assert json.loads((await raw.answer()).body)["cursor"] == published
+        assert server.requests_count == met + 1  # of the publish
+        await raw.send("GET /healthz HTTP/1.1")
+        assert (await raw.answer()).body == b"ok\n"
+        assert server.requests_count == met + 2
+
+
+async def test_one_whose_grant_has_ended_is_authorised_anew_on_another_connection(start: Start) -> None:
+    app = await start(admin_keys=(KEY,))
+    async with line(app) as raw:
+        first = await park(app, raw, f"Authorization: Bearer {KEY}", after=head(app))
+    await app.parked(0)
+    first.shape.grant = Grant("another")
+    first.shape.grant.end()
+    async with line(app) as raw:
+        again = await park(app, raw, f"Authorization: Bearer {KEY}", after=head(app))
+        assert again.shape is not first.shape
+        assert again.shape.grant.alive
+    await app.parked(0)
+    again.shape.grant.end()  # as one that was revoked
+    app.service.callers._fixed.clear()
+    async with line(app) as raw:
+        await raw.send(f"GET /v1/topics/t?after={head(app)} HTTP/1.1", f"Authorization: Bearer {KEY}")
+        assert (await raw.answer()).status == 401
+
+
+async def test_a_connection_on_which_nothing_comes_is_counted_and_closed_after_its_time(start: Start) -> None:
+    app = await start(keep_alive=timedelta(seconds=1))
+    server = app.client.server.runner.server
+    async with line(app) as raw:
+        await until(lambda: server.fresh)
+        assert server.open == 1
+        async with asyncio.timeout(DEADLINE_S):
+            assert await raw.reader.read() == b""
+    await until(lambda: server.open == 0)
+    assert not server.fresh
+
+
+async def test_a_stop_closes_a_connection_on_which_nothing_has_come(app: Running) -> None:
+    async with line(app) as raw:
+        await until(lambda: app.client.server.runner.server.fresh)
+        await app.client.server.runner.cleanup()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await raw.reader.read() == b""
 
 
 async def test_clients_that_send_the_same_bytes_share_a_shape(app: Running) -> None:

@@ -428,14 +428,14 @@ async def test_a_webhook_that_comes_in_parts_is_published_even_if_its_sender_dis
     monkeypatch.setattr(sources, "FRESH_S", 0)
     monkeypatch.setattr(sources, "PATIENCE_S", DEADLINE_S)
     await sql.execute("begin; lock table notifier.source in access exclusive mode")
+    server = hooks.client.server.runner.server
     async with line(hooks) as raw:
-        connections = hooks.client.server.runner.server.connections
         await raw.send("POST /hooks/ci HTTP/1.1", f"Content-Length: {len(body)}")
-        await until(lambda: any(handler._current_request for handler in connections))
+        await until(lambda: any(handler._current_request for handler in server.connections))
         raw.writer.write(body)
         await until(lambda: len(hooks.service.history._reads) == 1)
         raw.hang_up()
-        await until(lambda: not any(handler._current_request for handler in connections))
+        await until(lambda: not any(handler._current_request for handler in server.connections))
     await sql.execute("rollback")
     [message] = (await parked)["messages"]
     assert message["topic"] == "ci/build"

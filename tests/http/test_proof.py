@@ -63,7 +63,7 @@ async def test_where_something_is_missing_polls_are_served_and_the_log_says_so(
         because = "a poll was answered 500"
     elif gone == "an argument":
         monkeypatch.setattr(RequestReader, "_make", lambda self: int(max_msg_queue_size=1))
-        because = "a poll was answered 500"
+        because = "a poll was not answered"
     else:
         monkeypatch.setattr(RequestReader, "read", lambda *_: None)
         because = "a parked poll was not handed over"

@@ -9,7 +9,7 @@ import pytest_asyncio
 from conftest import Start
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.seam import KEY, Both, cursor, recorded, request, twins
+from support.seam import KEY, Both, Twins, cursor, recorded, request, twins
 
 
 @pytest_asyncio.fixture
@@ -147,19 +147,35 @@ async def test_a_known_client_that_sends_something_else_gets_what_aiohttp_answer
     for name, following in NEXT.items():
         async with twins(both) as client:
             at = await recorded(both, client)
-            data = following.replace(b"{at}", at.encode()).replace(b"{old}", old.encode())
-            cuts = {"in two": [len(data) // 2], "byte by byte": range(1, min(len(data), 300))}.get(cut, [])
-            await client.send(data, [*cuts])
-            if cut == "and no more":
-                # What it is told without waiting it gets; a poll that is parked then is forgotten.
-                await client.settled()
-                client.end()
-            # Behind it comes something else, and then nothing.
-            await client.send(request(f"/v1/topics/b?after={old}", "Connection: close"))
-            try:
-                await client.compared()
-            except AssertionError as error:
-                raise AssertionError(name) from error
+            await differ(client, name, following, at, old, cut)
+
+
+@pytest.mark.parametrize("cut", ["whole", "in two", "byte by byte", "and no more"])
+@pytest.mark.rule("S-24")
+async def test_so_does_one_that_comes_back_on_another_connection(both: Both, cut: str) -> None:
+    old = await both.publish("a", "b")
+    for name, following in NEXT.items():
+        async with twins(both) as client:
+            at = await recorded(both, client)
+        async with twins(both) as client:
+            await differ(client, name, following, at, old, cut)
+
+
+async def differ(client: Twins, name: str, following: bytes, at: str, old: str, cut: str) -> None:
+    """Send what follows, and compare what the two answer."""
+    data = following.replace(b"{at}", at.encode()).replace(b"{old}", old.encode())
+    cuts = {"in two": [len(data) // 2], "byte by byte": range(1, min(len(data), 300))}.get(cut, [])
+    await client.send(data, [*cuts])
+    if cut == "and no more":
+        # What it is told without waiting it gets; a poll that is parked then is forgotten.
+        await client.settled()
+        client.end()
+    # Behind it comes something else, and then nothing.
+    await client.send(request(f"/v1/topics/b?after={old}", "Connection: close"))
+    try:
+        await client.compared()
+    except AssertionError as error:
+        raise AssertionError(name) from error
 
 
 async def test_both_paths_answer_a_preference_and_a_full_server_alike(both: Both) -> None:
