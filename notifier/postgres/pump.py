@@ -14,6 +14,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+import asyncpg
+
 from notifier.postgres.database import Connection, Database
 from notifier.postgres.epochs import begin_epoch
 from notifier.postgres.hints import QUIET_POLL_S, tell
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 # A pump takes milliseconds; one that takes this long has no server behind it any more.
 TIMEOUT_S = 5.0
 
+# Fewer for a while where these have taken longer than that: together, or one of them alone.
 MAX_ROWS = 1000
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -222,6 +225,7 @@ class Pump(Reconnecting):
         self._step = len(AGAIN_S)
         self.walk = Walk(0.0)
         self._later = Due()
+        self._rows = MAX_ROWS
         self._swept = 0
         self._sweep_due = 0.0
         self._sweep_span = SPAN
@@ -312,10 +316,16 @@ class Pump(Reconnecting):
         return await self._move(connection, PUMP, *where)
 
     async def _move(self, connection: Connection, statement: str, *where: object) -> dict[str, Any]:
-        async with self._database.calls(connection):
-            [found] = await connection.fetch(statement, *where, MAX_ROWS, MAX_BYTES, self._seen())
+        try:
+            async with self._database.calls(connection):
+                [found] = await connection.fetch(statement, *where, self._rows, MAX_BYTES, self._seen())
+        except (TimeoutError, asyncpg.QueryCanceledError):
+            # The same again would take as long, and nothing would ever be moved.
+            self._rows = max(1, self._rows // 10)
+            raise
         row = dict(found)
         if row["moved"]:
+            self._rows = min(2 * self._rows, MAX_ROWS)
             last = row["last_seq"]
             async with self._database.calls(connection):
                 await connection.execute(f"select notifier.flush({last - row['moved']:d})")

@@ -24,9 +24,9 @@ begin
             regexp_replace(fields ->> parts[i], '[^A-Za-z0-9_.:@=+-]', '_', 'g'), share / (cardinality(parts) / 2)
         ), ''), '_') || parts[i + 1];
     end loop;
-    if not notifier.is_topic(topic) then
+    if notifier.is_topic(topic) is not true then  -- null: braces without a partner
         topic := regexp_replace(topic, '(?<=^|/)[.][.]?(?=/|$)', '_', 'g');
-        if not notifier.is_topic(topic) then
+        if notifier.is_topic(topic) is not true then
             raise exception '% is not a topic', quote_literal(topic);  -- the trigger was not made by watch()
         end if;
     end if;
@@ -105,6 +105,10 @@ declare
     old_topic text;
     op constant text := case when old_row is null then 'insert' when new_row is null then 'delete' else 'update' end;
 begin
+    -- As watch() has them: at most 255 values, each of a column's name and braces. More could take longer than a pump may.
+    if length(template) > 255 * 66 or length(template) - length(replace(template, '{', '')) > 255 or cardinality(shown) > 1600 then
+        raise exception 'the trigger was not made by notifier.watch()';
+    end if;
     if new_row is not null then
         topic := notifier.row_topic(template, new_row);
     end if;

@@ -117,12 +117,13 @@ async def test_whatever_has_a_function_of_a_users_runs_none_with_our_rights(
 
 
 @pytest.mark.rule("Q-27")
+@pytest.mark.parametrize("views", [True, False], ids=["with views in their place", "with the tables of changes"])
 async def test_a_trigger_of_ones_own_publishes_or_fails_and_runs_nothing_with_our_rights(
-    owner: asyncpg.Connection, sql: asyncpg.Connection
+    owner: asyncpg.Connection, sql: asyncpg.Connection, views: bool
 ) -> None:
     await arm(owner)
     await owner.execute("create view v as select f_text('fine'::mood) as x, 1 as id")
-    for name in ("notifier_new", "notifier_old"):
+    for name in ("notifier_new", "notifier_old") if views else ():
         await owner.execute(f"create temporary view {name} as select f_text('fine'::mood) as x, 1 as id")
     create = "create trigger own {} execute function notifier.row_changed({})"
     new, old = "referencing new table as notifier_new", "referencing old table as notifier_old"
@@ -153,4 +154,27 @@ async def test_a_trigger_of_ones_own_publishes_or_fails_and_runs_nothing_with_ou
                 with suppress(asyncpg.PostgresError):
                     await owner.execute(statement)
     assert await run_with(owner) == {"theirs": True, "ours": False}
-    await sent(sql)
+    # Whatever it has brought, the pump gets on.
+    await sql.execute("select notifier.publish('fence', '1')")
+    assert (await sent(sql))[-1] == ("fence", 1)
+
+
+@pytest.mark.rule("Q-27")
+async def test_what_would_take_the_pump_too_long_is_told_without_its_values(
+    owner: asyncpg.Connection, sql: asyncpg.Connection
+) -> None:
+    """No template of watch() is as long, but a trigger of one's own may have any."""
+    await owner.execute("create table t (id int)")
+    for template, shown in (("{id}/" * 100_000 + "a", ()), ("{id}" * 256, ()), ("a", ["id"] * 1601)):
+        arguments = ", ".join(f"'{each}'" for each in (template, *shown))
+        await owner.execute(
+            "create or replace trigger own after insert on t referencing new table as notifier_new "
+            f"for each statement execute function notifier.row_changed({arguments}); insert into t values (1)"
+        )
+        [(_, told)] = await sent(sql)
+        assert told == {"op": "insert", "omitted": ["id"]}
+    values = 255
+    await owner.execute("drop trigger own on t")
+    await owner.execute("select notifier.watch('t', $1)", "{id}" * values)
+    await owner.execute("insert into t values (7)")
+    assert await sent(sql) == [("7" * values, {"op": "insert", "new": {"id": 7}})]

@@ -224,3 +224,20 @@ async def test_a_lock_on_what_is_scheduled_does_not_hold_up_the_outbox(
         assert data(await app.poll("orders", after="earliest", wait=20)) == [1]
     await other.close()
     assert await backends(sql, "pump") == pumping
+
+
+async def test_what_takes_too_long_together_is_moved_in_smaller_pieces(
+    start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 30
+    monkeypatch.setattr(pump, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(pump, "MAX_ROWS", rows)
+    await sql.execute(
+        "create function slowly() returns trigger language plpgsql as 'begin perform pg_sleep(0.1); return old; end';"
+        "create trigger slowly before delete on notifier.outbox for each row execute function slowly()"
+    )
+    await sql.execute(
+        "insert into notifier.outbox (topic, data) select 't', to_json(n) from generate_series(1, $1) n", rows
+    )
+    await start()
+    assert await eventually(lambda: numbers(sql), lambda found: len(found) == rows) == list(range(1, rows + 1))
