@@ -279,6 +279,20 @@ def test_strings_are_left_out_wherever_the_pieces_end(monkeypatch, chunk):
     monkeypatch.setattr(strict_json, "_CHUNK", chunk)
     text = rb'{"a\"[": ["", "\\", "x\\\"]", 1], "b": "\\\\"}'
     assert outside_strings(text) == b"{: [, , , 1], : }"
+    assert outside_strings(text, brackets=True) == b"[[]]"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
+def test_brackets_in_strings_do_not_count(monkeypatch, chunk):
+    monkeypatch.setattr(strict_json, "_CHUNK", chunk)
+    for text in (
+        rb'["[", "]", "", "[[", {"}\"{": [1]}, "\\\\", "\\\"]"]',
+        rb'["["  ,"]","\u005b["]',
+        b'[["","]"],"[",""]',
+    ):
+        found = outside_strings(text).translate(bytes.maketrans(b"{}", b"[]"), b'" ,:1')
+        assert outside_strings(text, brackets=True) == found
+        assert is_json(text)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
