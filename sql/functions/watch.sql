@@ -152,7 +152,7 @@ end $$;
 -- JSON, or its text where a string in it would end Postgres's own functions. (jsonb holds no such.)
 create or replace function notifier.json_value(value json) returns json language plpgsql immutable as $$
 begin
-    if value::text ~ '\\u(0000|[dD][89a-fA-F])' then
+    if value::text ~ E'\\\\u(0000|[dD][89a-fA-F])' then  -- also where backslashes in strings are escapes
         return to_json(value::text);
     end if;
     return value;

@@ -178,3 +178,14 @@ async def test_what_would_take_the_pump_too_long_is_told_without_its_values(
     await owner.execute("select notifier.watch('t', $1)", "{id}" * values)
     await owner.execute("insert into t values (7)")
     assert await sent(sql) == [("7" * values, {"op": "insert", "new": {"id": 7}})]
+
+
+@pytest.mark.rule("Q-27")
+async def test_a_writer_may_have_strings_as_they_were_before_the_standard(
+    owner: asyncpg.Connection, sql: asyncpg.Connection
+) -> None:
+    await owner.execute("set standard_conforming_strings = off")
+    await owner.execute("create table t (id int, j json); select notifier.watch('t', 't/{id}')")
+    await owner.execute("""insert into t values (1, E'{"a": "\\\\u00e9"}'), (2, E'["\\\\u0000"]')""")
+    await owner.execute("update t set j = '1' where id = 1; select notifier.unwatch('t'); delete from t")
+    assert [message["new"]["j"] for _, message in await sent(sql)] == [{"a": "\u00e9"}, '["\\u0000"]', 1]
