@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from chaos.recorder import SCHEDULED
 from chaos.world import SETTLES_S, World
 
 OURS = "application_name like 'notifier-%'"
@@ -250,6 +251,12 @@ async def _crash(world: World) -> int:
 
 async def _promote(world: World, rng: random.Random) -> None:
     await world.databases.primary.start()
+    async with world.connected() as connection:
+        # What the standby had been sent is there once it replays no more.
+        before, replayed = "", "select pg_last_wal_replay_lsn()::text"
+        while before != (before := await connection.fetchval(replayed)):
+            await asyncio.sleep(0.2)
+        world.ledger.went_on_with([row[0] for row in await connection.fetch(SCHEDULED)])
     await asyncio.sleep(rng.choice([0, 0.5, 2]))  # servers connect to what can only be read
     await _promoted(world)
 

@@ -53,10 +53,7 @@ class Publisher:
 
     async def _one(self, topic: str) -> None:
         message = some_message(self.rng, topic, self.ledger.token())
-        headers: dict[str, str] = {"Content_Type": message.content_type or "application/json"}
-        for name, value in message.fields.items():
-            headers[name.title()] = ",".join(value) if isinstance(value, list) else str(value)
-        await self._send("publish", f"/v1/topics/{topic}", message.body, [message], headers, may_look=True)
+        await self._send("publish", f"/v1/topics/{topic}", message.body, [message], headers_of(message), may_look=True)
 
     async def _batch(self) -> None:
         messages = [
@@ -88,21 +85,28 @@ class Publisher:
     ) -> None:
         """Send it; with a key, until its outcome is known."""
         floor = self.ledger.told
+        look_at = messages[0].topic if may_look else ""
+        how, fate, ids = await self._outcome(how, path, body, messages[0].token, headers, look_at)
+        self.ledger.add(how, messages, fate, floor, ids)
+
+    async def _outcome(
+        self, how: str, path: str, body: bytes, token: int, headers: dict[str, str], look_at: str = ""
+    ) -> tuple[str, Fate, list[int]]:
+        """How it was sent, and what became of it."""
         keyed = how != "webhook" and self.rng.random() < 0.3
         if keyed:
-            how, headers = f"{how} with a key", {**headers, "Idempotency_Key": f"key-{messages[0].token}"}
+            how, headers = f"{how} with a key", {**headers, "Idempotency_Key": f"key-{token}"}
         fate: Fate = "refused"
+        ids: list[int] = []
         for _ in range(KEYED_TRIES if keyed else 1):
-            now, ids = await self._attempt(
-                request("POST", path, body, **headers), messages[0].topic if may_look else ""
-            )
+            now, ids = await self._attempt(request("POST", path, body, **headers), look_at)
             # Refused this time: what came before may be there all the same.
             fate = now if now == "stored" or fate == "refused" else fate
             if fate in {"refused", "unknown"}:
                 await asyncio.sleep(self.rng.uniform(0.02, 0.3))
             if fate != "unknown" or self.ends:
                 break
-        self.ledger.add(how, messages, fate, floor, ids)
+        return how, fate, ids
 
     async def _attempt(self, data: bytes, look_at: str) -> tuple[Fate, list[int]]:
         """What became of a request."""
@@ -189,6 +193,13 @@ class PublisherToTheCrowd(Publisher):
 
     async def publish(self) -> None:
         await self._one(CROWD)
+
+
+def headers_of(message: Message) -> dict[str, str]:
+    headers: dict[str, str] = {"Content_Type": message.content_type or "application/json"}
+    for name, value in message.fields.items():
+        headers[name.title()] = ",".join(value) if isinstance(value, list) else str(value)
+    return headers
 
 
 def some_message(rng: random.Random, topic: str, token: int, *, only_json: bool = False) -> Message:

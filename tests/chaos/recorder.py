@@ -26,7 +26,8 @@ select m.seq, t.name, m.time, m.body, m.content_type, m.fields::text
 from notifier.message m join notifier.topic t on t.id = m.topic_id where m.seq > $1 order by m.seq
 """
 STATE = "select (select min(seq) from notifier.message), (select forgotten_seq from notifier.retention)"
-OUTBOX = "select coalesce(body, convert_to(data::text, 'UTF8')) from notifier.outbox"
+SCHEDULED = "select coalesce(body, convert_to(data::text, 'UTF8')) from notifier.scheduled"
+OUTBOX = f"select coalesce(body, convert_to(data::text, 'UTF8')) from notifier.outbox union all {SCHEDULED}"
 EPOCH = """
 select start_seq, (select last_seq from notifier.epoch where last_seq is not null order by start_seq desc limit 1)
 from notifier.epoch order by start_seq desc limit 1
@@ -124,7 +125,7 @@ class Recorder:
 
     async def settle(self, given: int, url: str | None = None) -> list[bytes]:
         """After a crash: take in what it has left. `given` is the highest position that clients had been given
-        before. Returns the bodies in the outbox, which are committed too."""
+        before. Returns the bodies in the outbox and of what is scheduled, which are committed too."""
         connection = await asyncpg.connect(url or self.url, timeout=10)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -53,6 +54,7 @@ class SqlPublisher:
         rng = self.rng
         how = rng.choices(["commit", "roll back", "long", "malformed"], [75, 12, 5, 8])[0]
         messages: list[Message] = []
+        later: list[Message] = []
         floor = self.ledger.told
         fate = "refused"  # as long as nobody has asked for the commit
         try:
@@ -60,7 +62,10 @@ class SqlPublisher:
             transaction = connection.transaction(isolation=isolation)
             await transaction.start()
             for _ in range(rng.choice([1, 1, 2, 5, 30])):
-                await self._publish(connection, messages)
+                if rng.random() < 0.1:
+                    await self._publish_later(connection, later)
+                else:
+                    await self._publish(connection, messages)
                 if how == "long":
                     await asyncio.sleep(rng.uniform(0.1, 0.6))
             if how == "malformed" and not await self._is_refused(connection):
@@ -79,6 +84,8 @@ class SqlPublisher:
             raise
         finally:
             self.ledger.add("sql", messages, fate, floor)
+            for message in later:
+                self.ledger.add("sql, later", [message], fate, floor)
 
     async def _publish(self, connection: asyncpg.Connection, messages: list[Message]) -> None:
         message = some_message(self.rng, self.rng.choice(TOPICS), self.ledger.token())
@@ -99,6 +106,25 @@ class SqlPublisher:
             await connection.execute("select notifier.publish_text($1, $2)", message.topic, text)
         else:
             await connection.execute("select notifier.publish_bytes($1, $2)", message.topic, message.body)
+
+    async def _publish_later(self, connection: asyncpg.Connection, messages: list[Message]) -> None:
+        """Some of it is due when the transaction ends, and some is taken back by it."""
+        message = some_message(self.rng, self.rng.choice(TOPICS), self.ledger.token(), only_json=True)
+        message.fields = {}
+        message.not_before = datetime.now(UTC) + timedelta(seconds=self.rng.uniform(0, 2))
+        text, at = message.body.decode(), message.not_before
+        if self.rng.random() < 0.3:
+            insert = "insert into notifier.scheduled (topic, data, at) values ($1, $2::text::json, $3) returning id"
+            number = await connection.fetchval(insert, message.topic, text, at)
+            if self.rng.random() < 0.5:
+                await connection.execute("delete from notifier.scheduled where id = $1", number)
+                self.ledger.add("sql, later and taken back", [message], "refused", 0)
+                return
+        else:
+            await connection.execute(
+                "select notifier.publish($1::text, $2::text, at => $3::timestamptz)", message.topic, text, at
+            )
+        messages.append(message)
 
     async def _is_refused(self, connection: asyncpg.Connection) -> bool:
         """What is malformed fails in the publisher's own statement."""

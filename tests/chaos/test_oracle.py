@@ -207,6 +207,8 @@ def test_a_fail_over_must_not_issue_ids_again(record: Record) -> None:
         ("committed", [7], [], 0, "committed and is not there"),
         ("unknown", [1003, 7], [], 0, "only 1 of 2"),
         ("unknown", [1004, 1003], [], 0, "out of order"),
+        ("taken back", [7], [], 0, None),
+        ("taken back", [1003], [], 0, "was taken back, and is there"),
     ],
 )
 def test_what_publishers_were_told_is_compared(
@@ -232,3 +234,35 @@ def test_a_message_by_nobody_and_one_stored_twice_are_seen(record: Record) -> No
     record.read([again, Row(1009, again.topic, again.time, again.body, None, None)], 1003)
     ledger.add("publish", [Message(1008, again.topic, again.body)], "unknown", 0)
     assert ["stored twice" in fault for fault in ledger.check()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("fate", "seconds", "fault"),
+    [
+        ("committed", 0, None),
+        ("committed", 0.000001, "before"),
+        ("unknown", -1, None),
+        ("unknown", 1, "before"),
+    ],
+)
+def test_nothing_is_published_before_its_time(record: Record, fate: Fate, seconds: float, fault: str | None) -> None:
+    ledger = Ledger(record)
+    for each in log(*range(1001, 1009)):
+        ledger.add("publish", [Message(each.seq, each.topic, each.body)], "unknown", 0)
+    [last] = ledger.entries.pop().messages
+    last.not_before = log(last.token)[0].time + timedelta(seconds=seconds)
+    ledger.add("later", [last], fate, 0)
+    faults = ledger.check()
+    assert len(faults) == (fault is not None), faults
+    assert fault is None or fault in faults[0]
+
+
+@pytest.mark.parametrize(("asked", "faults"), [(-1, 0), (1, 1)])
+def test_a_fail_over_may_lose_what_was_taken_back_before_it(record: Record, asked: float, faults: int) -> None:
+    ledger = Ledger(record)
+    for each in log(*range(1001, 1008)):
+        ledger.add("publish", [Message(each.seq, each.topic, each.body)], "unknown", 0)
+    body = log(1008)[0].body
+    ledger.went_on_with([body])
+    ledger.add("later", [Message(1008, "a/1", body)], "taken back", 0, asked=ledger.came_back[1008] + asked)
+    assert len(ledger.check()) == faults

@@ -11,11 +11,13 @@ from typing import Any
 
 import asyncpg
 
+from chaos import topics
 from chaos.deaf_proxy import DeafProxy
 from chaos.followers import Follower, OneOfACrowd, Routes
+from chaos.later import PublisherForLater
 from chaos.ledger import Ledger
 from chaos.publishers import SOURCE, Publisher, PublisherToTheCrowd
-from chaos.recorder import Recorder
+from chaos.recorder import OUTBOX, Recorder
 from chaos.servers import Databases, Nginx, Notifier
 from chaos.sql_publishers import SqlPublisher
 from chaos.tampering import Tampering
@@ -26,6 +28,7 @@ from notifier.postgres.migrations import migrate
 FOLLOWERS = 40
 CROWD = 600
 PUBLISHERS = 6
+PUBLISHERS_FOR_LATER = 4
 SQL_PUBLISHERS = 3
 # So long after something has been broken it may still show.
 SETTLES_S = 8.0
@@ -90,6 +93,9 @@ class World:
         names = [f"publisher-{number}" for number in range(PUBLISHERS)]
         self.publishers = [Publisher(name, *shared, self.ledger, hooks) for name in names]
         self.publishers.append(PublisherToTheCrowd("publisher-to-the-crowd", *shared, self.ledger, hooks))
+        self.publishers += [
+            PublisherForLater(f"later-{number}", *shared, self.ledger, hooks) for number in range(PUBLISHERS_FOR_LATER)
+        ]
         self.crowd_publisher = PublisherToTheCrowd("another-publisher-to-the-crowd", *shared, self.ledger, hooks)
         self.publishers += [
             SqlPublisher(f"sql-{number}", self.seed, self.databases.url, self.recorder, self.ledger)
@@ -120,12 +126,16 @@ class World:
         deadline = time.monotonic() + CATCHES_UP_S
         for follower in self.followers:
             follower.steady, follower.limit, follower.longest_wait_s = True, 1000, 2.0
-        await self._outbox_is_empty(deadline)
-        # Those who are parked for long hear of it with one more message.
-        stored = self.ledger.counts["publish: stored"]
-        while self.ledger.counts["publish: stored"] == stored:
-            await self.crowd_publisher.publish()
-        await self.recorder.look()
+        # Those who are parked for long hear of the end with one more message: the last one. A request whose client hung
+        # up may still bring others.
+        rows = []
+        while not (rows and rows[-1].topic == topics.CROWD) and time.monotonic() < deadline:
+            await self._outbox_is_empty(deadline)
+            stored = self.ledger.counts["publish: stored"]
+            while self.ledger.counts["publish: stored"] == stored:
+                await self.crowd_publisher.publish()
+            await self.recorder.look()
+            rows = self.recorder.record.life.rows
         head = self.recorder.record.life.head
         while behind := [follower for follower in self.followers if (follower.cursor or 0) < head]:
             if time.monotonic() > deadline:
@@ -148,9 +158,9 @@ class World:
 
     async def _outbox_is_empty(self, deadline: float) -> None:
         async with self.connected() as connection:
-            while await connection.fetchval("select count(*) from notifier.outbox"):
+            while await connection.fetchval(f"select count(*) from ({OUTBOX}) waiting"):
                 if time.monotonic() > deadline:
-                    self.recorder.fault("the outbox is not emptied")
+                    self.recorder.fault("the outbox, or what is scheduled, is not emptied")
                     return
                 await asyncio.sleep(0.1)
 
