@@ -65,7 +65,7 @@ end;
 -- moved: how many; null while another server pumps, or the table is locked. last_seq: the seq of the last of them.
 -- looked_at: what is due by then
 -- has been looked at; with reached_id, there is more after (reached_at, reached_id). due_s: seconds until the next is due;
--- null: there is none.
+-- null: none is due within a second, when the pump has looked again (DUE_SCAN_S in pump.py).
 create or replace function notifier.pump_due(
     after_at timestamptz, after_id bigint, max_rows int, max_bytes bigint, seen bigint default 0,
     out moved int, out last_seq bigint, out looked_at timestamptz, out reached_at timestamptz, out reached_id bigint,
@@ -108,8 +108,11 @@ begin
         reached_id := ids[cardinality(ids)];
         reached_at := ats[cardinality(ids)];
     end if;
+    -- No further than the next look: what another transaction has stored for later, and not committed, or has deleted
+    -- beside an old snapshot, would have to be stepped over each time, however much it is.
     due_s := extract(epoch from (
-        select s.at from notifier.scheduled s where s.at > looked_at order by s.at, s.id limit 1
+        select s.at from notifier.scheduled s where s.at > looked_at and s.at <= looked_at + interval '1 s'
+        order by s.at, s.id limit 1
     ) - clock_timestamp());
     if found_rows = 0 then
         return;

@@ -159,6 +159,54 @@ async def test_what_waits_costs_the_pump_nothing(sql: asyncpg.Connection) -> Non
     assert (await sql.fetchrow(PUMP_DUE))["moved"] == 1
 
 
+@pytest.mark.rule("P-31", "Q-4")
+async def test_what_waits_and_is_not_seen_costs_the_pump_nothing(database: str, sql: asyncpg.Connection) -> None:
+    """What another transaction has not committed; and what was taken back, beside an old snapshot."""
+    await sql.execute('alter table notifier.scheduled drop constraint "topic is not a topic"')
+    assert (await sql.fetchrow(PUMP_DUE))["moved"] == 0
+    other, old = await asyncpg.connect(database), await asyncpg.connect(database)
+    async with other.transaction():
+        await other.execute(WAIT, 100_000)
+        assert await buffers(sql, PUMP_DUE) < 50
+    async with old.transaction(isolation="repeatable_read", readonly=True):
+        assert await old.fetchval("select count(*) from notifier.scheduled") == 100_000
+        await sql.execute("delete from notifier.scheduled")
+        assert await buffers(sql, PUMP_DUE) < 50
+        row = await sql.fetchrow(PUMP_DUE)
+        assert (row["moved"], row["due_s"]) == (0, None)
+        # What comes before the next look is told all the same.
+        await sql.execute("select notifier.publish('b', '1', clock_timestamp() + interval '0.9 s')")
+        row = await sql.fetchrow(PUMP_DUE)
+        assert row["moved"] == 1 or row["due_s"] <= 0.9
+    await other.close()
+    await old.close()
+
+
+@pytest.mark.rule("P-31")
+async def test_a_step_looks_at_no_more_however_much_is_due(sql: asyncpg.Connection) -> None:
+    """Also with plans that were made when there was nothing."""
+    step = PUMP_DUE.replace("1000,", "10,")
+    for _ in range(10):
+        await sql.execute("select notifier.publish('a', '1', clock_timestamp())")
+        assert (await sql.fetchrow(step))["moved"] == 1
+    await sql.execute("truncate notifier.message")
+    # Their checks are not what is asked about.
+    await sql.execute('alter table notifier.scheduled drop constraint "topic is not a topic"')
+    costs = []
+    for count in (1000, 50_000):
+        await sql.execute(
+            "insert into notifier.scheduled (topic, data, at) "
+            "select 'a', '1', timestamptz '2020-01-01' + n % 7 * interval '1 s' from generate_series(1, $1::int) n",
+            count,
+        )
+        transaction = sql.transaction()
+        await transaction.start()
+        costs.append(await buffers(sql, step))
+        assert await sql.fetchval("select count(*) from notifier.message") == 10
+        await transaction.rollback()
+    assert abs(costs[1] - costs[0]) < 50, costs
+
+
 @pytest.mark.rule("P-31")
 async def test_what_is_due_together_goes_out_in_steps_in_the_order_of_times_and_ids(
     start: Start, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
