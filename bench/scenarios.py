@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import duels, pages, publish_costs, publishing, returning, waiting, watched, watching, webhooks
+from bench import duels, pages, publish_costs, publishing, returning, scheduled, waiting, watched, watching, webhooks
 from bench.database import FLUSHES, NATIVE, SLOW, Flush
 from bench.figures import Aim, Figure, Measured, at_least, at_most, same
 from bench.load.dialects import TOKEN_BYTES
@@ -385,6 +385,20 @@ SCENARIOS = (
             Bound(watched.SINGLE, aim=at_least(0.6), where=NATIVE.name),
         ),
         flushes=FLUSHES,
+    ),
+    Scenario(
+        "scheduled",
+        "Published later",
+        "What the pump does while nobody publishes, and a million messages wait for their time; compared with a server "
+        "for which none does. Then publishes over HTTP at a steady rate while 100,000 fall due at once, which have to "
+        "come in their order; compared with the same before that.",
+        scheduled.scheduled,
+        tells="messages",
+        bounds=(
+            Bound(scheduled.LOOK, at_most(10, "blocks"), peer=scheduled.NOTHING),
+            Bound(scheduled.IDLE_CPU, at_most(1.5), at_most(1.2), scheduled.NOTHING),
+            Bound(scheduled.P99, aim=at_most(5), peer=scheduled.BEFORE),
+        ),
     ),
 )
 

@@ -33,7 +33,7 @@ class Scale:
     are parked. What is compared with another revision is started `repeats` times. A `herd` comes back within
     `return_s`, `herds` times for each number of messages that it has `missed`; `behind` are far behind the log. Of
     publishers in SQL `commits` are timed, and `asks` of small requests; so many topics are `known`. A round of webhooks
-    lasts `hook_s`.
+    lasts `hook_s`. Of what is published later so much is `due` at once.
     """
 
     pairs: int
@@ -59,6 +59,7 @@ class Scale:
     asks: int
     known: int
     hook_s: float
+    due: int
 
     def of(self, clients: tuple[int, ...]) -> "Scale":
         """With crowds of `clients`, and none that is larger."""
@@ -91,6 +92,7 @@ FULL = Scale(
     asks=400,
     known=1_000_000,
     hook_s=3.0,
+    due=100_000,
 )
 QUICK = Scale(
     pairs=1,
@@ -116,6 +118,7 @@ QUICK = Scale(
     asks=60,
     known=1_000,
     hook_s=0.5,
+    due=2_000,
 )
 
 

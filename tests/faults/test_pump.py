@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from conftest import Running, Start, data, until
 from support.halting import eventually
-from support.log import backends, numbers
+from support.log import backends, end_connections, numbers
 from support.servers import Postgres
 
 from notifier.postgres import pump
@@ -137,13 +137,21 @@ async def test_the_order_is_free_while_the_pump_flushes(app: Running, database: 
     assert data(await app.poll("orders", after="earliest", wait=0)) == [1, 2]
 
 
-@pytest.mark.rule("Q-12")
+@pytest.mark.rule("Q-12", "P-31")
+@pytest.mark.parametrize(
+    "publish",
+    [
+        "select notifier.publish('orders', '1')",
+        "insert into notifier.scheduled (topic, data, at) values ('orders', '1', '2020-01-01')",
+    ],
+    ids=["published", "scheduled"],
+)
 async def test_what_was_moved_and_not_flushed_is_there_once_after_a_crash(
-    server_of_ours: Postgres, url_of_ours: str, impatient: None, start: Start
+    server_of_ours: Postgres, url_of_ours: str, impatient: None, start: Start, publish: str
 ) -> None:
     app = await start(url_of_ours)
     async with held_flush(url_of_ours) as sql:
-        await sql.execute("select notifier.publish('orders', '1')")
+        await sql.execute(publish)
         await eventually(lambda: numbers(sql), lambda found: found == [1])
         await server_of_ours.stop(signal.SIGQUIT)
         await server_of_ours.start()
@@ -241,3 +249,33 @@ async def test_what_takes_too_long_together_is_moved_in_smaller_pieces(
     )
     await start()
     assert await eventually(lambda: numbers(sql), lambda found: len(found) == rows) == list(range(1, rows + 1))
+
+
+@pytest.mark.rule("P-31", "Q-12")
+async def test_of_what_is_due_together_nothing_is_lost_or_doubled_when_pumps_are_killed(
+    start: Start, sql: asyncpg.Connection, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers; whichever pumps is killed again and again, in the midst of a step or between two."""
+    rows, step, kills = 4000, 10, 10
+    monkeypatch.setattr(pump, "MAX_ROWS", step)
+    stored = "select count(*) from notifier.message"
+    await sql.execute(
+        "insert into notifier.scheduled (topic, data, at) "
+        "select 'bulk', to_json(n), timestamptz '2020-01-01' + n % 3 * interval '1 s' from generate_series(1, $1) n",
+        rows,
+    )
+    apps = [await start(), await start()]
+    for _ in range(kills):
+        before = await sql.fetchval(stored)
+        await end_connections(sql, "pump")
+        await eventually(lambda: sql.fetchval(stored), lambda found, before=before: found > before)
+    assert await sql.fetchval(stored) < rows
+    await eventually(lambda: sql.fetchval(stored), lambda found: found >= rows)
+    assert await numbers(sql) == sorted(range(1, rows + 1), key=lambda n: (n % 3, n))
+    assert await sql.fetchval("select count(*) from notifier.scheduled") == 0
+    for app in apps:
+        messages, after = [], "earliest"
+        while len(messages) < rows:
+            answer = await app.poll("bulk", after=after, wait=20, limit=1000)
+            messages, after = messages + data(answer), answer["cursor"]
+        assert messages == await numbers(sql)

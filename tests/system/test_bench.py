@@ -56,6 +56,8 @@ WORKS = (
     "| CPU per publish, one publisher | 1 publisher |",
     "| Postgres' CPU per publish, by topics known | 1,000 topics |",
     "| the crowd's CPU per delivery | 200 |",
+    "| blocks per look for what is due | 1,000 waiting |",
+    "| publish → answered, p99 while many fall due | 2,000 due |",
 )
 
 
