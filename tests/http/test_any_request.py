@@ -232,7 +232,7 @@ _NOT_IN_A_TARGET = re.compile(rb"[^!-~]")
 
 
 @st.composite
-def requests_of(draw: st.DrawFn) -> bytes:
+def requests_of(draw: st.DrawFn, last: bool) -> bytes:
     """Most of them are well framed and have the form of HTTP, so that they come as far as they can."""
     wild = draw(st.integers(0, 5)) == 3
     method, target = draw(TARGETS)
@@ -257,13 +257,15 @@ def requests_of(draw: st.DrawFn) -> bytes:
     elif not wild or draw(st.booleans()):
         fields.append(b"Content-Length: %d" % len(body))
     host = [b"Host: localhost"] if not wild or draw(st.booleans()) else []
-    return b"\r\n".join([b" ".join([method, target, version]), *host, b"Connection: close", *fields, b"", body])
+    return b"\r\n".join(
+        [b" ".join([method, target, version]), *host, *[b"Connection: close"] * last, *fields, b"", body]
+    )
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[bytes]:
     """What is sent, in pieces."""
-    data = b"".join(draw(st.lists(requests_of(), min_size=1, max_size=2)))
+    data = b"".join(draw(st.lists(requests_of(last=False), max_size=2))) + draw(requests_of(last=True))
     if draw(st.integers(0, 9)) == 3:  # one byte is another
         at = draw(st.integers(0, len(data) - 1))
         data = data[:at] + bytes([draw(st.integers(0, 255))]) + data[at + 1 :]
