@@ -7,6 +7,7 @@ import { get } from "./session.js";
 const MINUTES = 60;
 const MINUTE = 60_000;
 const HEIGHT = 24; // of the drawing
+const SOON = 200; // milliseconds until what has come is drawn
 const EARLY = 10_000; // messages that are kept until the server has said which of them it has counted
 
 /** How many came in each minute; null: that is not known. The last one is `newest`, in minutes since 1970. */
@@ -19,7 +20,7 @@ let early = [];
 /** The minute that is shown in the place of now. */
 let chosen;
 let asked = 0;
-let frame;
+let waits;
 let choose = () => {};
 
 function minuteOf(ms) {
@@ -46,7 +47,7 @@ export async function begin(topics) {
   counts = answer.counts;
   newest = minuteOf(Date.parse(answer.end)) - 1;
   counted = BigInt(answer.cursor);
-  for (const message of early) count(message);
+  count(early);
   early = [];
   redraw();
 }
@@ -54,16 +55,19 @@ export async function begin(topics) {
 /** Counts messages that have just come. */
 export function add(messages) {
   if (counted === undefined) early = early.concat(messages.map(({ id, time }) => ({ id, time }))).slice(-EARLY);
-  else for (const message of messages) count(message);
+  else count(messages);
   redraw();
 }
 
-function count({ id, time }) {
-  if (BigInt(id) <= counted) return;
-  const minute = minuteOf(Date.parse(time));
-  moveTo(minute);
-  const at = MINUTES - 1 - (newest - minute);
-  if (at >= 0) counts[at] = (counts[at] ?? 0) + 1;
+/** Messages in the order of their ids: those up to `counted` the server has counted. */
+function count(messages) {
+  const first = messages.findIndex(({ id }) => BigInt(id) > counted);
+  for (const { time } of first < 0 ? [] : messages.slice(first)) {
+    const minute = minuteOf(Date.parse(time));
+    moveTo(minute);
+    const at = MINUTES - 1 - (newest - minute);
+    if (at >= 0) counts[at] = (counts[at] ?? 0) + 1;
+  }
 }
 
 /** Where the clocks of the server and of this machine differ, the later one counts. */
@@ -75,10 +79,11 @@ function moveTo(minute) {
   newest = minute;
 }
 
-const redraw = () => (frame ??= requestAnimationFrame(draw));
+/** In a burst, the rows need the time more. */
+const redraw = () => (waits ??= setTimeout(draw, SOON));
 
 function draw() {
-  frame = undefined;
+  waits = undefined;
   moveTo(minuteOf(Date.now()));
   const highest = Math.max(1, ...counts);
   const bar = (messages, at) => {
