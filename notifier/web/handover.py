@@ -192,6 +192,12 @@ class Handover:
         """For a client that is about to connect."""
         return ParkedConnection(self)
 
+    def finish(self) -> None:
+        """End the streams that were not parked when all that was parked was answered: they read the table."""
+        for parked in self.lot.everybody():
+            if isinstance(parked, Stream):
+                parked.expire()
+
     def connections(self) -> list["ParkedConnection"]:
         return [parked for parked in self.lot.everybody() if isinstance(parked, ParkedConnection)]
 

@@ -89,6 +89,9 @@ class Holder(Protocol):
 
     server: "Server"
 
+    def finish(self) -> None:
+        """End what would go on; what waits has been answered."""
+
     @property
     def fresh(self) -> Collection[asyncio.Protocol]: ...
 
@@ -172,6 +175,8 @@ class Server(web.Server):
 
     def pre_shutdown(self) -> None:
         super().pre_shutdown()
+        if self._holder:
+            self._holder.finish()
         for transport in self._held():
             transport.close()
 

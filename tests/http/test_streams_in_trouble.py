@@ -116,6 +116,21 @@ async def test_a_stream_that_comes_while_the_server_stops_is_told_when_to_come_b
         assert await stream.end() == f"retry: 1000\nid: {head}\n\n"
 
 
+@pytest.mark.rule("S-46")
+async def test_a_stop_ends_a_stream_that_reads_the_table_whole(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with follow(app, "t") as stream:
+        await app.parked()
+        [parked] = app.service.lot.everybody()
+        await app.publish("other")
+        database = Database(app, monkeypatch)
+        lose_place(app)
+        await until(lambda: database.asked == 1)
+        await app.service.drain()
+        app.client.server.runner.server.pre_shutdown()
+        assert (await stream.end()).endswith(f"retry: 1000\nid: {parked.cursor}\n\n")
+        database.fails.set()
+
+
 @pytest.mark.both_paths
 @pytest.mark.rule("S-45")
 async def test_a_frozen_database_does_not_silence_a_stream(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
