@@ -378,7 +378,8 @@ SCENARIOS = (
         "Writers to a watched table",
         "Updates of a table with `notifier.watch()`, while a server pumps; compared with the same updates "
         f"of a table like it that is not watched. First {watched.WRITERS} connections, one row by primary key in each "
-        f"transaction, then one statement that changes {watched.ROWS:,} rows. A message has the old and the new row.",
+        f"transaction, then one statement that changes {watched.ROWS:,} rows. A message has the old and the new row; "
+        "the pump makes it, on the same processors.",
         watched.watched,
         bounds=(
             Bound(watched.SINGLE, at_least(0.6), where=SLOW.name),

@@ -324,8 +324,8 @@ begin
                 * case when pg_column_compression(i.data) is null then 1 else 256 end) as size
             from notifier.outbox i where i.id > from_id and i.id <= to_id order by i.id limit max_rows)
             union all
-            -- To make a message takes some times as long as to move one.
-            (select c.id, 4 * (coalesce(pg_column_size(c.new_row), 0)::bigint + coalesce(pg_column_size(c.old_row), 0))
+            -- To make a message may take as long as to move one of many times the size.
+            (select c.id, 16 * (coalesce(pg_column_size(c.new_row), 0)::bigint + coalesce(pg_column_size(c.old_row), 0))
             from notifier.change c where c.id > from_id and c.id <= to_id order by c.id limit max_rows)
             order by id limit max_rows
         ) o

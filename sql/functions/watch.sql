@@ -185,6 +185,7 @@ begin
                 case when a.atttypid < 16384 then a.atttypid else notifier.base_type(a.atttypid) end as type
             from pg_attribute a
             where a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+            offset 0  -- so that each type is looked up once
         ) c
     );
 end $$;

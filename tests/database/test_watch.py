@@ -6,7 +6,7 @@ import asyncpg
 import orjson
 import pytest
 from conftest import Running, data
-from support.outbox import changes, sent, taken
+from support.outbox import PUMP, changes, sent, taken
 
 ORDERS = """
 create table orders (id int primary key, tenant text, total numeric, at timestamptz, note text);
@@ -348,6 +348,20 @@ async def test_the_writer_of_large_rows_makes_their_messages(sql: asyncpg.Connec
         ("t/3", "delete", 1_500_000),
     ]
     assert sorted(found[7:]) == [("t/4", "delete", 1_000_000), ("t/5", "delete", 1_500_000)]
+
+
+async def test_the_pump_makes_messages_for_a_bounded_time(sql: asyncpg.Connection) -> None:
+    """Those that take longest: values that some reader cannot read."""
+    await sql.execute("create table t (v jsonb); select notifier.watch('t', 't')")
+    await sql.execute(
+        "insert into t select jsonb_build_array(1e400, repeat('x', 2000)) from generate_series(1, 1000);"
+        "insert into t values (jsonb_build_array(1e400, repeat('x', 900000))), ('1')"
+    )
+    moved = []
+    while not moved or moved[-1]:
+        moved.append(await sql.fetchval(PUMP.replace("1000000000)", "8388608)")))
+    assert sum(moved) == 1002
+    assert max(moved) <= 8388608 / 16 / 2000 + 1
 
 
 @pytest.mark.rule("Q-4", "Q-20")

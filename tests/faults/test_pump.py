@@ -137,6 +137,20 @@ async def test_the_order_is_free_while_the_pump_flushes(app: Running, database: 
     assert data(await app.poll("orders", after="earliest", wait=0)) == [1, 2]
 
 
+@pytest.mark.rule("Q-5")
+async def test_a_writer_that_was_promised_a_look_is_found_without_a_notification(
+    start: Start, database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "SCAN_S", 600.0)
+    await start()
+    async with held_flush(database):
+        await sql.execute("select notifier.publish('orders', '1')")
+        await eventually(lambda: numbers(sql), lambda found: found == [1])
+        await sql.execute("select setval('notifier.pump_awake', notifier.now_ms() + 60000)")
+        await sql.execute("select notifier.publish('orders', '2')")
+    await eventually(lambda: numbers(sql), lambda found: found == [1, 2])
+
+
 @pytest.mark.rule("Q-12", "P-31")
 @pytest.mark.parametrize(
     "publish",
