@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 # Our modules import by name, and export what they declare where they declare it.
-_IMPORT = re.compile(r'^import \{[^}]*\} from "(\./[\w/]+\.js)";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{\s*(?:\w+,\s*)*\w+,?\s*\} from "(\./[\w/]+\.js)";\n', re.MULTILINE)
 _REEXPORT = re.compile(r'^(export \{[^}]*\}) from "(\./[\w/]+\.js)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const)\b)", re.MULTILINE)
 _LATER = re.compile(r'\bimport\("\./tabs\.js"\)')

@@ -21,9 +21,9 @@ export declare class NotifierError extends Error {
 /** What is said beside `code`. */
 export declare const doubt: (/** @type {string} */ code: string) => "" | " The message may be stored or not.";
 /**
- * The error for an answer that is no success. Of what is not the service's, `code` is said where it is a 5xx: that may
- * only have lost patience.
+ * The error for an answer that is not the right one. What is not the service's means `code`, except for a 4xx: a 5xx may
+ * only have lost patience, and a 2xx may be of what has been done.
+ *
+ * @param {Response} response  @param {string} code
  */
-export declare function refusal(/** @type {Response} */ response: Response, /** @type {string} */ code: string): Promise<NotifierError>;
-/** The error for an answer that is not a Notifier's. */
-export declare function foreign(/** @type {Response} */ { status, url, headers, body }: Response, /** @type {string} */ code: string): NotifierError;
+export declare function refusal(response: Response, code: string): Promise<NotifierError>;

@@ -33,20 +33,18 @@ export class NotifierError extends Error {
 export const doubt = (/** @type {string} */ code) => (code === UNKNOWN ? " The message may be stored or not." : "");
 
 /**
- * The error for an answer that is no success. Of what is not the service's, `code` is said where it is a 5xx: that may
- * only have lost patience.
+ * The error for an answer that is not the right one. What is not the service's means `code`, except for a 4xx: a 5xx may
+ * only have lost patience, and a 2xx may be of what has been done.
+ *
+ * @param {Response} response  @param {string} code
  */
-export async function refusal(/** @type {Response} */ response, /** @type {string} */ code) {
-  const { headers, status } = response;
+export async function refusal(response, code) {
+  const { headers, status, url, body } = response;
   const ours = /^application\/problem\+json\b/i.test(headers.get("content-type") ?? "");
   const problem = ours && (await response.json().catch(() => null));
   if (typeof problem?.code === "string") return new NotifierError(status, problem, retryAfter(headers));
-  return foreign(response, status < 500 ? FOREIGN : code);
-}
-
-/** The error for an answer that is not a Notifier's. */
-export function foreign(/** @type {Response} */ { status, url, headers, body }, /** @type {string} */ code) {
   body?.cancel().catch(() => {}); // it may have been read, and it may never end
+  if (!response.ok && status < 500) code = FOREIGN;
   const what = status || "a redirect"; // which browsers do not show
   const detail = `Something other than Notifier answers at ${url.split("/v1/")[0]}, with ${what}.${doubt(code)}`;
   return new NotifierError(status, { code, detail }, retryAfter(headers));

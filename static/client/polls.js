@@ -176,7 +176,9 @@ export class Polls {
     loop.runs = true;
     await null; // all that subscribe now are asked for at once
     for (;;) {
-      while (loop.paused) await loop.paused;
+      const { paused } = loop;
+      await paused;
+      if (paused !== loop.paused) continue; // another pause has begun
       if (!this.#choose(loop).length) break;
       const poll = () => this.#poll(loop);
       await (this.#tabs && loop === this.#loops[0] ? this.#tabs.turn(poll) : poll());
@@ -316,27 +318,29 @@ export class Polls {
   #pause(/** @type {Loop} */ loop, /** @type {number} */ ms, floor = 0) {
     if (this.idle) return;
     const earliest = Date.now() + floor;
-    const pause = new Promise((resolve) => {
-      const over = () => {
+    loop.paused = new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      loop.wake = () => {
+        if (!this.idle && Date.now() < earliest) return;
         clearTimeout(timer);
-        if (loop.paused === pause) loop.paused = undefined;
         resolve(undefined);
       };
-      const timer = setTimeout(over, ms);
-      loop.wake = () => (this.idle || Date.now() >= earliest) && over();
     });
-    loop.paused = pause;
   }
 
   /** @param {Iterable<Place>} places  @param {State} state  @param {Retry} [retry] */
   #tell(places, state, retry) {
     const { onError } = this.#options;
     const listening = [...places].filter((place) => place.tell(state, retry)).length || this.listeners.size;
-    if (retry && onError) onError(retry.error, retry.delay);
-    else if (retry && !listening) console.warn("Trying again after an error:", retry.error);
-    if (state === this.state && !retry) return;
+    const news = retry || state !== this.state;
     this.state = state;
-    for (const listener of this.listeners) listener(state, retry);
+    try {
+      if (retry && onError) onError(retry.error, retry.delay);
+      else if (retry && !listening) console.warn("Trying again after an error:", retry.error);
+      if (news) for (const listener of this.listeners) listener(state, retry);
+    } catch (error) {
+      console.error(error); // of the user's own functions
+    }
   }
 
   /** Loads what tabs share a poll by, which other pages do without. Until it is there, or cannot be had, no poll waits. */

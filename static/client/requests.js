@@ -1,6 +1,6 @@
 /** Requests: where they go, what they show of their caller, and what becomes of them. */
 
-import { foreign, FOREIGN, refusal } from "./errors.js";
+import { FOREIGN, refusal } from "./errors.js";
 import { deadline, LATE } from "./times.js";
 
 /** @typedef {import("../client.js").Connecting} Connecting */
@@ -85,7 +85,7 @@ export class Requests {
         exchange.begun = performance.now();
         const text = await whole(response, () => arm(SILENCE));
         const answer = json(text);
-        if (!answer || !right(answer)) throw foreign(response, code);
+        if (!answer || !right(answer)) throw await refusal(response, code);
         return { answer, text, response };
       }
     } catch (error) {

@@ -215,9 +215,14 @@ export class Place {
   /** Returns whether anybody listens. @param {State} state  @param {Retry} [retry] */
   tell(state, retry) {
     const { onState, onError } = this.#options;
-    if (retry) onError?.(retry.error, retry.delay);
-    if (retry || state !== this.#state) onState?.(state, retry);
+    const news = retry || state !== this.#state;
     this.#state = state;
+    try {
+      if (retry) onError?.(retry.error, retry.delay);
+      if (news) onState?.(state, retry);
+    } catch (error) {
+      this.end(error); // of the user's own functions
+    }
     return Boolean(onState || onError);
   }
 }

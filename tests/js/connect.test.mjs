@@ -266,6 +266,42 @@ test("a handler that throws ends its subscription, which is told, and no other",
   assert.deepEqual(told, [["not today", undefined]]);
 });
 
+test("a listener of a subscription that throws ends it, and no other", async (t) => {
+  const told = [];
+  const { server, notifier } = await connected(t, { onError: (error, delay) => told.push([error.message, delay]) });
+  const onState = (state) => {
+    if (state === "live") throw new Error("not today");
+  };
+  notifier.subscribe("a", () => {}, { after: "7", onState });
+  const seen = [];
+  notifier.subscribe("b", ({ id }) => void seen.push(id), { after: "7" });
+  (await server.request()).answer({ messages: [message(8, "b")], cursor: "8" });
+  assert.equal((await server.request()).asks, "/v1/topics/b after 8");
+  assert.deepEqual([seen, told], [["8"], [["not today", undefined]]]);
+});
+
+test("listeners of a connection that throw are told on the console, and end nothing", async (t) => {
+  const clock = new Clock(t);
+  const told = [];
+  t.mock.method(console, "error", ({ message }) => told.push(message));
+  const onError = () => {
+    throw new Error("not now");
+  };
+  const { server, notifier } = await connected(t, { onError });
+  notifier.onState(() => {
+    throw new Error("not today");
+  });
+  const seen = [];
+  notifier.subscribe("a", ({ id }) => void seen.push(id), { after: "7" });
+  const paused = clock.set(250);
+  (await server.request()).cut();
+  await paused;
+  clock.advance(250);
+  (await server.request()).answer({ messages: [message(8, "a")], cursor: "8" });
+  assert.equal((await server.request()).asks, "/v1/topics/a after 8");
+  assert.deepEqual([seen, told], [["8"], ["not now", "not today"]]);
+});
+
 test("batches has all that is there at once, and the cursor passes it when the next is awaited", async (t) => {
   const { server, notifier } = await connected(t);
   const messages = notifier.subscribe("a", { after: "7" });

@@ -124,7 +124,7 @@ async def test_everything_works_below_a_path(block: str, tmp_path: Path) -> None
     assert below.count("/live/") == 1
     with nginx(below, tmp_path) as url:
         async with reached(f"{url}/live") as http:
-            for path in ("/", "/client.js", "/healthz"):
+            for path in ("/", "/client.js", "/client/tabs.js", "/healthz"):
                 async with http.get(f"{url}/live{path}") as response:
                     assert response.status == 200
             async with http.post(f"{url}/live/v1/topics/a/b+c=d:e@f.g_-", data=b"2") as response:
