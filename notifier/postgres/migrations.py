@@ -22,6 +22,9 @@ _BREAKING = "-- breaking"
 
 FUNCTIONS = "functions"
 
+# The first migration, as it was called before the first release.
+_DEVELOPMENT = "0001_baseline.sql"
+
 # A migration may have to read all messages.
 TIMEOUT_S = 600
 
@@ -217,7 +220,7 @@ async def _migrations(connection: Connection) -> dict[int, _Found]:
         rows = await connection.fetch("select m.* from notifier.migration m")
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(f"The role of this database URL may not use the schema notifier ({error}).") from error
-    if "breaking" not in columns:
+    if "breaking" not in columns or any(row["name"] == _DEVELOPMENT for row in rows):
         raise MigrationError(
             "This database was made by a development version of notifier and cannot be upgraded. "
             "Remove its folder .notifier if it is the embedded one; otherwise `drop schema notifier cascade`."

@@ -155,12 +155,19 @@ async def test_an_upgrade_that_fails_leaves_nothing_behind(database: str, sql: a
     assert not await replaced(sql)
 
 
-async def test_a_database_of_a_development_version_is_told_what_to_do(empty_database: str) -> None:
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [("", "1, '0001_messages.sql', 'x'"), (", breaking boolean", "1, '0001_baseline.sql', 'x', false")],
+    ids=["an early one", "a later one"],
+)
+async def test_a_database_of_a_development_version_is_told_what_to_do(
+    empty_database: str, columns: str, values: str
+) -> None:
     await admin(
         empty_database,
         "create schema notifier",
-        "create table notifier.migration (number int, name text, checksum text, time timestamptz)",
-        "insert into notifier.migration values (1, '0001_messages.sql', 'x', now())",
+        f"create table notifier.migration (number int, name text, checksum text{columns})",
+        f"insert into notifier.migration values ({values})",
     )
     connection = await asyncpg.connect(empty_database)
     for refused in (migrate(empty_database), check_schema(connection)):

@@ -199,11 +199,13 @@ async def test_a_step_looks_at_no_more_however_much_is_due(sql: asyncpg.Connecti
             "select 'a', '1', timestamptz '2020-01-01' + n % 7 * interval '1 s' from generate_series(1, $1::int) n",
             count,
         )
-        transaction = sql.transaction()
-        await transaction.start()
-        costs.append(await buffers(sql, step))
-        assert await sql.fetchval("select count(*) from notifier.message") == 10
-        await transaction.rollback()
+        for _ in range(2):  # the first one plans what the constraint was a part of
+            transaction = sql.transaction()
+            await transaction.start()
+            cost = await buffers(sql, step)
+            assert await sql.fetchval("select count(*) from notifier.message") == 10
+            await transaction.rollback()
+        costs.append(cost)
     assert abs(costs[1] - costs[0]) < 50, costs
 
 

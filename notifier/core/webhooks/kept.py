@@ -47,11 +47,11 @@ _TELLS = frozenset(_TELLING.split())
 
 
 class Kept(NamedTuple):
-    """What is kept beside the body of a webhook. `source` is unknown for messages of older versions."""
+    """What is kept beside the body of a webhook."""
 
     headers: list[tuple[str, str]]
-    source: str | None = None
-    verified: bool = False
+    source: str
+    verified: bool
 
 
 class _Stored(msgspec.Struct):
@@ -94,18 +94,16 @@ def kept_of(stored: str | None) -> Kept | None:
     """What `message_of` has stored as `headers`; None for what is no webhook."""
     if stored is None:
         return None
-    found = json.loads(stored)
-    if isinstance(found, list):  # of older versions
-        return Kept(found)
-    return Kept(**found)
+    try:
+        return Kept(**json.loads(stored))
+    except (TypeError, ValueError):  # it came by another way
+        return None
 
 
 def headers_of(stored: str | None) -> bytes | None:
     """Of what `message_of` has stored as `headers`, the JSON array of them alone; None for what is no webhook."""
     if stored is None:
         return None
-    if stored.startswith("["):  # of older versions
-        return stored.encode()
     try:
         return bytes(_HEADERS.decode(stored).headers)
     except msgspec.DecodeError:  # it came by another way, and must not keep others from their messages
