@@ -59,6 +59,9 @@ MAX_RANGES = 100
 # How often each server looks when the next scheduled message is due. One that is committed later than that, and due
 # before the next look, is late by this much at the most; no NOTIFY has to tell of it.
 DUE_SCAN_S = 0.5
+# Very much may be due at once, and publishers over HTTP wait for each step of it. Measured with 40,000: with steps of
+# MAX_ROWS all is out in half the time, and others' publishes take 15 to 36 times as long as before, not twice.
+DUE_ROWS = 200
 # When another server pumped: it may have been moving other things.
 DUE_AGAIN_S = 0.03
 
@@ -290,7 +293,7 @@ class Pump(Reconnecting):
     async def _pump_due(self, connection: Connection) -> None:
         start = self._loop.time()
         later = self._later
-        row = await self._move(connection, PUMP_DUE, *later.begin(start))
+        row = await self._move(connection, PUMP_DUE, *later.begin(start), rows=min(self._rows, DUE_ROWS))
         later.end(row, start, self._loop.time())
 
     async def _sweep(self, connection: Connection) -> None:
@@ -315,10 +318,12 @@ class Pump(Reconnecting):
     async def _pump(self, connection: Connection, *where: object) -> dict[str, Any]:
         return await self._move(connection, PUMP, *where)
 
-    async def _move(self, connection: Connection, statement: str, *where: object) -> dict[str, Any]:
+    async def _move(
+        self, connection: Connection, statement: str, *where: object, rows: int | None = None
+    ) -> dict[str, Any]:
         try:
             async with self._database.calls(connection):
-                [found] = await connection.fetch(statement, *where, self._rows, MAX_BYTES, self._seen())
+                [found] = await connection.fetch(statement, *where, rows or self._rows, MAX_BYTES, self._seen())
         except (TimeoutError, asyncpg.QueryCanceledError):
             # The same again would take as long, and nothing would ever be moved.
             self._rows = max(1, self._rows // 10)
