@@ -72,8 +72,13 @@ async def _park(server: Server, handover: Handover, service: Service, key: str, 
     position = service.window.head
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
-    reader, writer = await asyncio.open_connection(sock=ours)
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
+        reader, writer = await asyncio.open_connection(sock=ours)
+    except asyncio.CancelledError:  # a stop during the start
+        ours.close()
+        theirs.close()
+        raise
     try:
         head = ["Host: localhost", f"Authorization: Bearer {key}", "", ""]
         # The first, without a cursor, is aiohttp's to read.

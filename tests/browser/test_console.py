@@ -136,6 +136,7 @@ async def test_scrolling_brings_what_is_older(page: Page, server: Server) -> Non
     await publish_all(server, "a", list(range(350)))
     await publish(server, "other", "foreign")
     await opened(page, server, "#a")
+    await expect(lines(page)).to_have_count(100)
     for count in (200, 300, 350):
         await scroll_down(page)
         await expect(lines(page)).to_have_count(count)
@@ -146,6 +147,7 @@ async def test_scrolling_brings_what_is_older(page: Page, server: Server) -> Non
 async def test_far_back_the_rows_of_now_go_and_one_click_leads_back(page: Page, server: Server) -> None:
     await publish_all(server, "a", list(range(700)))
     await opened(page, server, "#a")
+    await expect(lines(page)).to_have_count(100)
     for below in (500, 400, 300, 200, 100):
         await scroll_down(page)
         await expect(lines(page).last).to_have_text(str(below))
