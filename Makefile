@@ -10,6 +10,9 @@ compile := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.
 specified := $(python) -c 'import sys, tomllib; read = tomllib.load(open("pyproject.toml", "rb")); print(*eval(sys.argv[1]), sep="\n")'
 pip := $(python) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
+# A test that starts servers and browsers may fail only because three others do so on the same two processors.
+again := echo "What has failed, again and alone"; $(python) -m pytest -q -x --last-failed --last-failed-no-failures none
+
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .PHONY: help run test test-all faults lint bench tarpit screenshot lock clean
@@ -21,11 +24,11 @@ run: .venv/.run ## Set up, migrate the database (an embedded one without DATABAS
 	@$(python) -m notifier migrate && exec $(python) -m notifier serve
 
 test: .venv/.test ## Everything that Python and the Postgres of the wheel can test (options: PYTEST="-q -k pattern")
-	@$(python) -m pytest -m "not all" $(PYTEST)
+	@$(python) -m pytest -m "not all" $(PYTEST) || { $(again); }
 
 test-all: .venv/.test ## Install Chromium, proxies, PostgreSQL, Node.js and Rails from Debian's packages, test everything
 	@sh tests/install.sh
-	@$(python) -m pytest $(PYTEST)
+	@$(python) -m pytest $(PYTEST) || { $(again); }
 	@echo "Parked connections again, on the event loop of asyncio"
 	@TEST_LOOP=asyncio $(python) -m pytest $(PYTEST) tests/http/test_handover.py tests/http/test_seam.py tests/http/test_memory.py tests/faults/test_hang_ups.py
 	@echo "The database again, on the PostgreSQL of the system"
