@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { test } from "node:test";
 import { connect } from "../../static/client.js";
 import { HeldServer } from "./doubles.mjs";
+import "../../static/client/tabs.js"; // or the first test's first tab would have its first answer before that is loaded
 
 const message = (id, topic) => ({ id: String(id), topic, time: "2026-11-20T17:00:00Z", data: Number(id) });
 
