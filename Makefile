@@ -30,9 +30,10 @@ test-all: .venv/.test ## Install Chromium, proxies, PostgreSQL, Node.js and Rail
 	@sh tests/install.sh
 	@$(python) -m pytest $(PYTEST) || { $(again); }
 	@echo "Parked connections again, on the event loop of asyncio"
-	@TEST_LOOP=asyncio $(python) -m pytest $(PYTEST) tests/http/test_handover.py tests/http/test_seam.py tests/http/test_memory.py tests/faults/test_hang_ups.py
+	@export TEST_LOOP=asyncio; $(python) -m pytest $(PYTEST) tests/http/test_handover.py tests/http/test_seam.py \
+	  tests/http/test_memory.py tests/faults/test_hang_ups.py || { $(again); }
 	@echo "The database again, on the PostgreSQL of the system"
-	@TEST_POSTGRES=system $(python) -m pytest $(PYTEST) tests/database tests/system/test_order.py
+	@export TEST_POSTGRES=system; $(python) -m pytest $(PYTEST) tests/database tests/system/test_order.py || { $(again); }
 
 faults: .venv/.test ## Break everything for ten minutes, and compare every answer with the log (CHAOS="--seconds 60 --seed 1")
 	@sh tests/install.sh
