@@ -11,9 +11,9 @@ from aiohttp.typedefs import Handler
 from jinja2 import FileSystemLoader, StrictUndefined
 
 from notifier import __version__
-from notifier.core.errors import NotFound, NotifierError
+from notifier.core.errors import NotFound, NotifierError, Unauthorized
 from notifier.resources import resource_dir
-from notifier.web.access import ACCESS, authorise_subscribe
+from notifier.web.access import ACCESS, address, authorise_subscribe
 from notifier.web.appkeys import SERVICE
 from notifier.web.modules import Client
 from notifier.web.rows import Row, newest_rows
@@ -71,7 +71,9 @@ async def _rows(request: web.Request) -> list[Row]:
     """The rows that the page begins with: of what its caller may read, who has shown a key as a password at most."""
     try:
         await authorise_subscribe(request, ["**"])
-    except NotifierError:
+    except NotifierError as error:
+        if isinstance(error, Unauthorized) and "Authorization" in request.headers:
+            request.app[SERVICE].failures.count(address(request), error)  # a guess, as anywhere else
         return []  # the page is there all the same, and asks for a key
     return newest_rows(request.app[SERVICE].window, datetime.now(UTC))
 

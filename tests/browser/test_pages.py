@@ -122,6 +122,14 @@ async def test_what_another_website_opens_has_no_messages(app: Running) -> None:
         assert "secret" in await page(app, **{"Sec-Fetch-Site": site})
 
 
+async def test_a_wrong_key_for_the_page_counts_as_it_does_anywhere(start: Start) -> None:
+    app = await start(admin_keys=("a-good-key",))
+    for headers in ({}, {"Authorization": "Bearer a-wrong-key"}):
+        async with app.client.get("/", headers=headers) as response:
+            assert response.status == 200
+    assert app.service.failures.reasons.total() == 1
+
+
 async def test_the_newest_messages_are_rows_and_only_text(app: Running) -> None:
     attack = "</span><script>alert(1)</script>"
     fields = json.dumps({"title": f"{attack}title", "priority": 5, "tags": [attack] * 9})
