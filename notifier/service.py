@@ -168,7 +168,7 @@ class Service:
             self.pump.scheduled(added.due_s)
         return added
 
-    async def waiting(self, match: TopicList, after: Place | None, limit: int, deadline: float) -> Schedule:
+    async def scheduled_page(self, match: TopicList, after: Place | None, limit: int, deadline: float) -> Schedule:
         """A page of what is scheduled to topics that `match`."""
 
         async def read(connection: Connection) -> Schedule:

@@ -44,6 +44,10 @@ class Callers:
             # No token has this subject.
             self.nobody = Grant("", publish=settings.public_publish, subscribe=settings.public_subscribe)
 
+    def is_stranger(self, grant: Grant) -> bool:
+        """Whether it is that of callers without a credential, who do not know one another; in open mode, of nobody."""
+        return grant is self.nobody and not grant.admin
+
     async def find(self, credential: bytes) -> Grant:
         """The grant of `credential`, which is alive. InvalidToken, with the reason, where there is none; Unavailable
         where that cannot be told now."""

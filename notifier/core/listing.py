@@ -30,7 +30,7 @@ class Place(NamedTuple):
     id: int
 
 
-class Waiting(NamedTuple):
+class ScheduledMessage(NamedTuple):
     """A message that waits for its time."""
 
     place: Place
@@ -41,5 +41,5 @@ class Waiting(NamedTuple):
 class Schedule:
     """What is scheduled, next first, and the place to go on after; None at the end."""
 
-    messages: Sequence[Waiting]
+    messages: Sequence[ScheduledMessage]
     next: Place | None

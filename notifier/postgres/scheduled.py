@@ -11,7 +11,7 @@ import asyncpg
 
 from notifier.core.errors import IdempotencyConflict, OutcomeUnknown, TooLarge, Unavailable, Unprocessable
 from notifier.core.idempotency import Once
-from notifier.core.listing import Place, Schedule, Waiting
+from notifier.core.listing import Place, Schedule, ScheduledMessage
 from notifier.core.messages import NewMessage
 from notifier.core.times import Later
 from notifier.core.topics import TopicList
@@ -148,7 +148,7 @@ async def read_schedule(connection: Connection, match: TopicList, after: Place |
     transaction in which tables are read by their indexes."""
     looked_at = await connection.fetch(WAITING, *(after or ("-infinity", 0)), MAX_LOOKED_AT)
     found = set(await matching([(row["id"], row["topic"]) for row in looked_at], match))
-    messages = [Waiting(Place(row["at"], row["id"]), row["topic"]) for row in looked_at if row["id"] in found]
+    messages = [ScheduledMessage(Place(row["at"], row["id"]), row["topic"]) for row in looked_at if row["id"] in found]
     if len(messages) > limit:
         return Schedule(messages[:limit], messages[limit - 1].place)
     if len(looked_at) < MAX_LOOKED_AT:

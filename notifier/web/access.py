@@ -18,6 +18,7 @@ from notifier.core.errors import BadRequest, Forbidden, InvalidToken, Unauthoriz
 from notifier.core.grants import Grant
 from notifier.settings import Settings, is_loopback
 from notifier.web.addresses import client_address
+from notifier.web.appkeys import SERVICE
 from notifier.web.origins import Origins
 
 
@@ -79,10 +80,6 @@ class Access:
     def asks(self, grant: Grant) -> bool:
         """Whether there is a policy, and it is asked about holders of `grant`."""
         return self._policy is not None and not grant.admin and grant is not self._callers.nobody
-
-    def is_stranger(self, grant: Grant) -> bool:
-        """Whether it is that of callers without a credential, who do not know one another; in open mode, of nobody."""
-        return grant is self._callers.nobody and not grant.admin
 
     def check_host(self, request: Asking) -> None:
         """Forbidden, without a key, unless Host is a name of this machine: a website whose name resolves to 127.0.0.1
@@ -193,7 +190,7 @@ def _credential(request: Asking) -> bytes | None:
 
 def refuse_strangers(request: web.Request, grant: Grant) -> None:
     """Unauthorized for a caller without a credential, who may publish: about what others have published."""
-    if request.app[ACCESS].is_stranger(grant):
+    if request.app[SERVICE].callers.is_stranger(grant):
         raise _no_key()
 
 

@@ -36,7 +36,7 @@ async def scheduled(request: web.Request) -> web.StreamResponse:
     refuse_strangers(request, grant)
     while True:
         deadline = asyncio.get_running_loop().time() + GRACE_S
-        schedule = await service.waiting(match, after, limit, deadline)
+        schedule = await service.scheduled_page(match, after, limit, deadline)
         if grant.alive:
             return web.Response(body=encode_schedule(schedule), content_type="application/json")
         grant = await authorise_publish(request, items)  # it ended while the table was read

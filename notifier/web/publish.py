@@ -151,7 +151,7 @@ async def _schedule(
 ) -> tuple[dict[str, Any], bool]:
     """The answer to a message that is published later, and whether it had been given before. Forbidden for strangers
     who would have it kept for longer than what is published: anybody could fill the disk for good."""
-    if grant is service.callers.nobody and not grant.admin:
+    if service.callers.is_stranger(grant):
         delay = later if isinstance(later, timedelta) else later - datetime.now(UTC)
         if delay > service.settings.retention:
             raise Forbidden("Without a credential, nothing is published later than what is published now is kept.")
