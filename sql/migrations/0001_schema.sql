@@ -146,16 +146,9 @@ create unlogged sequence notifier.pump_awake minvalue 0;
 -- A table of its own: so the pump's walk through the outbox steps over none of it, and a vacuum of the outbox reads no
 -- index of it. What is malformed fails here, as there.
 create table notifier.scheduled (
-    id bigint generated always as identity primary key,
-    topic text not null,
-    data json,
-    body bytea,
-    content_type text,
-    title text,
-    click text,
-    priority int,
-    tags text[],
+    like notifier.outbox including identity including storage,
     at timestamptz not null,
+    primary key (id),
     constraint "id is given by the table" check (id > 0),
     constraint "topic is not a topic" check (notifier.is_topic(topic)),
     constraint "data must be given" check ((data is null) <> (body is null)),
@@ -173,7 +166,6 @@ create table notifier.scheduled (
     -- From the beginning of the times that the pump can read. (Of the future it reads what is due.)
     constraint "at is a time" check (isfinite(at) and at >= '0001-01-01 00:00:00+00')
 );
-alter table notifier.scheduled alter column data set storage external, alter column body set storage external;
 alter table notifier.scheduled set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index scheduled_due on notifier.scheduled (at, id);
 
